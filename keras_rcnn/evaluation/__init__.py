@@ -1,0 +1,8 @@
+"""COCO and Pascal VOC metrics, and how to get a model's on a dataset."""
+
+from keras_rcnn.evaluation.callback import EvaluateCallback
+from keras_rcnn.evaluation.coco import coco_metrics, coco_results
+from keras_rcnn.evaluation.evaluate import detect_all, evaluate
+from keras_rcnn.evaluation.voc import voc_metrics
+
+__all__ = ["EvaluateCallback", "coco_metrics", "coco_results", "detect_all", "evaluate", "voc_metrics"]

@@ -1,0 +1,53 @@
+"""Evaluation during `fit`."""
+
+import keras
+
+from keras_rcnn.evaluation.evaluate import evaluate
+
+
+class EvaluateCallback(keras.callbacks.Callback):
+    """Scores the model on a dataset at the end of an epoch, and reports it as `val_AP` and `val_AP50`.
+
+    The numbers go into the logs of the epoch, where every callback *after* this one in the list sees them, as do the
+    progress bar and `History`: put it before `ModelCheckpoint`, `EarlyStopping` and the like. Epochs without
+    evaluation have no such entries. A Pascal VOC metric reports `val_AP50` alone; a model with masks on a dataset
+    with masks also `val_segm_AP` and `val_segm_AP50`.
+
+    Args:
+        dataset: `keras_rcnn.data.Dataset`.
+        every: int. Evaluate each so many epochs, and after the last one.
+        batch_size, metric, max_detections: as in `evaluate`.
+        progress: bool. Show a progress bar for the evaluation.
+
+    Attributes:
+        last: what `evaluate` returned last, or `None`.
+        last_epoch: the epoch that it belongs to, from 0.
+
+    Example:
+        >>> model.fit(batches, epochs=12, callbacks=[EvaluateCallback(validation),
+        ...           keras.callbacks.EarlyStopping("val_AP50", mode="max", patience=5)])
+    """
+
+    def __init__(self, dataset, every=1, *, batch_size=1, metric="coco", max_detections=100, progress=False):
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every must be at least 1, not {every!r}.")
+        self.dataset = dataset
+        self.every = every
+        self.arguments = {
+            "batch_size": batch_size, "metric": metric, "max_detections": max_detections, "progress": progress
+        }
+        self.last = None
+        self.last_epoch = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        final = self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs")
+        if (epoch + 1) % self.every and not final:
+            return
+        self.last = evaluate(self.model, self.dataset, **self.arguments)
+        self.last_epoch = epoch
+        if logs is not None:
+            for kind, prefix in (("bbox", "val_"), ("segm", "val_segm_")):
+                for name in ("AP", "AP50"):
+                    if name in self.last.get(kind, {}):
+                        logs[prefix + name] = self.last[kind][name]

@@ -1,0 +1,256 @@
+"""COCO metrics: pycocotools' COCOeval on objects in memory, and detections in COCO's results format."""
+
+import contextlib
+import io
+
+import numpy as np
+
+AREAS = ("all", "small", "medium", "large")  # pycocotools' area ranges, in its order
+
+
+def coco_metrics(dataset, detections, iou_type="bbox", max_detections=100):
+    """COCO's twelve numbers, and AP per class.
+
+    pycocotools' `COCOeval` does the matching; the means are taken here from its precision and recall tables, because
+    its own `summarize` knows no limit but 100. With `max_detections=100` they are pycocotools' numbers exactly.
+
+    Crowd objects are ignored regions, and size classes go by the annotation's area, as COCO has it. Objects that are
+    "difficult" (Pascal VOC) count as ordinary ones: COCO has no such thing.
+
+    Args:
+        dataset: `keras_rcnn.data.Dataset`, or anything with `class_names`, `category_ids` and records to iterate.
+        detections: list, one dict per record in record order, as `model.detect` returns: `"boxes"` `[n, 4]` xyxy
+            pixels, `"scores"` `[n]`, `"labels"` `[n]`; for `"segm"` also `"masks"`: boolean `[n, height, width]` or a
+            list of `n` COCO RLEs, in the frame of the image.
+        iou_type: `"bbox"` or `"segm"`.
+        max_detections: int over 10. How many detections per image and class count, best first. COCO's rule is 100;
+            images with more objects than that cannot be evaluated fairly under it.
+
+    Returns:
+        dict of floats `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`, `ARm`, `ARl`, all
+        0..1, plus `"per_class"`: `{name: {"AP": .., "AP50": ..}}`. What no object counts for (a size or a class that
+        does not occur) is NaN where pycocotools has -1. `AR100` is named after `max_detections`: `AR300` for 300.
+
+    Raises:
+        ValueError: detections that do not fit the dataset, naming the image.
+
+    Example:
+        >>> detections = model.detect([record.image for record in dataset], score=0.0)
+        >>> coco_metrics(dataset, detections)["AP50"]
+    """
+    if iou_type not in ("bbox", "segm"):
+        raise ValueError(f'iou_type must be "bbox" or "segm", not {iou_type!r}.')
+    if not isinstance(max_detections, (int, np.integer)) or max_detections <= 10:
+        raise ValueError(f"max_detections must be a whole number over 10, not {max_detections!r}.")
+    evaluation = _run(dataset, detections, iou_type, int(max_detections))
+
+    precision = evaluation.eval["precision"]  # [iou, recall level, class, area, detections]; -1: nothing to find
+    recall = evaluation.eval["recall"]  # [iou, class, area, detections]
+    iou = {round(100 * t): i for i, t in enumerate(evaluation.params.iouThrs)}
+    result = {
+        "AP": _mean(precision[:, :, :, 0, -1]),
+        "AP50": _mean(precision[iou[50], :, :, 0, -1]),
+        "AP75": _mean(precision[iou[75], :, :, 0, -1]),
+    }
+    result |= {f"AP{AREAS[a][0]}": _mean(precision[:, :, :, a, -1]) for a in (1, 2, 3)}
+    result |= {f"AR{n}": _mean(recall[:, :, 0, m]) for m, n in enumerate(evaluation.params.maxDets)}
+    result |= {f"AR{AREAS[a][0]}": _mean(recall[:, :, a, -1]) for a in (1, 2, 3)}
+
+    column = {int(category): k for k, category in enumerate(evaluation.params.catIds)}  # pycocotools sorts them
+    result["per_class"] = {
+        name: {
+            "AP": _mean(precision[:, :, column[category], 0, -1]),
+            "AP50": _mean(precision[iou[50], :, column[category], 0, -1]),
+        }
+        for name, category in zip(dataset.class_names, dataset.category_ids, strict=True)
+    }
+    return result
+
+
+def coco_results(dataset, detections, iou_type="bbox"):
+    """Detections in COCO's results format, ready for `json.dump` and for `pycocotools.coco.COCO.loadRes`.
+
+    Args:
+        dataset: the dataset that was detected on, for image and category ids.
+        detections: as in `coco_metrics`.
+        iou_type: `"bbox"`, or `"segm"`, whose results leave the box out: with one, pycocotools would take the
+            box's area for the mask's.
+
+    Returns:
+        list of dicts `{"image_id", "category_id", "score", "bbox": [x, y, width, height]}`, or `"segmentation"` (a
+        compressed RLE) in place of `"bbox"`.
+    """
+    results = []
+    for record, found in _pairs(dataset, detections):
+        image = record.image_id.item() if isinstance(record.image_id, np.generic) else record.image_id
+        boxes, scores, labels, masks = _checked(record, found, len(dataset.class_names), iou_type)
+        for i in range(len(boxes)):
+            row = {"image_id": image, "category_id": int(dataset.category_ids[labels[i]]), "score": float(scores[i])}
+            if iou_type == "segm":
+                counts = masks[i]["counts"]
+                row["segmentation"] = {
+                    "size": [int(side) for side in masks[i]["size"]],
+                    "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
+                }
+            else:
+                row["bbox"] = boxes[i].tolist()
+            results.append(row)
+    return results
+
+
+def encode_masks(masks):
+    """Masks as compressed COCO RLEs.
+
+    Args:
+        masks: boolean array `[n, height, width]`, or a list of RLEs, whose uncompressed ones are compressed.
+
+    Returns:
+        list of `n` dicts `{"size": [height, width], "counts": bytes or str}`.
+    """
+    from pycocotools import mask as rle
+
+    if isinstance(masks, np.ndarray):
+        if masks.ndim != 3:
+            raise ValueError(f"Masks must have shape [n, height, width], not {masks.shape}.")
+        if not len(masks):
+            return []
+        return rle.encode(np.asfortranarray(masks.astype("uint8").transpose(1, 2, 0)))
+    return [rle.frPyObjects(one, *one["size"]) if isinstance(one["counts"], list) else one for one in masks]
+
+
+def _run(dataset, detections, iou_type, max_detections):
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports on stdout, and has no switch for it
+        truth, found = _coco_objects(dataset, detections, iou_type)
+        evaluation = COCOeval(truth, found, iou_type)
+        evaluation.params.maxDets = [1, 10, max_detections]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation
+
+
+def _coco_objects(dataset, detections, iou_type):
+    """The ground truth and the detections as two pycocotools `COCO` objects."""
+    pairs = _pairs(dataset, detections)
+    ids = [record.image_id for record, _ in pairs]
+    if not all(isinstance(i, (int, np.integer)) for i in ids):
+        ids = range(1, len(pairs) + 1)  # VOC's are file names; pycocotools wants ids that sort
+    images, objects, results = [], [], []
+    for image, (record, found) in zip(ids, pairs, strict=True):
+        images.append({"id": int(image), "height": int(record.height), "width": int(record.width)})
+        boxes = _xywh(record.boxes)
+        areas = boxes[:, 2] * boxes[:, 3] if record.areas is None else record.areas
+        crowd = np.zeros(len(boxes), bool) if record.crowd is None else record.crowd
+        for i, box in enumerate(boxes):
+            row = {
+                "id": len(objects) + 1,  # from 1: a match with id 0 reads as "no match" in COCOeval
+                "image_id": int(image),
+                "category_id": int(dataset.category_ids[record.labels[i]]),
+                "bbox": box.tolist(),
+                "area": float(areas[i]),
+                "iscrowd": int(crowd[i]),
+            }
+            if iou_type == "segm":
+                row["segmentation"] = _segmentation(record, i)
+            objects.append(row)
+        boxes, scores, labels, masks = _checked(record, found, len(dataset.class_names), iou_type)
+        areas = boxes[:, 2] * boxes[:, 3] if masks is None else _mask_areas(masks)
+        for i, box in enumerate(boxes):
+            row = {
+                "id": len(results) + 1,
+                "image_id": int(image),
+                "category_id": int(dataset.category_ids[labels[i]]),
+                "bbox": box.tolist(),
+                "area": float(areas[i]),
+                "iscrowd": 0,
+                "score": float(scores[i]),
+            }
+            if masks is not None:
+                row["segmentation"] = masks[i]
+            results.append(row)
+    categories = [
+        {"id": int(category), "name": name}
+        for name, category in zip(dataset.class_names, dataset.category_ids, strict=True)
+    ]
+    return _coco(images, categories, objects), _coco(images, categories, results)
+
+
+def _coco(images, categories, annotations):
+    from pycocotools.coco import COCO
+
+    coco = COCO()
+    coco.dataset = {"images": images, "categories": categories, "annotations": annotations}
+    coco.createIndex()
+    return coco
+
+
+def _pairs(dataset, detections):
+    if len(detections) != len(dataset):
+        raise ValueError(
+            f"{len(detections)} detections for the {len(dataset)} images of the dataset: "
+            "give one dict per record, in the order of the records."
+        )
+    return list(zip(dataset, detections, strict=True))
+
+
+def _checked(record, found, num_classes, iou_type):
+    """One image's detections: boxes `[n, 4]` as xywh in float64, scores, labels, and RLEs for "segm" (else None)."""
+    labels = np.asarray(found["labels"]).astype(int).reshape(-1)
+    scores = np.asarray(found["scores"], "float64").reshape(-1)
+    boxes = _xywh(found["boxes"])
+    where = f"Image {record.image_id!r}"
+    if not len(boxes) == len(scores) == len(labels):
+        raise ValueError(f"{where}: {len(boxes)} boxes, {len(scores)} scores and {len(labels)} labels detected.")
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise ValueError(f"{where}: detected boxes or scores that are not finite. The weights may have become NaN.")
+    if len(labels) and labels.max() >= num_classes:
+        raise ValueError(f"{where}: detected label {labels.max()}, but the dataset has {num_classes} classes.")
+    masks = None
+    if iou_type == "segm":
+        if "masks" not in found:
+            raise ValueError(f'{where}: iou_type="segm" needs detections with "masks".')
+        masks = encode_masks(found["masks"])
+        if len(masks) != len(boxes):
+            raise ValueError(f"{where}: {len(masks)} masks for {len(boxes)} boxes detected.")
+        for mask in masks:
+            # pycocotools says nothing about another size: it would just never match
+            if tuple(mask["size"]) != (record.height, record.width):
+                raise ValueError(
+                    f"{where}: a detected mask is {tuple(mask['size'])} (height, width), but the image is "
+                    f"{(record.height, record.width)}. Give masks in the frame of the whole image."
+                )
+    keep = np.flatnonzero(labels >= 0)  # -1 is padding
+    if len(keep) < len(labels):
+        boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
+        masks = masks and [masks[i] for i in keep]
+    return boxes, scores, labels, masks
+
+
+def _segmentation(record, i):
+    one = None if record.segmentations is None else record.segmentations[i]
+    if isinstance(one, list):
+        one = [polygon for polygon in one if len(polygon) >= 6]  # fewer than three corners enclose nothing
+    if not one:
+        raise ValueError(
+            f'Image {record.image_id!r}: object {i} has no segmentation, which iou_type="segm" needs. '
+            'Use iou_type="bbox" for data with boxes only.'
+        )
+    return dict(one) if isinstance(one, dict) else one
+
+
+def _mask_areas(masks):
+    from pycocotools import mask as rle
+
+    return rle.area(masks) if masks else np.zeros(0)
+
+
+def _xywh(boxes):
+    boxes = np.array(boxes, "float64").reshape(-1, 4)
+    boxes[:, 2:] -= boxes[:, :2]
+    return boxes
+
+
+def _mean(table):
+    valid = table[table > -1]
+    return float(valid.mean()) if valid.size else float("nan")

@@ -1,0 +1,133 @@
+"""Run a model over a dataset and score it."""
+
+import collections
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from keras_rcnn.evaluation.coco import coco_metrics, encode_masks
+from keras_rcnn.evaluation.voc import voc_metrics
+
+METRICS = ("coco", "voc07", "voc10")
+
+
+def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100, progress=True):
+    """Detect on every image of a dataset and score the detections.
+
+    Args:
+        model: a detector: `model.detect(images, score=0.0)` and `model.class_names`. Classes are matched by name, so
+            that their order may differ from the dataset's.
+        dataset: `keras_rcnn.data.Dataset`.
+        batch_size: int. Images a call of `model.detect`.
+        metric: `"coco"`, or Pascal VOC's AP at IoU 0.5: `"voc07"` (11 points) or `"voc10"` (area under the curve).
+        max_detections: int, see `coco_metrics`. The model's own limit on detections applies before it.
+        progress: bool. Show a progress bar on stderr.
+
+    Returns:
+        dict of dicts of floats 0..1, NaN for what does not occur:
+        `{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"},
+        "per_class": {name: {"AP", "AP50"}}}`. Where both model and dataset have masks there is also `"segm"`, with
+        the same twelve, and `"segm_AP"`, `"segm_AP50"` for each class. A VOC metric has `"AP50"` alone in each place.
+
+    Raises:
+        ValueError: the model's classes are not the dataset's, or `metric` is unknown.
+
+    Example:
+        >>> result = keras_rcnn.evaluation.evaluate(model, dataset, batch_size=4)
+        >>> result["bbox"]["AP50"]
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}.")
+    detections = detect_all(model, dataset, batch_size=batch_size, progress=progress)
+    if metric != "coco":
+        scores = voc_metrics(dataset, detections, eleven_point=metric == "voc07")
+        per_class = scores.pop("per_class")
+        return {"bbox": scores, "per_class": per_class}
+    scores = coco_metrics(dataset, detections, max_detections=max_detections)
+    per_class = scores.pop("per_class")
+    result = {"bbox": scores}
+    if all("masks" in found for found in detections) and _has_masks(dataset):
+        result["segm"] = coco_metrics(dataset, detections, "segm", max_detections=max_detections)
+        for name, values in result["segm"].pop("per_class").items():
+            per_class[name] |= {f"segm_{key}": value for key, value in values.items()}
+    result["per_class"] = per_class
+    return result
+
+
+def detect_all(model, dataset, *, batch_size=1, progress=True):
+    """Every detection of a model on a dataset, whatever its score, with the dataset's labels.
+
+    Args:
+        model, dataset, batch_size, progress: as in `evaluate`.
+
+    Returns:
+        list of dicts, one per record in record order, as `model.detect` returns them; masks are compressed to COCO
+        RLEs at once, since a data set's worth of whole masks does not fit into memory. `coco_metrics`,
+        `coco_results`, `voc_metrics` and `draw` take them.
+    """
+    from keras_rcnn.data.images import read_image
+
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size!r}.")
+    new_label = _label_map(model, dataset)
+    detections = []
+    chunks = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
+    with _bar(len(dataset), progress) as bar:
+        for images in _ahead(lambda chunk: [read_image(dataset[i].image) for i in chunk], chunks):
+            for found in model.detect(images, score=0.0):
+                if new_label is not None:
+                    found = found | {"labels": new_label[np.asarray(found["labels"], int)]}
+                if "masks" in found:
+                    found = found | {"masks": encode_masks(found["masks"])}
+                detections.append(found)
+            bar.update(len(images))
+    return detections
+
+
+def _ahead(read, chunks):
+    """`read(chunk)` for each chunk, the next one being read while the caller works on this one."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = collections.deque()
+        for chunk in chunks:
+            waiting.append(pool.submit(read, chunk))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _label_map(model, dataset):
+    """An array from the model's labels to the dataset's, or None where they are the same."""
+    theirs, ours = getattr(model, "class_names", None), list(dataset.class_names)
+    if theirs is None:  # a model without names: its labels are taken to be the dataset's
+        return None
+    theirs = list(theirs)
+    if theirs == ours:
+        return None
+    if sorted(theirs) != sorted(ours):
+        only_model = [name for name in theirs if name not in ours]
+        only_dataset = [name for name in ours if name not in theirs]
+        raise ValueError(
+            f"The model and the dataset differ in their classes. Only the model has {_some(only_model)}; only the "
+            f"dataset has {_some(only_dataset)}. Evaluate on a dataset with the model's {len(theirs)} classes, or "
+            f"fit a model with the dataset's {len(ours)}."
+        )
+    return np.array([ours.index(name) for name in theirs], "int32")
+
+
+def _some(names, limit=8):
+    shown = ", ".join(repr(name) for name in names[:limit]) or "none"
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _has_masks(dataset):
+    with_objects = [record for record in dataset if len(record.boxes)]
+    return bool(with_objects) and all(
+        record.segmentations is not None and all(record.segmentations) for record in with_objects
+    )
+
+
+def _bar(total, progress):
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc="evaluate", unit="image", disable=not progress)

@@ -1,0 +1,126 @@
+"""Pascal VOC average precision, written after the devkit's VOCevaldet.m."""
+
+import numpy as np
+
+
+def voc_metrics(dataset, detections, iou=0.5, eleven_point=False, inclusive=True):
+    """Pascal VOC's average precision per class, and its mean.
+
+    The devkit's rules: class by class, detections are taken best score first, each goes to the object of its image
+    that it overlaps most, and is right where their IoU is at least `iou` and the object was not found before; a
+    second detection of the same object is wrong. Objects that are "difficult" (and COCO's crowds) are neither to be
+    found nor wrong to find. There is no limit on the number of detections. A class without objects has no AP (NaN)
+    and stays out of the mean.
+
+    Args:
+        dataset: `keras_rcnn.data.Dataset`, or anything with `class_names` and records to iterate.
+        detections: list, one dict per record in record order, as `model.detect` returns: `"boxes"` `[n, 4]` xyxy
+            pixels, `"scores"` `[n]`, `"labels"` `[n]`.
+        iou: float. The overlap that a detection must reach.
+        eleven_point: bool. `True` for VOC 2007's mean of the precision at recall 0, 0.1 .. 1; `False` for the area
+            under the curve, the rule since VOC 2010. Recall levels are compared exactly: 3 of 10 reaches 0.3, which
+            is missed by the rounding of the well-known Python version.
+        inclusive: bool. `True` counts a box from pixel `x1` to pixel `x2` as `x2 - x1 + 1` wide, as the devkit does;
+            `False` as `x2 - x1`.
+
+    Returns:
+        dict `{"AP50": mean, "per_class": {name: {"AP50": ..}}}` of floats 0..1, named after `iou`.
+
+    Raises:
+        ValueError: `iou` outside (0, 1], or detections that do not fit the dataset.
+    """
+    if not 0 < iou <= 1:
+        raise ValueError(f"iou must be over 0 and at most 1, not {iou!r}.")
+    records, detections = list(dataset), list(detections)
+    if len(detections) != len(records):
+        raise ValueError(f"{len(detections)} detections for the {len(records)} images of the dataset.")
+    key = f"AP{100 * iou:g}"
+    per_class = {}
+    for label, name in enumerate(dataset.class_names):
+        right, ignored, objects = match_class(records, detections, label, iou, inclusive)
+        per_class[name] = {key: average_precision(right[~ignored], objects, eleven_point)}
+    values = np.array([values[key] for values in per_class.values()])
+    present = ~np.isnan(values)
+    return {key: float(values[present].mean()) if present.any() else float("nan"), "per_class": per_class}
+
+
+def match_class(records, detections, label, iou=0.5, inclusive=True):
+    """Which detections of one class are right.
+
+    Args:
+        records: list of records.
+        detections: list of dicts, one per record.
+        label: int, the class.
+        iou: float. The overlap that a detection must reach.
+        inclusive: bool, as in `voc_metrics`.
+
+    Returns:
+        `(right, ignored, objects)`: two boolean arrays over all detections of the class, best score first (equal
+        scores stay in order), and the number of objects that count.
+    """
+    scores, right, ignored, objects = [], [], [], 0
+    for record, found in zip(records, detections, strict=True):
+        mine = np.asarray(record.labels) == label
+        truth = np.asarray(record.boxes, "float64").reshape(-1, 4)[mine]
+        skip = _flags(record.difficult, mine) | _flags(record.crowd, mine)
+        objects += int((~skip).sum())
+
+        chosen = np.asarray(found["labels"]).reshape(-1) == label
+        score = np.asarray(found["scores"], "float64").reshape(-1)[chosen]
+        order = np.argsort(-score, kind="stable")
+        boxes = np.asarray(found["boxes"], "float64").reshape(-1, 4)[chosen][order]
+        hit, free = np.zeros(len(boxes), bool), np.zeros(len(boxes), bool)
+        if len(boxes) and len(truth):
+            overlap = pairwise_iou(boxes, truth, inclusive)
+            best = overlap.argmax(axis=1)
+            enough = overlap[np.arange(len(boxes)), best] >= iou
+            free = enough & skip[best]
+            claims = np.flatnonzero(enough & ~skip[best])
+            _, first = np.unique(best[claims], return_index=True)  # each object's first claim, by score
+            hit[claims[first]] = True
+        scores.append(score[order])
+        right.append(hit)
+        ignored.append(free)
+    if not scores:
+        return np.zeros(0, bool), np.zeros(0, bool), 0
+    # within an image the order is already by score, and a stable sort over all keeps it
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    return np.concatenate(right)[order], np.concatenate(ignored)[order], objects
+
+
+def average_precision(right, objects, eleven_point=False):
+    """Average precision of a ranked list.
+
+    Args:
+        right: boolean array, best score first: is this detection right?
+        objects: int, how many objects there are to find.
+        eleven_point: bool, as in `voc_metrics`.
+
+    Returns:
+        float 0..1; NaN where there is no object.
+    """
+    if not objects:
+        return float("nan")
+    found = np.cumsum(right)
+    precision = found / np.arange(1, len(found) + 1)
+    # the best precision at this recall or any higher one
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    if eleven_point:
+        # found / objects >= level / 10 in whole numbers
+        at = [np.searchsorted(10 * found, level * objects) for level in range(11)]
+        return float(sum(envelope[i] for i in at if i < len(found)) / 11)
+    return float(envelope[np.asarray(right, bool)].sum() / objects)  # recall steps by 1 / objects at each right one
+
+
+def pairwise_iou(a, b, inclusive=True):
+    """IoU of every box in `a` `[n, 4]` with every box in `b` `[m, 4]`, xyxy float64: `[n, m]`."""
+    one = 1.0 if inclusive else 0.0
+    size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2]) + one
+    shared = np.clip(size, 0, None).prod(axis=2)
+    area_a, area_b = ((x[:, 2:] - x[:, :2] + one).prod(axis=1) for x in (a, b))
+    union = area_a[:, None] + area_b[None, :] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _flags(flags, chosen):
+    return np.zeros(int(chosen.sum()), bool) if flags is None else np.asarray(flags, bool)[chosen]
