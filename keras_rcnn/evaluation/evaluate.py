@@ -15,8 +15,8 @@ def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100,
     """Detect on every image of a dataset and score the detections.
 
     Args:
-        model: a detector: `model.detect(images, score=0.0)` and `model.class_names`. Classes are matched by name, so
-            that their order may differ from the dataset's.
+        model: a detector: `model.detect(images, score=0.0, batch_size=..)` and `model.class_names`. Classes are
+            matched by name, so that their order may differ from the dataset's.
         dataset: `keras_rcnn.data.Dataset`.
         batch_size: int. Images a call of `model.detect`.
         metric: `"coco"`, or Pascal VOC's AP at IoU 0.5: `"voc07"` (11 points) or `"voc10"` (area under the curve).
@@ -74,7 +74,7 @@ def detect_all(model, dataset, *, batch_size=1, progress=True):
     chunks = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
     with _bar(len(dataset), progress) as bar:
         for images in _ahead(lambda chunk: [read_image(dataset[i].image) for i in chunk], chunks):
-            for found in model.detect(images, score=0.0):
+            for found in model.detect(images, score=0.0, batch_size=batch_size):
                 if new_label is not None:
                     found = found | {"labels": new_label[np.asarray(found["labels"], int)]}
                 if "masks" in found:
@@ -98,11 +98,10 @@ def _ahead(read, chunks):
 
 def _label_map(model, dataset):
     """An array from the model's labels to the dataset's, or None where they are the same."""
-    theirs, ours = getattr(model, "class_names", None), list(dataset.class_names)
-    if theirs is None:  # a model without names: its labels are taken to be the dataset's
-        return None
-    theirs = list(theirs)
-    if theirs == ours:
+    ours = list(dataset.class_names)
+    theirs = list(getattr(model, "class_names", None) or ours)
+    # a model without names has "0", "1" ..: its labels are taken to be the dataset's
+    if theirs == ours or theirs == [str(i) for i in range(len(ours))]:
         return None
     if sorted(theirs) != sorted(ours):
         only_model = [name for name in theirs if name not in ours]

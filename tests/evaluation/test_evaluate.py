@@ -19,8 +19,8 @@ class Oracle:
         self.class_names = class_names
         self.calls = []
 
-    def detect(self, images, score=None):
-        self.calls.append((len(images), score))
+    def detect(self, images, score=None, batch_size=None):
+        self.calls.append((len(images), score, batch_size))
         return [self.detections[image[0, 0, 0]] for image in images]
 
 
@@ -34,7 +34,7 @@ def test_it_is_the_metric_of_the_detections(make):
     dataset, detections = make.random(3)
     model = Oracle(detections, dataset.class_names)
     result = evaluate(model, numbered(dataset), batch_size=5, progress=False)
-    assert model.calls == [(5, 0.0), (5, 0.0), (2, 0.0)]
+    assert model.calls == [(5, 0.0, 5), (5, 0.0, 5), (2, 0.0, 5)]
     expected = coco_metrics(dataset, detections)
     per_class = expected.pop("per_class")
     assert set(result) == {"bbox", "per_class"}
@@ -78,6 +78,8 @@ def test_classes_are_matched_by_name(make):
     swapped = [make.found(boxes, [0.9, 0.8], [1, 0])]
     assert evaluate(Oracle(swapped, ["dog", "cat"]), dataset, progress=False)["bbox"]["AP"] == pytest.approx(1)
     assert evaluate(Oracle(swapped, ["cat", "dog"]), dataset, progress=False)["bbox"]["AP"] == 0
+    for unnamed in (None, ["0", "1"]):
+        assert evaluate(Oracle(swapped, unnamed), dataset, progress=False)["bbox"]["AP"] == 0
     with pytest.raises(ValueError, match="Only the model has 'fox', 'hen'; only the dataset has 'dog'"):
         evaluate(Oracle(swapped, ["cat", "fox", "hen"]), dataset, progress=False)
 
@@ -111,7 +113,7 @@ class Fitted(keras.Model):
     def call(self, x):
         return self.dense(x)
 
-    def detect(self, images, score=None):
+    def detect(self, images, score=None, batch_size=None):
         self.evaluations += 1
         return [self.detections[self.evaluations > 1]] * len(images)
 
