@@ -1,0 +1,27 @@
+"""The parts of the detectors as Keras layers; a detector's constructor takes them."""
+
+from keras_rcnn.layers.detections import DetectionDecoder
+from keras_rcnn.layers.fpn import FPN, SingleLevel
+from keras_rcnn.layers.heads import BoxHead, BoxPredictor, MaskHead
+from keras_rcnn.layers.losses import BoxLoss, RPNLoss
+from keras_rcnn.layers.regions import RoIAlign, RoIPool
+from keras_rcnn.layers.rpn import AnchorGenerator, Proposals, RPNHead
+from keras_rcnn.layers.targets import BoxTargets, RPNTargets
+
+__all__ = [
+    "FPN",
+    "AnchorGenerator",
+    "BoxHead",
+    "BoxLoss",
+    "BoxPredictor",
+    "BoxTargets",
+    "DetectionDecoder",
+    "MaskHead",
+    "Proposals",
+    "RPNHead",
+    "RPNLoss",
+    "RPNTargets",
+    "RoIAlign",
+    "RoIPool",
+    "SingleLevel",
+]

@@ -1,0 +1,66 @@
+"""From class logits and deltas to the final detections."""
+
+from keras import ops
+
+from keras_rcnn.layers.base import Geometry, register, spec
+from keras_rcnn.ops import boxes as box_ops
+from keras_rcnn.ops import deltas as delta_ops
+from keras_rcnn.ops.nms import multiclass_nms
+
+
+@register
+class DetectionDecoder(Geometry):
+    """Softmax, class-specific boxes, score threshold, NMS per class, the best of all (Fast R-CNN, section 2.3).
+
+    Args:
+        score_threshold: detections at or below it are dropped.
+        iou_threshold: of the NMS within a class.
+        max_detections: int D, the most kept in an image.
+        min_size: boxes with a shorter side, in pixels, are dropped.
+        weights: factors of the deltas, as in `BoxTargets`.
+
+    Call with logits [B, R, K + 1] (background last), deltas [B, R, K or 1, 4], proposals [B, R, 4] (zeros are padding)
+    and image sizes [B, 2]; returns a dict `boxes` [B, D, 4] in the preprocessed image's pixels, `scores` [B, D],
+    `labels` int32 [B, D], best first, padded with label -1.
+    """
+
+    def __init__(
+        self,
+        score_threshold=0.05,
+        iou_threshold=0.5,
+        max_detections=100,
+        min_size=1e-2,
+        weights=(10.0, 10.0, 5.0, 5.0),
+        **kwargs,
+    ):
+        super().__init__(**{"name": "detections", **kwargs})
+        self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
+        self.max_detections, self.min_size, self.weights_of_deltas = max_detections, min_size, tuple(weights)
+
+    def call(self, logits, deltas, proposals, image_sizes):
+        scores = ops.softmax(logits, axis=-1)[..., :-1]
+        boxes = delta_ops.decode(deltas, proposals[:, :, None], self.weights_of_deltas)
+        boxes = box_ops.clip(boxes, image_sizes[:, None])
+        valid = ops.logical_and(box_ops.at_least(boxes, self.min_size), box_ops.area(proposals)[..., None] > 0)
+        scores = ops.where(valid, scores, -1.0)
+        most = self.max_detections
+        boxes, scores, labels = multiclass_nms(boxes, scores, self.iou_threshold, self.score_threshold, most, most)
+        return {"boxes": boxes, "scores": scores, "labels": labels}
+
+    def compute_output_spec(self, logits, deltas, proposals, image_sizes):
+        batch, count = logits.shape[0], self.max_detections
+        return {
+            "boxes": spec(batch, count, 4),
+            "scores": spec(batch, count),
+            "labels": spec(batch, count, dtype="int32"),
+        }
+
+    def get_config(self):
+        config = {
+            "score_threshold": self.score_threshold,
+            "iou_threshold": self.iou_threshold,
+            "max_detections": self.max_detections,
+            "min_size": self.min_size,
+            "weights": self.weights_of_deltas,
+        }
+        return {**super().get_config(), **config}

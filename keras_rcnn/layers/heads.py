@@ -1,0 +1,197 @@
+"""Heads on region features.
+
+Shapes: B images, R regions, S bins a side, K classes.
+"""
+
+import keras
+from keras import ops
+
+from keras_rcnn.layers.base import register, spec
+
+
+def _relu_conv(channels, index, norm):
+    conv = keras.layers.Conv2D(
+        channels,
+        3,
+        padding="same",
+        use_bias=norm is None,
+        activation="relu" if norm is None else None,
+        kernel_initializer="he_normal",
+        name=f"conv_{index}",
+    )
+    return conv
+
+
+class _ConvStack(keras.layers.Layer):
+    """3x3 convolutions (+ BatchNormalization) + ReLU, on regions folded into the batch."""
+
+    def _make_convs(self, channels, norm):
+        if norm not in (None, "batch"):
+            raise ValueError(f"A head's norm is 'batch' or None, not {norm!r}.")
+        self.norm = norm
+        self.convs = [_relu_conv(c, i, norm) for i, c in enumerate(channels)]
+        self.norms = []
+        if norm:
+            self.norms = [
+                keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"conv_{i}_bn")
+                for i in range(len(channels))
+            ]
+
+    def _build_convs(self, shape):
+        for i, conv in enumerate(self.convs):
+            conv.build(shape)
+            shape = (*shape[:-1], conv.filters)
+            if self.norms:
+                self.norms[i].build(shape)
+        return shape
+
+    def _run_convs(self, x, training):
+        for i, conv in enumerate(self.convs):
+            x = conv(x)
+            if self.norms:
+                x = ops.relu(self.norms[i](x, training=training))
+        return x
+
+
+@register
+class BoxHead(_ConvStack):
+    """Region features -> a vector a region.
+
+    Args:
+        units: widths of the fully connected layers: (1024, 1024) with FPN, (4096, 4096) on VGG16.
+        convs: channels of 3x3 convolutions before them; torchvision's v2 has (256, 256, 256, 256) and units (1024,).
+        norm: None or `"batch"`, of the convolutions.
+        dropout: float, after each fully connected layer; 0.5 in the classic recipes.
+
+    Call with [B, R, S, S, C]; returns [B, R, units[-1]].
+    """
+
+    def __init__(self, units=(1024, 1024), convs=(), norm=None, dropout=0.0, **kwargs):
+        super().__init__(**{"name": "box_head", **kwargs})
+        self.units, self.conv_channels, self.dropout = tuple(units), tuple(convs), dropout
+        self._make_convs(self.conv_channels, norm)
+        self.fcs = [
+            keras.layers.Dense(n, activation="relu", kernel_initializer="he_uniform", name=f"fc_{i}")
+            for i, n in enumerate(self.units)
+        ]
+        self.drop = keras.layers.Dropout(dropout) if dropout else None
+
+    def build(self, input_shape):
+        _, _, height, width, channels = input_shape
+        width_of = self._build_convs((None, height, width, channels))
+        features = height * width * width_of[-1]
+        for fc in self.fcs:
+            fc.build((None, features))
+            features = fc.units
+        self.built = True
+
+    def call(self, x, training=None):
+        batch, count = ops.shape(x)[0], ops.shape(x)[1]
+        x = self._run_convs(ops.reshape(x, (-1, *x.shape[2:])), training)
+        x = ops.reshape(x, (-1, x.shape[1] * x.shape[2] * x.shape[3]))
+        for fc in self.fcs:
+            x = fc(x)
+            if self.drop is not None:
+                x = self.drop(x, training=training)
+        return ops.reshape(x, (batch, count, self.units[-1]))
+
+    def compute_output_spec(self, x, training=None):
+        return spec(*x.shape[:2], self.units[-1], dtype=self.compute_dtype)
+
+    def get_config(self):
+        config = {"units": self.units, "convs": self.conv_channels, "norm": self.norm, "dropout": self.dropout}
+        return {**super().get_config(), **config}
+
+
+@register
+class BoxPredictor(keras.layers.Layer):
+    """Class logits and class-specific deltas (Fast R-CNN, section 2.1).
+
+    Args:
+        num_classes: int K, without background.
+        class_agnostic: whether one box serves all classes.
+
+    Call with [B, R, F]; returns `(logits, deltas)`: float32 [B, R, K + 1], background last, and [B, R, K or 1, 4].
+    """
+
+    def __init__(self, num_classes, class_agnostic=False, **kwargs):
+        super().__init__(**{"name": "box_predictor", **kwargs})
+        self.num_classes, self.class_agnostic = num_classes, class_agnostic
+        self.boxes = 1 if class_agnostic else num_classes
+        self.logits = keras.layers.Dense(
+            num_classes + 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="logits"
+        )
+        self.deltas = keras.layers.Dense(
+            self.boxes * 4, kernel_initializer=keras.initializers.RandomNormal(stddev=0.001), name="deltas"
+        )
+
+    def build(self, input_shape):
+        self.logits.build(input_shape)
+        self.deltas.build(input_shape)
+        self.built = True
+
+    def call(self, x):
+        batch, count = ops.shape(x)[0], ops.shape(x)[1]
+        deltas = ops.reshape(self.deltas(x), (batch, count, self.boxes, 4))
+        return ops.cast(self.logits(x), "float32"), ops.cast(deltas, "float32")
+
+    def compute_output_spec(self, x):
+        return spec(*x.shape[:2], self.num_classes + 1), spec(*x.shape[:2], self.boxes, 4)
+
+    def get_config(self):
+        config = {"num_classes": self.num_classes, "class_agnostic": self.class_agnostic}
+        return {**super().get_config(), **config}
+
+
+@register
+class MaskHead(_ConvStack):
+    """Region features -> a mask per class (Mask R-CNN, figure 4 right): convolutions, a 2x transposed one, 1x1.
+
+    Args:
+        num_classes: int K.
+        convs: channels of the 3x3 convolutions.
+        channels: channels of the transposed convolution.
+        norm: None or `"batch"`.
+        class_agnostic: whether one mask serves all classes.
+
+    Call with [B, R, S, S, C]; returns float32 logits [B, R, 2S, 2S, K or 1].
+    """
+
+    def __init__(
+        self, num_classes, convs=(256, 256, 256, 256), channels=256, norm=None, class_agnostic=False, **kwargs
+    ):
+        super().__init__(**{"name": "mask_head", **kwargs})
+        self.num_classes, self.conv_channels, self.channels = num_classes, tuple(convs), channels
+        self.class_agnostic = class_agnostic
+        self._make_convs(self.conv_channels, norm)
+        self.deconv = keras.layers.Conv2DTranspose(
+            channels, 2, strides=2, activation="relu", kernel_initializer="he_normal", name="deconv"
+        )
+        self.logits = keras.layers.Conv2D(
+            1 if class_agnostic else num_classes, 1, kernel_initializer="he_normal", name="logits"
+        )
+
+    def build(self, input_shape):
+        shape = self._build_convs((None, *input_shape[2:]))
+        self.deconv.build(shape)
+        self.logits.build((None, None, None, self.channels))
+        self.built = True
+
+    def call(self, x, training=None):
+        batch, count = ops.shape(x)[0], ops.shape(x)[1]
+        x = self._run_convs(ops.reshape(x, (-1, *x.shape[2:])), training)
+        x = self.logits(self.deconv(x))
+        return ops.cast(ops.reshape(x, (batch, count, *x.shape[1:])), "float32")
+
+    def compute_output_spec(self, x, training=None):
+        return spec(*x.shape[:2], x.shape[2] * 2, x.shape[3] * 2, self.logits.filters)
+
+    def get_config(self):
+        config = {
+            "num_classes": self.num_classes,
+            "convs": self.conv_channels,
+            "channels": self.channels,
+            "norm": self.norm,
+            "class_agnostic": self.class_agnostic,
+        }
+        return {**super().get_config(), **config}

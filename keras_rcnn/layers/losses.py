@@ -1,0 +1,71 @@
+"""Losses as layers: each returns one loss per image [B], whose mean over the batch is minimised."""
+
+from keras import ops
+
+from keras_rcnn.layers.base import Geometry, register, spec
+from keras_rcnn.ops import losses
+
+
+@register
+class RPNLoss(Geometry):
+    """Objectness and box loss of the RPN (Faster R-CNN, eq. 1).
+
+    Args:
+        beta: smooth L1's transition, 1/9 (the paper's sigma = 3).
+        normalisation: `"sampled"`: both losses divided by the number of sampled anchors, as torchvision and Detectron2
+            do; `"paper"`: L_cls by N_cls (the sampled anchors, 256), L_reg by N_box (the anchor locations, about
+            2,400).
+        box_weight: lambda. With `"paper"` it is 10, which makes both terms weigh about the same.
+
+    Call with lists of logits [B, A_l] and deltas [B, A_l, 4], labels [B, A] and targets [B, A, 4]; returns a dict of
+    `loss_objectness` and `loss_rpn_box_reg`, float32 [B].
+    """
+
+    def __init__(self, beta=1.0 / 9, normalisation="sampled", box_weight=None, **kwargs):
+        super().__init__(**{"name": "rpn_loss", **kwargs})
+        if normalisation not in ("sampled", "paper"):
+            raise ValueError(f"RPNLoss's normalisation is 'sampled' or 'paper', not {normalisation!r}.")
+        self.beta, self.normalisation = beta, normalisation
+        self.box_weight = (10.0 if normalisation == "paper" else 1.0) if box_weight is None else box_weight
+
+    def call(self, logits, deltas, labels, targets, num_anchors):
+        logits, deltas = ops.concatenate(logits, axis=1), ops.concatenate(deltas, axis=1)
+        cells = ops.shape(logits)[1] / num_anchors
+        cls, box = losses.rpn_losses(
+            logits, deltas, labels, targets, self.beta, self.normalisation, self.box_weight, cells
+        )
+        return {"loss_objectness": cls, "loss_rpn_box_reg": box}
+
+    def compute_output_spec(self, logits, deltas, labels, targets, num_anchors):
+        batch = logits[0].shape[0]
+        return {"loss_objectness": spec(batch), "loss_rpn_box_reg": spec(batch)}
+
+    def get_config(self):
+        config = {"beta": self.beta, "normalisation": self.normalisation, "box_weight": self.box_weight}
+        return {**super().get_config(), **config}
+
+
+@register
+class BoxLoss(Geometry):
+    """Classification and box loss of the box head (Fast R-CNN, eq. 1).
+
+    Args:
+        beta: smooth L1's transition: 1/9 as torchvision, 1 as the paper.
+
+    Call with logits [B, S, K + 1], deltas [B, S, K or 1, 4] and the dict of `BoxTargets`; returns a dict of
+    `loss_classifier` and `loss_box_reg`, float32 [B].
+    """
+
+    def __init__(self, beta=1.0 / 9, **kwargs):
+        super().__init__(**{"name": "box_loss", **kwargs})
+        self.beta = beta
+
+    def call(self, logits, deltas, targets):
+        cls, box = losses.box_losses(logits, deltas, targets["labels"], targets["deltas"], self.beta)
+        return {"loss_classifier": cls, "loss_box_reg": box}
+
+    def compute_output_spec(self, logits, deltas, targets):
+        return {"loss_classifier": spec(logits.shape[0]), "loss_box_reg": spec(logits.shape[0])}
+
+    def get_config(self):
+        return {**super().get_config(), "beta": self.beta}

@@ -1,0 +1,175 @@
+"""The Region Proposal Network (Faster R-CNN, section 3.1).
+
+Shapes: B images, L pyramid levels, A_l = H_l * W_l * anchors a cell, A = sum of A_l.
+"""
+
+import keras
+from keras import ops
+
+from keras_rcnn.layers.base import Geometry, register, spec
+from keras_rcnn.ops import anchors as anchor_ops
+from keras_rcnn.ops import boxes as box_ops
+from keras_rcnn.ops import deltas as delta_ops
+from keras_rcnn.ops.nms import multiclass_nms
+
+
+@register
+class AnchorGenerator(Geometry):
+    """Anchors of every level (Faster R-CNN, section 3.1.1).
+
+    Args:
+        sizes: for each level the side lengths in pixels.
+        aspect_ratios: height / width, the same for every level.
+        rounded: whether corners are rounded to whole pixels, as torchvision does.
+
+    Call with the list of L feature maps and the images [B, H, W, 3] (for their size); returns L tensors [A_l, 4].
+    """
+
+    def __init__(self, sizes, aspect_ratios=(0.5, 1.0, 2.0), rounded=True, **kwargs):
+        super().__init__(**{"name": "anchors", **kwargs})
+        self.sizes = tuple(tuple(level) for level in sizes)
+        self.aspect_ratios, self.rounded = tuple(aspect_ratios), rounded
+
+    @property
+    def num_anchors(self):
+        """Anchors a cell; the head is shared, so every level has the same number."""
+        counts = {len(level) * len(self.aspect_ratios) for level in self.sizes}
+        if len(counts) != 1:
+            raise ValueError(f"Every level needs the same number of anchor sizes, got {self.sizes}.")
+        return counts.pop()
+
+    def call(self, features, images):
+        if len(features) != len(self.sizes):
+            raise ValueError(f"{len(self.sizes)} lists of anchor sizes for {len(features)} feature levels.")
+        image_size = ops.shape(images)[1:3]
+        return [
+            anchor_ops.grid_anchors(
+                anchor_ops.cell_anchors(sizes, self.aspect_ratios, self.rounded), ops.shape(f)[1:3], image_size
+            )
+            for sizes, f in zip(self.sizes, features, strict=True)
+        ]
+
+    def compute_output_spec(self, features, images):
+        return [spec(None, 4) for _ in features]
+
+    def get_config(self):
+        config = {"sizes": self.sizes, "aspect_ratios": self.aspect_ratios, "rounded": self.rounded}
+        return {**super().get_config(), **config}
+
+
+@register
+class RPNHead(keras.layers.Layer):
+    """3x3 convolution(s), then 1x1 convolutions to objectness and deltas; the same weights at every level.
+
+    Args:
+        num_anchors: anchors a cell.
+        convs: number of 3x3 convolutions: 1 in the papers, 2 in torchvision's v2 models.
+        channels: their channels; None keeps the input's.
+
+    Call with the list of L maps; returns `(logits, deltas)`, lists of float32 [B, A_l] and [B, A_l, 4].
+    """
+
+    def __init__(self, num_anchors, convs=1, channels=None, **kwargs):
+        super().__init__(**{"name": "rpn_head", **kwargs})
+        self.num_anchors, self.num_convs, self.channels = num_anchors, convs, channels
+
+    def build(self, input_shape):
+        normal = keras.initializers.RandomNormal(stddev=0.01)
+        width = in_channels = input_shape[0][-1]
+        self.convs = []
+        for i in range(self.num_convs):
+            width = self.channels or in_channels
+            conv = keras.layers.Conv2D(
+                width, 3, padding="same", activation="relu", kernel_initializer=normal, name=f"conv_{i}"
+            )
+            conv.build((None, None, None, in_channels))
+            self.convs.append(conv)
+            in_channels = width
+        self.objectness = keras.layers.Conv2D(self.num_anchors, 1, kernel_initializer=normal, name="objectness")
+        self.deltas = keras.layers.Conv2D(self.num_anchors * 4, 1, kernel_initializer=normal, name="deltas")
+        for layer in (self.objectness, self.deltas):
+            layer.build((None, None, None, width))
+        self.built = True
+
+    def call(self, features):
+        logits, deltas = [], []
+        for x in features:
+            for conv in self.convs:
+                x = conv(x)
+            batch = ops.shape(x)[0]
+            logits.append(ops.cast(ops.reshape(self.objectness(x), (batch, -1)), "float32"))
+            deltas.append(ops.cast(ops.reshape(self.deltas(x), (batch, -1, 4)), "float32"))
+        return logits, deltas
+
+    def compute_output_spec(self, features):
+        def anchors(f):
+            _, h, w, _ = f.shape
+            return None if h is None or w is None else h * w * self.num_anchors
+
+        return [spec(f.shape[0], anchors(f)) for f in features], [spec(f.shape[0], anchors(f), 4) for f in features]
+
+    def get_config(self):
+        config = {"num_anchors": self.num_anchors, "convs": self.num_convs, "channels": self.channels}
+        return {**super().get_config(), **config}
+
+
+@register
+class Proposals(Geometry):
+    """Objectness and deltas -> proposals: top-k per level, NMS per level, the best of all levels.
+
+    Args:
+        pre_nms: `(training, inference)`: candidates per level.
+        post_nms: `(training, inference)`: proposals per image.
+        iou_threshold: of the NMS.
+        score_threshold: proposals with a lower objectness are dropped.
+        min_size: proposals with a shorter side, in pixels, are dropped.
+
+    Call with lists of anchors [A_l, 4], logits [B, A_l], deltas [B, A_l, 4], and image sizes [B, 2]; returns
+    `(boxes, scores)`, float32 [B, P, 4] and [B, P], best first, padded with zeros. No gradient flows through.
+    """
+
+    def __init__(
+        self, pre_nms=(2000, 1000), post_nms=(2000, 1000), iou_threshold=0.7, score_threshold=0.0, min_size=1e-3, **kwargs
+    ):
+        super().__init__(**{"name": "proposals", **kwargs})
+        self.pre_nms, self.post_nms = tuple(pre_nms), tuple(post_nms)
+        self.iou_threshold, self.score_threshold, self.min_size = iou_threshold, score_threshold, min_size
+
+    def call(self, anchors, logits, deltas, image_sizes, training=False):
+        pre, post = (self.pre_nms[0], self.post_nms[0]) if training else (self.pre_nms[1], self.post_nms[1])
+        levels = [
+            self._candidates(a, ops.stop_gradient(z), ops.stop_gradient(d), image_sizes, pre)
+            for a, z, d in zip(anchors, logits, deltas, strict=True)
+        ]
+        boxes = ops.stack([b for b, _ in levels], axis=2)  # [B, pre, L, 4]
+        scores = ops.stack([s for _, s in levels], axis=2)
+        boxes, scores, _ = multiclass_nms(boxes, scores, self.iou_threshold, -0.5, post, post)
+        return ops.stop_gradient(boxes), ops.stop_gradient(scores)
+
+    def _candidates(self, anchors, logits, deltas, image_sizes, count):
+        nothing = float("-inf")
+        if logits.shape[1] is None or logits.shape[1] < count:  # top_k needs that many
+            logits = ops.pad(logits, ((0, 0), (0, count)), constant_values=nothing)
+        logits, index = ops.top_k(logits, count)
+        exists = logits > nothing
+        index = ops.where(exists, index, 0)
+        chosen = ops.take_along_axis(deltas, index[..., None], axis=1)
+        boxes = delta_ops.decode(chosen, ops.take(anchors, index, axis=0))
+        boxes = box_ops.clip(boxes, image_sizes)
+        scores = ops.sigmoid(logits)
+        valid = ops.logical_and(box_ops.at_least(boxes, self.min_size), scores >= self.score_threshold)
+        return boxes, ops.where(ops.logical_and(valid, exists), scores, -1.0)
+
+    def compute_output_spec(self, anchors, logits, deltas, image_sizes, training=False):
+        count = self.post_nms[0] if training else self.post_nms[1]
+        return spec(logits[0].shape[0], count, 4), spec(logits[0].shape[0], count)
+
+    def get_config(self):
+        config = {
+            "pre_nms": self.pre_nms,
+            "post_nms": self.post_nms,
+            "iou_threshold": self.iou_threshold,
+            "score_threshold": self.score_threshold,
+            "min_size": self.min_size,
+        }
+        return {**super().get_config(), **config}

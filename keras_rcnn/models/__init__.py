@@ -1,0 +1,6 @@
+"""The four detectors, one flat file each."""
+
+from keras_rcnn.models.detector import Detector
+from keras_rcnn.models.faster_rcnn import FasterRCNN
+
+__all__ = ["Detector", "FasterRCNN"]

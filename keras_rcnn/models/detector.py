@@ -1,0 +1,186 @@
+"""What the detectors share: two functional graphs over one set of layers, one loss function, config, `detect`."""
+
+import inspect
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_rcnn.data.images import read_image
+from keras_rcnn.data.preprocess import Preprocessor
+
+
+class Detector(keras.Model):
+    """Base of R-CNN, Fast, Faster and Mask R-CNN. `model(x)` is the detections; `fit` runs the training graph.
+
+    Args:
+        inputs: dict of symbolic inputs of the inference graph.
+        targets: dict of further symbolic inputs of the training graph.
+        detections: dict of the inference graph's outputs.
+        losses: dict of the training graph's outputs, float32 [B] each.
+        config: the constructor's arguments, as `get_config` returns them (serialised there).
+    """
+
+    def __init__(self, *, inputs, targets, detections, losses, config, name):
+        super().__init__(inputs=inputs, outputs=detections, name=name)
+        self.training_graph = keras.Model({**inputs, **targets}, losses, name="training_graph")
+        self.parts = config
+        self.num_classes = config["num_classes"]
+        self.class_names = config["class_names"] or [str(i) for i in range(self.num_classes)]
+        self.preprocessor = config["preprocessor"]
+        self.loss_weights = dict.fromkeys(losses, 1.0)
+        self.loss_trackers = [keras.metrics.Mean(name=name) for name in losses]
+        if len(self.class_names) != self.num_classes:
+            raise ValueError(f"{len(self.class_names)} class names for num_classes={self.num_classes}.")
+
+    # === Training ===
+
+    def call(self, inputs, training=False, **kwargs):
+        # in training everything happens in compute_loss, so that the backbone runs once a step
+        return {} if training else super().call(inputs, training=False, **kwargs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Runs the training graph; the sum of its losses, each averaged over the (global) batch."""
+        losses = self.training_graph({**x, **y}, training=training)
+        total = 0.0
+        for tracker in self.loss_trackers:
+            value = ops.mean(losses[tracker.name])
+            tracker.update_state(value, sample_weight=ops.cast(ops.shape(x["images"])[0], "float32"))
+            total = total + self.loss_weights[tracker.name] * value
+        for penalty in self.losses:
+            total = total + penalty
+        # the gradients of the replicas of a strategy are summed
+        return total / _num_replicas()
+
+    def fit(self, x=None, *args, **kwargs):
+        """`keras.Model.fit` on `dataset.batches(model.preprocessor, ...)` or anything that yields such `(x, y)`.
+
+        Raises:
+            ValueError: if the dataset's classes are not the model's, or the model is not compiled.
+        """
+        for batches in (x, kwargs.get("validation_data")):
+            self._check_classes(batches)
+        return super().fit(x, *args, **kwargs)
+
+    def _check_classes(self, batches):
+        names = getattr(getattr(batches, "dataset", None), "class_names", None)
+        if names is None:
+            return
+        if len(names) != self.num_classes:
+            raise ValueError(
+                f"The dataset has {len(names)} classes {_short(names)}, the model num_classes={self.num_classes} "
+                f"{_short(self.class_names)}. Build the model with num_classes={len(names)}, or load it by "
+                f"from_preset(..., num_classes={len(names)}), which replaces the predictors."
+            )
+        if list(names) != list(self.class_names):
+            if self.class_names != [str(i) for i in range(self.num_classes)]:
+                raise ValueError(
+                    f"The dataset's classes are {_short(names)}, in this order; the model's are "
+                    f"{_short(self.class_names)}. Set model.class_names = dataset.class_names to train on."
+                )
+            self.class_names = list(names)  # a model without names takes them from its first dataset
+
+    # === Inference ===
+
+    def detect(self, images, score=0.5, batch_size=None):
+        """Finds the objects in photos of any size.
+
+        Args:
+            images: a path, an array [H, W], [H, W, 3] or [H, W, 4] (RGB order, 8 or 16 bit), or a list of such.
+            score: float; only detections with at least this score are returned. Detections at or below the decoder's
+                `score_threshold` never are.
+            batch_size: int, images run at once; None takes 1, the fastest for images of unequal size.
+
+        Returns:
+            For a single image a dict, for a list a list of dicts, of numpy arrays, best first: `boxes` float32 [n, 4]
+            xyxy in pixels of the image as given (EXIF rotation applied), `scores` float32 [n], `labels` int32 [n] and
+            `names`, a list of n class names.
+
+        Raises:
+            keras_rcnn.data.ImageError: for a file that is not a readable image; it names the file.
+
+        Example:
+
+        >>> model = keras_rcnn.from_preset("nuclei_frcnn")
+        >>> model.detect("photo.jpg", score=0.5)["boxes"]
+        """
+        many = isinstance(images, (list, tuple))
+        images = list(images) if many else [images]
+        batch_size = batch_size or 1
+        results = []
+        for start in range(0, len(images), batch_size):
+            arrays = [read_image(image) for image in images[start : start + batch_size]]
+            x = self.preprocessor.batch(arrays)
+            outputs = {k: np.asarray(v) for k, v in self.predict_on_batch(x).items()}
+            for i, array in enumerate(arrays):
+                one = {name: values[i] for name, values in outputs.items()}
+                results.append(self._restore(one, array.shape[:2], x["image_sizes"][i], score))
+        return results if many else results[0]
+
+    def _restore(self, outputs, size, resized, score):
+        """One image's padded outputs -> detections in the image's own pixels."""
+        keep = (outputs["labels"] >= 0) & (outputs["scores"] >= score)
+        boxes = self.preprocessor.restore(outputs["boxes"][keep], size, resized)
+        labels = outputs["labels"][keep]
+        return {
+            "boxes": boxes.astype(np.float32),
+            "scores": outputs["scores"][keep],
+            "labels": labels.astype(np.int32),
+            "names": [self.class_names[i] for i in labels],
+        }
+
+    # === Saving ===
+
+    def get_config(self):
+        config = {"name": self.name}
+        for key, value in {**self.parts, "class_names": self.class_names}.items():
+            is_part = isinstance(value, (keras.layers.Layer, Preprocessor))
+            config[key] = keras.saving.serialize_keras_object(value) if is_part else value
+        return config
+
+    @classmethod
+    def arguments(cls, values):
+        """Those of `values` (a constructor's locals) that are arguments of the constructor, for `get_config`."""
+        names = list(inspect.signature(cls.__init__).parameters)
+        return {name: values[name] for name in names if name not in ("self", "name")}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = {
+            key: keras.saving.deserialize_keras_object(value, custom_objects) if _is_serialised(value) else value
+            for key, value in config.items()
+        }
+        return cls(**config)
+
+
+def image_inputs():
+    """The symbolic inputs that every detector has."""
+    return {
+        "images": keras.Input((None, None, 3), name="images", dtype="float32"),
+        "image_sizes": keras.Input((2,), name="image_sizes", dtype="float32"),
+    }
+
+
+def target_inputs():
+    """The symbolic targets that every detector has: G is the padded number of objects."""
+    return {
+        "boxes": keras.Input((None, 4), name="boxes", dtype="float32"),
+        "labels": keras.Input((None,), name="labels", dtype="int32"),
+    }
+
+
+def _is_serialised(value):
+    return isinstance(value, dict) and "class_name" in value and "config" in value
+
+
+def _num_replicas():
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    from keras_rcnn.ops.backend.tensorflow import num_replicas
+
+    return num_replicas()
+
+
+def _short(names):
+    names = list(names)
+    return f"[{', '.join(map(str, names[:8]))}{', ...' if len(names) > 8 else ''}]"

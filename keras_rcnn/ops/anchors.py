@@ -1,0 +1,45 @@
+"""Anchors (Faster R-CNN, section 3.1.1): reference boxes of several sizes and shapes at every feature cell."""
+
+import numpy as np
+from keras import ops
+
+
+def cell_anchors(sizes, aspect_ratios, rounded=True):
+    """The anchors of one cell, centred at the origin.
+
+    Args:
+        sizes: side lengths in pixels of the square anchor.
+        aspect_ratios: height / width.
+        rounded: whether corners are rounded half to even, as torchvision's weights expect.
+
+    Returns:
+        numpy float32 [len(aspect_ratios) * len(sizes), 4], the ratios outermost.
+    """
+    sizes = np.asarray(sizes, np.float32)
+    heights = np.sqrt(np.asarray(aspect_ratios, np.float32))
+    w = ((1 / heights)[:, None] * sizes[None]).reshape(-1)
+    h = (heights[:, None] * sizes[None]).reshape(-1)
+    corners = np.stack([-w, -h, w, h], axis=1) / 2
+    return (np.round(corners) if rounded else corners).astype(np.float32)
+
+
+def grid_anchors(cell, map_size, image_size):
+    """The anchors of a whole feature map, cells row by row, a cell's anchors innermost.
+
+    Centres lie at i * stride with no half offset, and the stride is the padded image's side floor-divided by the map's,
+    per axis: torchvision's rule, under which a pooled level can have stride 58 where 64 is expected.
+
+    Args:
+        cell: [A, 4] from `cell_anchors`.
+        map_size: (height, width) of the feature map: ints or scalar tensors.
+        image_size: (height, width) of the padded image.
+
+    Returns:
+        float32 [height * width * A, 4] xyxy in pixels.
+    """
+    cell = ops.convert_to_tensor(cell, dtype="float32")
+    ys = ops.cast(ops.arange(map_size[0]) * (image_size[0] // map_size[0]), "float32")
+    xs = ops.cast(ops.arange(map_size[1]) * (image_size[1] // map_size[1]), "float32")
+    y, x = ops.meshgrid(ys, xs, indexing="ij")
+    shifts = ops.reshape(ops.stack([x, y, x, y], axis=-1), (-1, 1, 4))
+    return ops.reshape(shifts + cell[None], (-1, 4))

@@ -1,0 +1,105 @@
+"""TensorFlow's own kernels."""
+
+import tensorflow as tf
+
+
+def nms(boxes, scores, iou_threshold, max_output):
+    """`ops.nms.nms` by NonMaxSuppressionV4."""
+    indices, count = tf.raw_ops.NonMaxSuppressionV4(
+        boxes=boxes,
+        scores=scores,
+        max_output_size=max_output,
+        iou_threshold=iou_threshold,
+        score_threshold=float("-inf"),
+        pad_to_max_output_size=True,
+    )
+    return indices, count
+
+
+def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class, max_total):
+    """`ops.nms.multiclass_nms` by CombinedNonMaxSuppression, whose kernel runs images and classes in parallel."""
+    with tf.device("CPU:0"):  # there is no GPU kernel
+        boxes, scores, classes, valid = tf.image.combined_non_max_suppression(
+            boxes,
+            scores,
+            max_output_size_per_class=max_per_class,
+            max_total_size=max_total,
+            iou_threshold=iou_threshold,
+            score_threshold=score_threshold,
+            pad_per_class=False,
+            clip_boxes=False,
+        )
+    empty = tf.range(max_total)[None] >= valid[:, None]
+    return boxes, scores, tf.where(empty, -1, tf.cast(classes, tf.int32))
+
+
+def roi_align_level(features, boxes, image_index, size, samples, aligned):
+    """RoIAlign of boxes already scaled to the map, through crop_and_resize.
+
+    crop_and_resize samples once per output cell and puts its first and last samples *on* the box's edges, so the box is
+    shrunk to the centres of its outermost samples and one sample each is taken at `samples * size`; the symmetric
+    padding makes samples within one pixel of the border clamp, and those farther out read 0, as RoIAlign has it.
+
+    Args:
+        features: float32 [B, H, W, C].
+        boxes: [R, 4] xyxy in cells of the map.
+        image_index: int32 [R].
+        size: int, bins a side.
+        samples: int, samples a bin and axis.
+        aligned: whether half a cell is subtracted from the boxes.
+
+    Returns:
+        [R, size, size, C].
+    """
+    shape = tf.cast(tf.shape(features), tf.float32)
+    limit = tf.stack([shape[2], shape[1]])  # width, height
+    low, high = boxes[:, :2], boxes[:, 2:]
+    if aligned:
+        low, high = low - 0.5, high - 0.5
+    extent = high - low if aligned else tf.maximum(high - low, 1.0)
+    total = size * samples
+    half = extent / (2 * total)
+    first = (low + half + 1) / (limit + 1)
+    last = (low + extent - half + 1) / (limit + 1)
+    normalised = tf.concat([first[:, ::-1], last[:, ::-1]], axis=1)  # y1, x1, y2, x2
+    padded = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
+    crops = tf.image.crop_and_resize(padded, normalised, image_index, [total, total])
+    return tf.nn.avg_pool2d(crops, samples, samples, "VALID") if samples > 1 else crops
+
+
+def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned):
+    """`ops.roi.multilevel_roi_align`: every level's RoIs are gathered, aligned by `roi_align_level`, put back."""
+    batch, count = tf.shape(boxes)[0], tf.shape(boxes)[1]
+    flat = tf.reshape(boxes, [-1, 4])
+    image_index = tf.repeat(tf.range(batch), count)
+    dtype, channels = features[0].dtype, features[0].shape[-1]
+    if len(features) == 1:
+        pooled = roi_align_level(
+            tf.cast(features[0], tf.float32), flat * scales[0], image_index, size, samples, aligned
+        )
+    else:
+        levels = tf.reshape(levels, [-1])
+        places, parts = [], []
+        for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
+            place = tf.where(levels == level)[:, 0]
+            places.append(tf.cast(place, tf.int32))
+            chosen = tf.gather(flat, place) * scale
+            feature = tf.cast(feature, tf.float32)
+            parts.append(roi_align_level(feature, chosen, tf.gather(image_index, place), size, samples, aligned))
+        # gather by the inverse permutation: its gradient is cheaper than dynamic_stitch's, and the order is restored
+        order = tf.math.invert_permutation(tf.concat(places, 0))
+        pooled = tf.gather(tf.concat(parts, 0), order)
+    return tf.cast(tf.reshape(pooled, [batch, count, size, size, channels]), dtype)
+
+
+def global_sum(value):
+    """Sums over the replicas of a tf.distribute strategy; the value itself outside of one."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def num_replicas():
+    """How many replicas take part in the step."""
+    return tf.distribute.get_strategy().num_replicas_in_sync

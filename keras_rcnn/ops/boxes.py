@@ -1,0 +1,139 @@
+"""Box geometry. Boxes are float32 [x1, y1, x2, y2] in pixels with no `+1` widths; shapes are [..., 4]."""
+
+import math
+
+from keras import ops
+
+
+def convert(boxes, source, target):
+    """Converts boxes between formats.
+
+    Args:
+        boxes: float tensor [..., 4].
+        source: `"xyxy"`, `"xywh"` (corner and size) or `"cxcywh"` (centre and size).
+        target: one of the same names.
+
+    Returns:
+        A tensor of the same shape in the target format.
+
+    Raises:
+        ValueError: for an unknown format name.
+    """
+    for name in (source, target):
+        if name not in ("xyxy", "xywh", "cxcywh"):
+            raise ValueError(f"Unknown box format {name!r}: use 'xyxy', 'xywh' or 'cxcywh'.")
+    a, b, c, d = (boxes[..., i] for i in range(4))
+    if source == "xywh":
+        c, d = a + c, b + d
+    elif source == "cxcywh":
+        a, b, c, d = a - c / 2, b - d / 2, a + c / 2, b + d / 2
+    if target == "xywh":
+        c, d = c - a, d - b
+    elif target == "cxcywh":
+        a, b, c, d = (a + c) / 2, (b + d) / 2, c - a, d - b
+    return ops.stack([a, b, c, d], axis=-1)
+
+
+def area(boxes):
+    """Areas [...] of xyxy boxes [..., 4]."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def clip(boxes, image_sizes):
+    """Clips boxes [..., N, 4] to images of (height, width) `image_sizes` [..., 2]."""
+    height, width = image_sizes[..., None, 0], image_sizes[..., None, 1]
+    x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
+    return ops.stack(
+        [
+            ops.minimum(ops.maximum(x1, 0.0), width),
+            ops.minimum(ops.maximum(y1, 0.0), height),
+            ops.minimum(ops.maximum(x2, 0.0), width),
+            ops.minimum(ops.maximum(y2, 0.0), height),
+        ],
+        axis=-1,
+    )
+
+
+def at_least(boxes, min_size):
+    """True [...] where both sides of the boxes [..., 4] are at least `min_size` pixels."""
+    wide = boxes[..., 2] - boxes[..., 0] >= min_size
+    return ops.logical_and(wide, boxes[..., 3] - boxes[..., 1] >= min_size)
+
+
+def iou(boxes1, boxes2):
+    """Pairwise intersection over union.
+
+    Args:
+        boxes1: [..., N, 4] xyxy.
+        boxes2: [..., M, 4] xyxy.
+
+    Returns:
+        [..., N, M]; 0 (not NaN) for two boxes without area, so that padding never matches.
+    """
+    inter, union = _intersection_and_union(boxes1[..., :, None, :], boxes2[..., None, :, :])
+    return _ratio(inter, union)
+
+
+def generalized_iou(boxes1, boxes2):
+    """Pairwise GIoU (Rezatofighi et al. 2019, eq. 1) of [..., N, 4] and [..., M, 4]: [..., N, M]."""
+    return paired_iou(boxes1[..., :, None, :], boxes2[..., None, :, :], "giou")
+
+
+def distance_iou(boxes1, boxes2):
+    """Pairwise DIoU (Zheng et al. 2020, eq. 7) of [..., N, 4] and [..., M, 4]: [..., N, M]."""
+    return paired_iou(boxes1[..., :, None, :], boxes2[..., None, :, :], "diou")
+
+
+def complete_iou(boxes1, boxes2):
+    """Pairwise CIoU (Zheng et al. 2020, eq. 10) of [..., N, 4] and [..., M, 4]: [..., N, M]."""
+    return paired_iou(boxes1[..., :, None, :], boxes2[..., None, :, :], "ciou")
+
+
+def paired_iou(boxes1, boxes2, kind="iou", epsilon=1e-7):
+    """IoU of boxes at the same place (broadcast), for losses: `1 - paired_iou(predicted, target, "giou")`.
+
+    Args:
+        boxes1: [..., 4] xyxy.
+        boxes2: [..., 4] xyxy.
+        kind: `"iou"`, `"giou"`, `"diou"` or `"ciou"`.
+        epsilon: guards the penalty's denominators (and the aspect term's) against 0.
+
+    Returns:
+        [...] in (-1, 1].
+    """
+    inter, union = _intersection_and_union(boxes1, boxes2)
+    value = _ratio(inter, union)
+    if kind == "iou":
+        return value
+    low = ops.minimum(boxes1[..., :2], boxes2[..., :2])
+    high = ops.maximum(boxes1[..., 2:], boxes2[..., 2:])
+    enclosing = ops.maximum(high - low, 0.0)
+    if kind == "giou":
+        hull = enclosing[..., 0] * enclosing[..., 1]
+        return value - _ratio(hull - union, hull)
+    diagonal = ops.sum(ops.square(enclosing), axis=-1) + epsilon
+    centres = (boxes1[..., :2] + boxes1[..., 2:] - boxes2[..., :2] - boxes2[..., 2:]) / 2
+    value = value - ops.sum(ops.square(centres), axis=-1) / diagonal
+    if kind == "diou":
+        return value
+    if kind != "ciou":
+        raise ValueError(f"Unknown kind of IoU {kind!r}: use 'iou', 'giou', 'diou' or 'ciou'.")
+    size1, size2 = boxes1[..., 2:] - boxes1[..., :2], boxes2[..., 2:] - boxes2[..., :2]
+    difference = ops.arctan(size2[..., 0] / size2[..., 1]) - ops.arctan(size1[..., 0] / size1[..., 1])
+    v = 4 / math.pi**2 * ops.square(difference)
+    # alpha weighs the aspect term; the paper takes no gradient through it
+    alpha = ops.stop_gradient(v / (1 - ops.clip(_ratio(inter, union), 0, 1) + v + epsilon))
+    return value - alpha * v
+
+
+def _intersection_and_union(boxes1, boxes2):
+    low = ops.maximum(boxes1[..., :2], boxes2[..., :2])
+    high = ops.minimum(boxes1[..., 2:], boxes2[..., 2:])
+    sides = ops.maximum(high - low, 0.0)
+    inter = sides[..., 0] * sides[..., 1]
+    return inter, area(boxes1) + area(boxes2) - inter
+
+
+def _ratio(numerator, denominator):
+    safe = ops.where(denominator > 0, denominator, 1.0)
+    return ops.where(denominator > 0, numerator / safe, 0.0)

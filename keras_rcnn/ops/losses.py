@@ -1,0 +1,137 @@
+"""Losses: elementwise functions, and the reductions of the R-CNN family.
+
+Every reduction gives one loss per image, [B], scaled so that the mean over the (global) batch is the batch's loss:
+that keeps torchvision's normalisation, which counts samples over the whole batch, and the same step on any number of
+replicas.
+"""
+
+import keras
+from keras import ops
+
+
+def smooth_l1(error, beta=1.0):
+    """Smooth L1 of an error [...]: 0.5 e^2 / beta within `beta`, |e| - beta / 2 outside (Fast R-CNN, eq. 3).
+
+    The RPN's sigma = 3 is beta = 1/9.
+    """
+    size = ops.abs(error)
+    return ops.where(size < beta, 0.5 * ops.square(error) / beta, size - 0.5 * beta)
+
+
+def binary_crossentropy(logits, targets):
+    """Sigmoid cross-entropy [...] of logits and targets in [0, 1], stable for any logit."""
+    return ops.maximum(logits, 0.0) - logits * targets + ops.log1p(ops.exp(-ops.abs(logits)))
+
+
+def crossentropy(logits, labels):
+    """Softmax cross-entropy [...] of logits [..., C] and int labels [...]."""
+    return -ops.take_along_axis(ops.log_softmax(logits, axis=-1), labels[..., None], axis=-1)[..., 0]
+
+
+def sigmoid_focal(logits, targets, alpha=0.25, gamma=2.0):
+    """Focal loss [...] (Lin et al. 2017, eq. 5)."""
+    probability = ops.sigmoid(logits)
+    of_truth = probability * targets + (1 - probability) * (1 - targets)
+    weight = alpha * targets + (1 - alpha) * (1 - targets)
+    return weight * binary_crossentropy(logits, targets) * (1 - of_truth) ** gamma
+
+
+def normalise(sums, counts):
+    """Losses per image whose mean over the global batch is `sum(sums) / max(sum(counts), 1)`.
+
+    Args:
+        sums: float32 [B], summed losses of each image of this replica.
+        counts: float32 [B], what to divide by.
+
+    Returns:
+        float32 [B].
+    """
+    images = ops.cast(ops.shape(sums)[0], "float32")
+    images, total = _global_sum(ops.stack([images, ops.sum(ops.cast(counts, "float32"))]))
+    return sums * images / ops.maximum(total, 1.0)
+
+
+def _global_sum(value):
+    if keras.backend.backend() != "tensorflow":
+        return value  # JAX distributes one program over a global batch: its sums are global already
+    from keras_rcnn.ops.backend.tensorflow import global_sum
+
+    return global_sum(value)
+
+
+def rpn_losses(logits, deltas, labels, targets, beta=1.0 / 9, normalisation="sampled", box_weight=1.0, cells=None):
+    """The RPN's two losses (Faster R-CNN, eq. 1).
+
+    Args:
+        logits: float32 [B, A] objectness.
+        deltas: float32 [B, A, 4].
+        labels: int32 [B, A]: 1 positive, 0 negative, -1 not sampled.
+        targets: float32 [B, A, 4].
+        beta: smooth L1's transition.
+        normalisation: `"sampled"`: both are divided by the batch's number of sampled anchors (torchvision, Detectron2);
+            `"paper"`: L_cls by the samples of an image (N_cls, 256) and L_reg by the number of anchor locations
+            (N_box, about 2,400), times lambda = `box_weight`.
+        box_weight: lambda; the paper's is 10.
+        cells: int, the number of anchor locations, for `"paper"`.
+
+    Returns:
+        `(objectness, boxes)`: each [B].
+    """
+    sampled = ops.cast(labels >= 0, "float32")
+    positive = ops.cast(labels == 1, "float32")
+    cls = ops.sum(binary_crossentropy(logits, positive) * sampled, axis=1)
+    box = ops.sum(ops.sum(smooth_l1(deltas - targets, beta), axis=-1) * positive, axis=1)
+    counts = ops.sum(sampled, axis=1)
+    if normalisation == "sampled":
+        return normalise(cls, counts), box_weight * normalise(box, counts)
+    return cls / ops.maximum(counts, 1.0), box_weight * box / ops.cast(cells, "float32")
+
+
+def box_losses(logits, deltas, labels, targets, beta=1.0 / 9):
+    """The box head's two losses (Fast R-CNN, eq. 1): L_cls + [u >= 1] L_loc.
+
+    Args:
+        logits: float32 [B, R, K + 1], background last.
+        deltas: float32 [B, R, K, 4], class-specific, or [B, R, 1, 4].
+        labels: int32 [B, R]: the class, K for background, -1 for no RoI.
+        targets: float32 [B, R, 4].
+        beta: smooth L1's transition; the paper's is 1, torchvision's 1/9.
+
+    Returns:
+        `(classification, boxes)`: each [B].
+    """
+    classes = logits.shape[-1] - 1
+    weights = ops.cast(labels >= 0, "float32")
+    counts = ops.sum(weights, axis=1)
+    cls = ops.sum(crossentropy(logits, ops.where(labels < 0, classes, labels)) * weights, axis=1)
+    positive = ops.logical_and(labels >= 0, labels < classes)
+    error = of_class(deltas, labels) - targets
+    box = ops.sum(ops.where(positive, ops.sum(smooth_l1(error, beta), axis=-1), 0.0), axis=1)
+    return normalise(cls, counts), normalise(box, counts)
+
+
+def of_class(values, labels):
+    """Picks each region's own class: [B, R, K, ...] and labels [B, R] -> [B, R, ...]. K = 1 is class-agnostic."""
+    if values.shape[2] == 1:
+        return values[:, :, 0]
+    index = ops.clip(labels, 0, values.shape[2] - 1)
+    index = ops.reshape(index, (*ops.shape(labels), *(1,) * (len(values.shape) - 2)))
+    return ops.take_along_axis(values, index, axis=2)[:, :, 0]
+
+
+def mask_loss(logits, labels, targets, positive):
+    """The mask head's loss (Mask R-CNN, section 3): BCE on the true class's mask, positive RoIs only.
+
+    Args:
+        logits: float32 [B, R, M, M, K] or with K = 1.
+        labels: int32 [B, R].
+        targets: float32 [B, R, M, M] in [0, 1].
+        positive: bool [B, R].
+
+    Returns:
+        [B]; 0, and no NaN, where nothing is positive.
+    """
+    chosen = of_class(ops.moveaxis(logits, -1, 2), labels)
+    each = ops.mean(binary_crossentropy(chosen, targets), axis=(2, 3))
+    positive = ops.cast(positive, "float32")
+    return normalise(ops.sum(each * positive, axis=1), ops.sum(positive, axis=1))

@@ -1,0 +1,33 @@
+"""Instance masks: training targets and the binary result.
+
+A ground-truth mask is kept as a crop: `masks` [B, N, M, M'] is the part of the image under `frames` [B, N, 4] (xyxy
+pixels, usually the object's box), resized to M x M'. A mask of the whole image is the same with the image as its frame.
+"""
+
+from keras import ops
+
+from keras_rcnn.ops.roi import roi_align
+
+
+def crop_masks(masks, frames, boxes, size):
+    """Mask targets: the ground truth's mask under each box, by RoIAlign with adaptive sampling.
+
+    Args:
+        masks: [B, R, M, M'] uint8, bool or float in [0, 1], the mask matched to each box.
+        frames: float32 [B, R, 4], where in the image each mask lies.
+        boxes: float32 [B, R, 4], the regions to cut out.
+        size: int, side of the targets.
+
+    Returns:
+        float32 [B, R, size, size] in [0, 1]; outside its frame a mask is 0.
+    """
+    batch, count = ops.shape(boxes)[0], ops.shape(boxes)[1]
+    rows, columns = ops.shape(masks)[2], ops.shape(masks)[3]
+    extent = ops.maximum(frames[..., 2:] - frames[..., :2], 1e-6)
+    cells = ops.stack([ops.cast(columns, "float32"), ops.cast(rows, "float32")])
+    scale = cells / extent
+    scale, origin = ops.concatenate([scale, scale], -1), ops.concatenate([frames[..., :2]] * 2, -1)
+    local = (boxes - origin) * scale
+    maps = ops.reshape(ops.cast(masks, "float32"), (batch * count, rows, columns, 1))
+    targets = roi_align(maps, ops.reshape(local, (-1, 1, 4)), 1.0, size, samples=0)
+    return ops.reshape(targets, (batch, count, size, size))

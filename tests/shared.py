@@ -1,0 +1,32 @@
+"""The folder of golden files and data beside the project; tests that need it skip where it is absent."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(os.environ.get("KERAS_RCNN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+needs_golden = pytest.mark.skipif(
+    not (SHARED / "golden").is_dir(), reason=f"torchvision's golden files are not at {SHARED / 'golden'}"
+)
+needs_data = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the data sets are not at {SHARED / 'data'}")
+
+
+def golden(name):
+    """One golden .npz as a dict, or .json."""
+    path = SHARED / "golden" / "torchvision" / name
+    if name.endswith(".json"):
+        return json.loads(path.read_text())
+    with np.load(path) as f:
+        return {key: f[key] for key in f.files}
+
+
+def golden_state(model):
+    """The golden weights of a model: {PyTorch's name: array}."""
+    spec = importlib.util.spec_from_file_location("golden_weights", SHARED / "golden" / "weights.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.load(SHARED / "golden" / "torchvision" / f"{model}__weights.npz")
