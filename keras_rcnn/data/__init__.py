@@ -1,0 +1,24 @@
+"""Files in, padded batches out."""
+
+from keras_rcnn.data import augment
+from keras_rcnn.data.batches import Batches, as_tf_dataset
+from keras_rcnn.data.coco import load_coco
+from keras_rcnn.data.images import ImageError, read_image
+from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
+from keras_rcnn.data.records import DataError, Dataset, Record
+from keras_rcnn.data.voc import load_voc
+
+__all__ = [
+    "Batches",
+    "DataError",
+    "Dataset",
+    "ImageError",
+    "Preprocessor",
+    "Record",
+    "as_tf_dataset",
+    "augment",
+    "load_coco",
+    "load_voc",
+    "read_image",
+    "scale_boxes",
+]

@@ -1,0 +1,229 @@
+"""Records -> the padded `(x, y)` batches that `fit` takes."""
+
+import os
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+
+from keras_rcnn.data.augment import standard
+from keras_rcnn.data.masks import instance_mask, sample_mask
+from keras_rcnn.data.preprocess import scale_boxes
+from keras_rcnn.data.records import DataError
+
+_CACHE_BYTES = 2 * 1024**3
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of a dataset, read, augmented, resized and padded by worker threads.
+
+    `batches[i]` is `(x, y)`:
+
+    - `x = {"images": float32 [B, H, W, 3], "image_sizes": float32 [B, 2]}`, see `Preprocessor.batch`;
+    - `y = {"boxes": float32 [B, N, 4], "labels": int32 [B, N]}` in px of the resized image, padded with 0 and -1;
+    - with `masks=True` also `y["masks"]`, uint8 `[B, N, M, M]`, each mask cropped to its frame and resized to `M x M`,
+      and `y["mask_frames"]`, float32 `[B, N, 4]`, the frames: the objects' boxes.
+
+    Order and augmentation follow from `(seed, epoch, index)` alone, whatever the threads do. `epoch` counts up with every
+    epoch of `fit`; set it to resume. Pass `shuffle=False` to `fit`: the batches are shuffled here, and Keras would
+    shuffle them once more with Python's global generator.
+
+    Crowd objects are no targets.
+
+    Args:
+        dataset: A `Dataset`.
+        preprocessor: A `Preprocessor`.
+        batch_size: Images a batch.
+        shuffle: A new order every epoch.
+        augment: None or False for none, True for `augment.standard()`, or a transform such as `augment.Compose([...])`.
+        seed: int.
+        workers: Threads. None: one a core, up to 4.
+        masks: Whether to yield masks; each object must have one.
+        mask_size: M, in px.
+        max_objects: N; of images with more a random choice is taken. None: the most that an image of the dataset has.
+        fixed_size: `(height, width)` of all batches instead of the preprocessor's.
+        drop_remainder: Leaves the last batch out if it is not full.
+        difficult: Whether VOC's `difficult` objects are targets.
+        cache: Keeps decoded images in memory, in as many bytes at most (True: 2 GiB).
+    """
+
+    def __init__(
+        self,
+        dataset,
+        preprocessor,
+        batch_size=2,
+        shuffle=False,
+        augment=None,
+        seed=0,
+        workers=None,
+        masks=False,
+        mask_size=112,
+        max_objects=None,
+        fixed_size=None,
+        drop_remainder=False,
+        difficult=False,
+        cache=False,
+    ):
+        workers = min(os.cpu_count() or 1, 4) if workers is None else workers
+        super().__init__(workers=workers, max_queue_size=max(2 * workers, 2))
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if drop_remainder and len(dataset) < batch_size:
+            raise DataError(f"{dataset.name}: {len(dataset)} images do not fill one batch of {batch_size}")
+        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, int(batch_size), shuffle, int(seed)
+        self.preprocessor = preprocessor if fixed_size is None else preprocessor.replace(fixed_size=fixed_size)
+        self.augment = standard() if augment is True else augment or None
+        self.masks, self.mask_size = masks, int(mask_size)
+        self.drop_remainder, self.difficult = drop_remainder, difficult
+        counts = [int(self._targets(record).sum()) for record in dataset]
+        self.max_objects = max(max(counts), 1) if max_objects is None else int(max_objects)
+        if masks:
+            self._require_masks()
+        self.epoch = 0
+        self._in_epoch = False
+        self._varies = self._varying_sides()
+        self._cache, self._cache_lock = {}, threading.Lock()
+        self._cache_left = _CACHE_BYTES if cache is True else int(cache or 0)
+
+    def __len__(self):
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest > 0 and not self.drop_remainder)
+
+    def __getitem__(self, index):
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        index %= len(self)
+        epoch = self.epoch
+        chosen = self.order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
+        samples = [self.sample(int(i), epoch) for i in chosen]
+        images = [image for image, *_ in samples]
+        sizes = [self.preprocessor.size(*image.shape[:2]) for image in images]
+        x = self.preprocessor.batch(images, padded_size=self._padded_size(sizes, index))
+        return x, self._pad([targets for _, *targets in samples], images, sizes)
+
+    def on_epoch_begin(self):
+        self._in_epoch = True
+
+    def on_epoch_end(self):
+        if self._in_epoch:  # Keras also calls this where no epoch has begun, before the first one
+            self.epoch += 1
+        self._in_epoch = False
+
+    def order(self, epoch):
+        """The dataset's indices in the order of an epoch."""
+        if not self.shuffle:
+            return np.arange(len(self.dataset))
+        return np.random.default_rng([self.seed, epoch, 0]).permutation(len(self.dataset))
+
+    def sample(self, index, epoch):
+        """One record as it is in an epoch, before the resize: `(image, boxes, labels, masks or None)`."""
+        record, rng = self.dataset[index], np.random.default_rng([self.seed, epoch, 1 + index])
+        image = self._read(index)
+        kept = np.flatnonzero(self._targets(record))
+        boxes, labels, masks = record.boxes[kept], record.labels[kept], None
+        if self.masks:
+            size = (record.height, record.width)
+            masks = [instance_mask(record.segmentations[i], *size, record.boxes[i]) for i in kept]
+        if self.augment is not None:
+            image, boxes, labels, masks = self.augment(image, boxes, labels, masks, rng)
+        if len(boxes) > self.max_objects:
+            chosen = np.sort(rng.choice(len(boxes), self.max_objects, replace=False))
+            boxes, labels = boxes[chosen], labels[chosen]
+            masks = None if masks is None else [masks[i] for i in chosen]
+        return image, boxes, labels, masks
+
+    def _pad(self, targets, images, sizes):
+        b, n, m = len(targets), self.max_objects, self.mask_size
+        y = {"boxes": np.zeros((b, n, 4), np.float32), "labels": np.full((b, n), -1, np.int32)}
+        if self.masks:
+            y["masks"] = np.zeros((b, n, m, m), np.uint8)
+        for i, (boxes, labels, masks) in enumerate(targets):
+            y["boxes"][i, : len(boxes)] = scale_boxes(boxes, images[i].shape[:2], sizes[i])
+            y["labels"][i, : len(labels)] = labels
+            if self.masks:
+                for j, (mask, box) in enumerate(zip(masks, boxes)):
+                    y["masks"][i, j] = sample_mask(mask, box, m)
+        if self.masks:
+            y["mask_frames"] = y["boxes"].copy()
+        return y
+
+    def _targets(self, record):
+        return ~record.crowd if self.difficult else ~record.crowd & ~record.difficult
+
+    def _require_masks(self):
+        for record in self.dataset:
+            segmentations = record.segmentations or [None] * len(record.boxes)
+            missing = sum(segmentations[i] is None for i in np.flatnonzero(self._targets(record)))
+            if missing:
+                raise DataError(f"{record.name}: {missing} objects have no mask, but masks=True needs one for each")
+
+    def _read(self, index):
+        image = self._cache.get(index)
+        if image is None:
+            image = self.dataset[index].read()
+            with self._cache_lock:
+                if index not in self._cache and image.nbytes <= self._cache_left:
+                    image.setflags(write=False)
+                    self._cache[index] = image
+                    self._cache_left -= image.nbytes
+        return image
+
+    def _varying_sides(self):
+        """Which of (height, width) differ from batch to batch."""
+        if self.preprocessor.fixed_size is not None:
+            return (False, False)
+        if self.augment is not None and not getattr(self.augment, "keeps_size", False):
+            return (True, True)
+        sizes = {self.preprocessor.size(record.height, record.width) for record in self.dataset}
+        padded = [self.preprocessor.padded_size([size]) for size in sizes]
+        return tuple(len(set(sides)) > 1 for sides in zip(*padded))
+
+    def _padded_size(self, sizes, index):
+        # Keras takes the shapes of all batches from the first two: a side in which these happen to agree it believes
+        # to be constant, and `fit` stops at the first batch that differs. So the first batch is padded to an odd
+        # multiple of the divisor, the second to an even one, wherever the batches vary.
+        padded, divisor = self.preprocessor.padded_size(sizes), self.preprocessor.size_divisor
+        if index > 1:
+            return padded
+        return tuple(
+            side + divisor if varies and (side // divisor) % 2 == index else side
+            for side, varies in zip(padded, self._varies)
+        )
+
+
+def as_tf_dataset(batches):
+    """`Batches` as a `tf.data.Dataset` of one epoch; each pass over it is the next epoch.
+
+    Args:
+        batches: `Batches`.
+
+    Returns:
+        `tf.data.Dataset` of `(x, y)`; images of varying size have `None` for height and width.
+    """
+    import tensorflow as tf
+
+    fixed = batches.preprocessor.fixed_size or (None, None)
+    n, m = batches.max_objects, batches.mask_size
+    b = batches.batch_size if batches.drop_remainder else None
+    x = {"images": tf.TensorSpec((b, *fixed, 3), tf.float32), "image_sizes": tf.TensorSpec((b, 2), tf.float32)}
+    y = {"boxes": tf.TensorSpec((b, n, 4), tf.float32), "labels": tf.TensorSpec((b, n), tf.int32)}
+    if batches.masks:
+        y["masks"] = tf.TensorSpec((b, n, m, m), tf.uint8)
+        y["mask_frames"] = tf.TensorSpec((b, n, 4), tf.float32)
+
+    def epoch():
+        workers = max(batches.workers, 1)
+        with ThreadPoolExecutor(workers) as pool:
+            waiting = deque()
+            for i in range(len(batches)):
+                waiting.append(pool.submit(batches.__getitem__, i))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        batches.epoch += 1
+
+    dataset = tf.data.Dataset.from_generator(epoch, output_signature=(x, y))
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))

@@ -1,0 +1,177 @@
+"""An image of any size -> what a model takes: normalised, resized, zero-padded into a batch."""
+
+import keras
+import numpy as np
+
+from keras_rcnn.data.images import read_image
+
+
+@keras.saving.register_keras_serializable(package="keras_rcnn")
+class Preprocessor:
+    """Normalises, resizes and pads images, number for number as torchvision's detection models do.
+
+    The values are `(x / 255 - mean) / std`; then the shorter side is resized bilinearly to `min_size`, less if the longer
+    one would exceed `max_size`; a batch is padded with 0 at the right and the bottom.
+
+    Args:
+        min_size: Shorter side in px.
+        max_size: Largest longer side in px.
+        mean: Three floats, of RGB in 0..1.
+        std: Three floats, of RGB in 0..1.
+        size_divisor: A batch's height and width are padded to a multiple of it: the largest stride of the model.
+        fixed_size: `(height, width)` in px that every batch has, for compilers that want one shape (JAX, TPU, LiteRT);
+            images are resized to fit into it. None: each batch is as large as its largest image.
+
+    Example:
+
+    ```python
+    preprocessor = Preprocessor(min_size=320, max_size=640)
+    x = preprocessor.batch([read_image("street.jpg")])   # {"images": [1, H, W, 3], "image_sizes": [1, 2]}
+    ```
+    """
+
+    def __init__(
+        self,
+        min_size=800,
+        max_size=1333,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        size_divisor=32,
+        fixed_size=None,
+    ):
+        self.min_size, self.max_size, self.size_divisor = int(min_size), int(max_size), int(size_divisor)
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self.fixed_size = None if fixed_size is None else tuple(map(int, fixed_size))
+        if min(self.min_size, self.max_size, self.size_divisor) < 1:
+            raise ValueError(f"min_size, max_size and size_divisor must be positive, got {self.get_config()}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(f"mean and std are three numbers, std positive, got {self.mean} and {self.std}")
+        if self.fixed_size is not None:
+            wanted = tuple(_up(side, self.size_divisor) for side in self.fixed_size)
+            if len(wanted) != 2 or min(wanted) < 1 or wanted != self.fixed_size:
+                raise ValueError(
+                    f"fixed_size is (height, width) in multiples of {self.size_divisor}, got {self.fixed_size}; "
+                    f"the next one is {wanted}"
+                )
+
+    def get_config(self):
+        return {
+            "min_size": self.min_size,
+            "max_size": self.max_size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "size_divisor": self.size_divisor,
+            "fixed_size": None if self.fixed_size is None else list(self.fixed_size),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def replace(self, **changes):
+        """A copy with some settings changed, e.g. `replace(min_size=400)`."""
+        return type(self)(**{**self.get_config(), **changes})
+
+    def size(self, height, width):
+        """`(height, width)` in px that an image of this size is resized to."""
+        if min(height, width) < 1:
+            raise ValueError(f"an image of {width} x {height} px has no pixels")
+        scale = min(self.min_size / min(height, width), self.max_size / max(height, width))
+        if self.fixed_size is not None:
+            scale = min(scale, self.fixed_size[0] / height, self.fixed_size[1] / width)
+        # Truncated, as torchvision does: some images get 799 px. A very long image keeps one px of height.
+        sides = [max(int(side * scale), 1) for side in (height, width)]
+        if self.fixed_size is not None:  # a side of fixed_size / side may come out one rounding short, never larger
+            sides = [min(side, limit) for side, limit in zip(sides, self.fixed_size)]
+        return tuple(sides)
+
+    def padded_size(self, sizes):
+        """`(height, width)` in px of the batch that holds images of these resized sizes."""
+        if self.fixed_size is not None:
+            return self.fixed_size
+        return tuple(_up(max(sides), self.size_divisor) for sides in zip(*sizes))
+
+    def __call__(self, image, size=None):
+        """Normalises and resizes one image.
+
+        Args:
+            image: uint8 `[h, w, 3]`, or floats in 0..1.
+            size: `(height, width)` to resize to. None: `self.size(h, w)`.
+
+        Returns:
+            float32 `[height, width, 3]`.
+        """
+        image = np.asarray(image)
+        values = image.astype(np.float32)
+        if image.dtype == np.uint8:
+            values /= np.float32(255)
+        values -= np.asarray(self.mean, np.float32)
+        values /= np.asarray(self.std, np.float32)
+        return resize_bilinear(values, *(size or self.size(*image.shape[:2])))
+
+    def batch(self, images, padded_size=None):
+        """Images -> a model's input.
+
+        Args:
+            images: List of images, each what `read_image` takes.
+            padded_size: `(height, width)` of the batch, at least as large as its images. None: `self.padded_size(...)`.
+
+        Returns:
+            `{"images": float32 [B, H, W, 3], "image_sizes": float32 [B, 2]}`; the sizes are (height, width) in px of the
+            resized images without their padding.
+        """
+        images = [read_image(image) for image in images]
+        if not images:
+            raise ValueError("a batch needs at least one image")
+        sizes = [self.size(*image.shape[:2]) for image in images]
+        answer = np.zeros((len(images), *(padded_size or self.padded_size(sizes)), 3), np.float32)
+        for i, (image, (height, width)) in enumerate(zip(images, sizes)):
+            answer[i, :height, :width] = self(image, (height, width))
+        return {"images": answer, "image_sizes": np.array(sizes, np.float32)}
+
+    def restore(self, boxes, original, resized):
+        """Boxes of the resized image -> boxes of the original one; the same as `scale_boxes(boxes, resized, original)`.
+
+        Args:
+            boxes: `[..., 4]` in px of the resized image.
+            original: `(height, width)` of the image as given.
+            resized: `(height, width)` of the resized image.
+
+        Returns:
+            float32 `[..., 4]` in px of the image as given.
+        """
+        return scale_boxes(boxes, resized, original)
+
+
+def scale_boxes(boxes, old, new):
+    """Boxes of an image of size `old` (height, width) -> of the same image at size `new`; float32 `[..., 4]`."""
+    height, width = np.float32(new[0]) / np.float32(old[0]), np.float32(new[1]) / np.float32(old[1])
+    return np.asarray(boxes, np.float32) * np.array([width, height, width, height], np.float32)
+
+
+def resize_bilinear(image, height, width):
+    """torchvision's bilinear resize (half-pixel centres, no antialias) of a float32 image `[h, w, c]`."""
+    if height * image.shape[1] <= width * image.shape[0]:  # the cheaper axis first
+        return _resize_axis(_resize_axis(image, height, 0), width, 1)
+    return _resize_axis(_resize_axis(image, width, 1), height, 0)
+
+
+def _resize_axis(image, n, axis):
+    old = image.shape[axis]
+    if n == old:
+        return image
+    # Rounded once to float32, as its kernel does: float32 all the way is off by 3e-5, float64 by 1e-4.
+    ratio = np.float64(np.float32(old) / np.float32(n))
+    source = np.maximum((ratio * (np.arange(n) + 0.5) - 0.5).astype(np.float32), 0)
+    low = np.minimum(source.astype(np.intp), old - 1)
+    weight = (source - low.astype(np.float32)).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+    answer = image.take(low, axis)
+    difference = image.take(np.minimum(low + 1, old - 1), axis)
+    difference -= answer
+    difference *= weight
+    answer += difference
+    return answer
+
+
+def _up(side, divisor):
+    return -(-side // divisor) * divisor
