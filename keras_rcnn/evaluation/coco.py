@@ -5,6 +5,8 @@ import io
 
 import numpy as np
 
+from keras_rcnn.data.masks import full_mask
+
 AREAS = ("all", "small", "medium", "large")  # pycocotools' area ranges, in its order
 
 
@@ -140,16 +142,14 @@ def _coco_objects(dataset, detections, iou_type):
     for image, (record, found) in zip(ids, pairs, strict=True):
         images.append({"id": int(image), "height": int(record.height), "width": int(record.width)})
         boxes = _xywh(record.boxes)
-        areas = boxes[:, 2] * boxes[:, 3] if record.areas is None else record.areas
-        crowd = np.zeros(len(boxes), bool) if record.crowd is None else record.crowd
         for i, box in enumerate(boxes):
             row = {
                 "id": len(objects) + 1,  # from 1: a match with id 0 reads as "no match" in COCOeval
                 "image_id": int(image),
                 "category_id": int(dataset.category_ids[record.labels[i]]),
                 "bbox": box.tolist(),
-                "area": float(areas[i]),
-                "iscrowd": int(crowd[i]),
+                "area": float(record.areas[i]),
+                "iscrowd": int(record.crowd[i]),
             }
             if iou_type == "segm":
                 row["segmentation"] = _segmentation(record, i)
@@ -227,16 +227,25 @@ def _checked(record, found, num_classes, iou_type):
     return boxes, scores, labels, masks
 
 
-def _segmentation(record, i):
+def has_segmentation(record, i):
+    """Whether a record's object `i` has a mask."""
     one = None if record.segmentations is None else record.segmentations[i]
-    if isinstance(one, list):
-        one = [polygon for polygon in one if len(polygon) >= 6]  # fewer than three corners enclose nothing
-    if not one:
+    return one is not None and not (isinstance(one, (list, tuple)) and not len(one))
+
+
+def _segmentation(record, i):
+    """An object's mask as pycocotools takes it: polygons or an RLE."""
+    if not has_segmentation(record, i):
         raise ValueError(
             f'Image {record.image_id!r}: object {i} has no segmentation, which iou_type="segm" needs. '
             'Use iou_type="bbox" for data with boxes only.'
         )
-    return dict(one) if isinstance(one, dict) else one
+    one = record.segmentations[i]
+    if isinstance(one, dict):
+        return dict(one)  # pycocotools writes into what it is given
+    if isinstance(one, (list, tuple)):
+        return [list(polygon) for polygon in one]
+    return encode_masks(full_mask(one, record.height, record.width)[None])[0]  # a PNG or an array
 
 
 def _mask_areas(masks):

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from keras_rcnn.evaluation.coco import coco_metrics, encode_masks
+from keras_rcnn.evaluation.coco import coco_metrics, encode_masks, has_segmentation
 from keras_rcnn.evaluation.voc import voc_metrics
 
 METRICS = ("coco", "voc07", "voc10")
@@ -65,15 +65,13 @@ def detect_all(model, dataset, *, batch_size=1, progress=True):
         RLEs at once, since a data set's worth of whole masks does not fit into memory. `coco_metrics`,
         `coco_results`, `voc_metrics` and `draw` take them.
     """
-    from keras_rcnn.data.images import read_image
-
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size!r}.")
     new_label = _label_map(model, dataset)
     detections = []
     chunks = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
     with _bar(len(dataset), progress) as bar:
-        for images in _ahead(lambda chunk: [read_image(dataset[i].image) for i in chunk], chunks):
+        for images in _ahead(lambda chunk: [dataset[i].read() for i in chunk], chunks):
             for found in model.detect(images, score=0.0, batch_size=batch_size):
                 if new_label is not None:
                     found = found | {"labels": new_label[np.asarray(found["labels"], int)]}
@@ -120,10 +118,8 @@ def _some(names, limit=8):
 
 
 def _has_masks(dataset):
-    with_objects = [record for record in dataset if len(record.boxes)]
-    return bool(with_objects) and all(
-        record.segmentations is not None and all(record.segmentations) for record in with_objects
-    )
+    objects = [has_segmentation(record, i) for record in dataset for i in range(len(record.boxes))]
+    return bool(objects) and all(objects)
 
 
 def _bar(total, progress):

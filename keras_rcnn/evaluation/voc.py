@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def voc_metrics(dataset, detections, iou=0.5, eleven_point=False, inclusive=True):
+def voc_metrics(dataset, detections, iou=0.5, eleven_point=False, inclusive=False):
     """Pascal VOC's average precision per class, and its mean.
 
     The devkit's rules: class by class, detections are taken best score first, each goes to the object of its image
@@ -20,8 +20,9 @@ def voc_metrics(dataset, detections, iou=0.5, eleven_point=False, inclusive=True
         eleven_point: bool. `True` for VOC 2007's mean of the precision at recall 0, 0.1 .. 1; `False` for the area
             under the curve, the rule since VOC 2010. Recall levels are compared exactly: 3 of 10 reaches 0.3, which
             is missed by the rounding of the well-known Python version.
-        inclusive: bool. `True` counts a box from pixel `x1` to pixel `x2` as `x2 - x1 + 1` wide, as the devkit does;
-            `False` as `x2 - x1`.
+        inclusive: bool. `False`: a box is `x2 - x1` wide, since its coordinates are edges of pixels. This is the
+            devkit's own number for data read by `load_voc`, which moves VOC's `xmin` (first pixel, counted from 1) to
+            that pixel's left edge. `True`: `x2 - x1 + 1`, for boxes that kept the devkit's pixel numbers.
 
     Returns:
         dict `{"AP50": mean, "per_class": {name: {"AP50": ..}}}` of floats 0..1, named after `iou`.
@@ -44,7 +45,7 @@ def voc_metrics(dataset, detections, iou=0.5, eleven_point=False, inclusive=True
     return {key: float(values[present].mean()) if present.any() else float("nan"), "per_class": per_class}
 
 
-def match_class(records, detections, label, iou=0.5, inclusive=True):
+def match_class(records, detections, label, iou=0.5, inclusive=False):
     """Which detections of one class are right.
 
     Args:
@@ -62,7 +63,7 @@ def match_class(records, detections, label, iou=0.5, inclusive=True):
     for record, found in zip(records, detections, strict=True):
         mine = np.asarray(record.labels) == label
         truth = np.asarray(record.boxes, "float64").reshape(-1, 4)[mine]
-        skip = _flags(record.difficult, mine) | _flags(record.crowd, mine)
+        skip = (record.difficult | record.crowd)[mine]
         objects += int((~skip).sum())
 
         chosen = np.asarray(found["labels"]).reshape(-1) == label
@@ -112,7 +113,7 @@ def average_precision(right, objects, eleven_point=False):
     return float(envelope[np.asarray(right, bool)].sum() / objects)  # recall steps by 1 / objects at each right one
 
 
-def pairwise_iou(a, b, inclusive=True):
+def pairwise_iou(a, b, inclusive=False):
     """IoU of every box in `a` `[n, 4]` with every box in `b` `[m, 4]`, xyxy float64: `[n, m]`."""
     one = 1.0 if inclusive else 0.0
     size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2]) + one
@@ -120,7 +121,3 @@ def pairwise_iou(a, b, inclusive=True):
     area_a, area_b = ((x[:, 2:] - x[:, :2] + one).prod(axis=1) for x in (a, b))
     union = area_a[:, None] + area_b[None, :] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-
-
-def _flags(flags, chosen):
-    return np.zeros(int(chosen.sum()), bool) if flags is None else np.asarray(flags, bool)[chosen]

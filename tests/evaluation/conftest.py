@@ -1,36 +1,15 @@
-"""Datasets and detections to score: records are stand-ins with the fields that the metrics read."""
+"""Datasets and detections to score."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-
-class Data(list):
-    """A list of records with a dataset's names and ids."""
-
-    def __init__(self, records, class_names, category_ids=None):
-        super().__init__(records)
-        self.class_names = list(class_names)
-        self.category_ids = list(category_ids or range(1, len(class_names) + 1))
+from keras_rcnn.data import Dataset, Record
 
 
 def make_record(boxes, labels, image_id=1, size=(200, 300), **fields):
-    boxes = np.array(boxes, "float32").reshape(-1, 4)
-    n = len(boxes)
-    record = {
-        "image": np.zeros((*size, 3), "uint8"),
-        "image_id": image_id,
-        "height": size[0],
-        "width": size[1],
-        "boxes": boxes,
-        "labels": np.array(labels, "int32").reshape(-1),
-        "crowd": np.zeros(n, bool),
-        "difficult": np.zeros(n, bool),
-        "areas": (boxes[:, 2:] - boxes[:, :2]).prod(1),
-        "segmentations": None,
-    }
-    return SimpleNamespace(**(record | fields))
+    return Record(np.zeros((*size, 3), "uint8"), image_id, *size, boxes, labels, **fields)
 
 
 def make_found(boxes, scores, labels, **fields):
@@ -96,12 +75,12 @@ def random_case(seed, images=12, classes=4, objects=12, false=6, masks=False, si
             found["masks"] = rectangle_masks(found["boxes"], size)
         detections.append(found)
     names = [f"class {k}" for k in range(classes)]
-    return Data(records, names, [7, 3, 90, 12, 5][:classes]), detections
+    return Dataset(records, names, [7, 3, 90, 12, 5][:classes]), detections
 
 
 @pytest.fixture
 def make():
     """The makers above, in one handle."""
     return SimpleNamespace(
-        data=Data, record=make_record, found=make_found, random=random_case, masks=rectangle_masks
+        data=Dataset, record=make_record, found=make_found, random=random_case, masks=rectangle_masks
     )

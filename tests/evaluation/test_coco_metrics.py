@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from keras_rcnn.data.masks import full_mask
 from keras_rcnn.evaluation.coco import coco_metrics, coco_results
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
@@ -99,7 +100,7 @@ def test_detections_in_a_crowd_are_not_wrong(make):
     crowd = make.record([[0, 0, 50, 50], [100, 0, 300, 200]], [0, 0], crowd=np.array([False, True]))
     found = make.found([[110, 10, 150, 60], [200, 20, 260, 80], [0, 0, 50, 50]], [0.9, 0.8, 0.7], [0, 0, 0])
     assert coco_metrics(make.data([crowd], ["cat"]), [found])["AP"] == pytest.approx(1)
-    crowd.crowd = None  # the same without the crowd: two wrong ones come first
+    crowd.crowd[:] = False  # the same without the crowd: two wrong ones come first
     assert coco_metrics(make.data([crowd], ["cat"]), [found])["AP"] < 0.5
 
 
@@ -143,6 +144,21 @@ def test_masks_as_arrays_and_as_rles_score_the_same(make):
     expected = coco_metrics(dataset, detections, "segm")
     for found in detections:
         found["masks"] = [rle.encode(np.asfortranarray(mask.astype("uint8"))) for mask in found["masks"]]
+    again = coco_metrics(dataset, detections, "segm")
+    assert [again[name] for name in NAMES] == [expected[name] for name in NAMES]
+
+
+def test_ground_truth_masks_as_files_and_arrays(make, tmp_path):
+    from PIL import Image
+
+    dataset, detections = make.random(5, masks=True)
+    expected = coco_metrics(dataset, detections, "segm")
+    for k, record in enumerate(dataset):
+        for i, one in enumerate(record.segmentations):
+            record.segmentations[i] = full_mask(one, record.height, record.width)
+            if i % 2:
+                Image.fromarray(record.segmentations[i] * 255).save(tmp_path / f"{k}_{i}.png")
+                record.segmentations[i] = tmp_path / f"{k}_{i}.png"
     again = coco_metrics(dataset, detections, "segm")
     assert [again[name] for name in NAMES] == [expected[name] for name in NAMES]
 

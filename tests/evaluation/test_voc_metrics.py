@@ -1,11 +1,14 @@
 """Against a slow twin that follows VOCevaldet.m line by line, and cases worked out by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
+from keras_rcnn.data import load_voc
 from keras_rcnn.evaluation.voc import average_precision, voc_metrics
+from tests.shared import SHARED, needs_data
 
 
 def devkit_ap(records, detections, label, threshold, eleven_point, one):
@@ -120,6 +123,26 @@ def test_inclusive_widths_decide_a_close_case(make):
     found = [make.found([[0, 0, 10, 9]], [0.5], [0])]
     assert voc_metrics(dataset, found, inclusive=True)["AP50"] == 1
     assert voc_metrics(dataset, found, inclusive=False)["AP50"] == 0
+
+
+@needs_data
+def test_load_voc_and_plain_widths_are_the_devkits_pixels():
+    """The devkit's inclusive widths on the numbers in the XML files = plain widths on what `load_voc` makes of them."""
+    dataset = load_voc(SHARED / "data" / "bccd", "val", on_bad="skip")[:20]
+    rng = np.random.default_rng(0)
+    shift = np.array([1, 1, 0, 0])
+    ours, raw, theirs = [], [], []
+    for record in dataset:
+        boxes = (record.boxes + rng.normal(0, 8, record.boxes.shape)).round()
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+        scores = rng.random(len(boxes)).round(2)
+        ours.append({"boxes": boxes, "scores": scores, "labels": record.labels})
+        theirs.append(ours[-1] | {"boxes": boxes + shift})
+        raw.append(dataclasses.replace(record, boxes=record.boxes + shift))
+    result = voc_metrics(dataset, ours)
+    expected = [devkit_ap(raw, theirs, label, 0.5, False, 1.0) for label in range(3)]
+    assert [one["AP50"] for one in result["per_class"].values()] == pytest.approx(expected, nan_ok=True)
+    assert 0.2 < result["AP50"] < 0.95
 
 
 def test_refusals(make):
