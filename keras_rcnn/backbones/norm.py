@@ -1,0 +1,61 @@
+"""Batch normalisation with frozen statistics, as detectors use it that see a few images a step."""
+
+import keras
+from keras import ops
+
+NORMS = ("frozen", "batch")
+
+
+@keras.saving.register_keras_serializable("keras_rcnn")
+class FrozenBatchNormalization(keras.layers.Layer):
+    """`gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta`, where none of the four is ever trained.
+
+    The weights have BatchNormalization's names, and no `trainable = True` of an outer model changes them. A fresh
+    layer is the identity (up to epsilon): it is meant for pretrained weights.
+
+    Args:
+        epsilon: float >= 0. torchvision's first COCO checkpoints of ResNet want 0.0.
+
+    Call with float [..., C]; returns the same shape in the compute dtype.
+    """
+
+    def __init__(self, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        if not epsilon >= 0:
+            raise ValueError(f"FrozenBatchNormalization's epsilon is a number >= 0, not {epsilon!r}.")
+        self.epsilon = float(epsilon)
+
+    def build(self, input_shape):
+        for name, start in (
+            ("gamma", "ones"),
+            ("beta", "zeros"),
+            ("moving_mean", "zeros"),
+            ("moving_variance", "ones"),
+        ):
+            # autocast off: under a mixed policy the statistics stay float32 until they are folded into two vectors
+            weight = self.add_weight(
+                shape=(input_shape[-1],), initializer=start, trainable=False, autocast=False, name=name
+            )
+            setattr(self, name, weight)
+        self.built = True
+
+    def call(self, x):
+        mean, variance = ops.cast(self.moving_mean, "float32"), ops.cast(self.moving_variance, "float32")
+        scale = ops.cast(self.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
+        offset = ops.cast(self.beta, "float32") - mean * scale
+        return x * ops.cast(scale, x.dtype) + ops.cast(offset, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+def normalization(norm, *, epsilon, momentum, name, dtype=None):
+    """The layer for `norm`: "frozen" or "batch"."""
+    if norm == "frozen":
+        return FrozenBatchNormalization(epsilon, name=name, dtype=dtype)
+    if norm == "batch":
+        return keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, name=name, dtype=dtype)
+    raise ValueError(f"A backbone's norm is one of {', '.join(map(repr, NORMS))}, not {norm!r}.")

@@ -1,0 +1,37 @@
+"""Puts converted arrays into a model."""
+
+from keras_rcnn.convert.errors import ConversionError
+
+
+def assign(model, values):
+    """Sets every weight of a model, by path.
+
+    Args:
+        model: a built keras model or layer.
+        values: dict, `variable.path` -> array, as the `convert_...` functions return it.
+
+    Raises:
+        ConversionError: if a weight has no value, a value no weight, or a shape differs; nothing is set then.
+    """
+    weights = {weight.path: weight for weight in model.weights}
+    if len(weights) != len(model.weights):
+        raise ConversionError(f"{model.name}: several weights share a path, so values cannot be told apart.")
+    _report(model, "has weights without a value", [path for path in weights if path not in values])
+    _report(model, "has no weights named", [path for path in values if path not in weights])
+    _report(
+        model,
+        "has other shapes",
+        [
+            f"{path} {tuple(weights[path].shape)} (given {tuple(value.shape)})"
+            for path, value in values.items()
+            if tuple(weights[path].shape) != tuple(value.shape)
+        ],
+    )
+    for path, value in values.items():
+        weights[path].assign(value)
+
+
+def _report(model, what, names):
+    if names:
+        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+        raise ConversionError(f"{model.name} {what}: {', '.join(names[:6])}{more}.")

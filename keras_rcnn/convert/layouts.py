@@ -1,0 +1,93 @@
+"""PyTorch's layouts -> Keras's, and taking tensors out of a state dict so that none is forgotten."""
+
+import numpy as np
+
+from keras_rcnn.convert.errors import ConversionError
+
+
+def conv(kernel):
+    """(out, in, h, w) -> (h, w, in, out)."""
+    return kernel.transpose(2, 3, 1, 0)
+
+
+def depthwise(kernel):
+    """(channels, 1, h, w) -> (h, w, channels, 1)."""
+    return kernel.transpose(2, 3, 0, 1)
+
+
+def deconv(kernel):
+    """Transposed convolution (in, out, h, w) -> (h, w, out, in), without a flip."""
+    return kernel.transpose(2, 3, 1, 0)
+
+
+def dense(kernel):
+    """(out, in) -> (in, out)."""
+    return kernel.transpose(1, 0)
+
+
+def dense_after_flatten(kernel, height, width):
+    """(out, C * h * w), flattened as C, h, w -> (h * w * C, out), flattened as h, w, C."""
+    out = kernel.shape[0]
+    return kernel.reshape(out, -1, height, width).transpose(2, 3, 1, 0).reshape(-1, out)
+
+
+class Tensors:
+    """A state dict whose tensors are taken out one by one; `finish` fails if one is left.
+
+    Args:
+        state: dict, name -> array. It is not changed.
+        model: str, for messages.
+    """
+
+    def __init__(self, state, model):
+        self.left = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+        self.model, self.taken, self.missing = model, {}, []
+
+    def take(self, name, rank):
+        """The tensor of that name with `rank` axes as float32, or None, which is reported by `finish`."""
+        if name not in self.left:
+            self.missing.append(name)
+            return None
+        value = np.asarray(self.left.pop(name))
+        if value.ndim != rank or value.dtype.kind != "f":
+            raise ConversionError(
+                f"{self.model}: {name} is {value.dtype} {value.shape}; float32 with {rank} axes was expected."
+            )
+        if not np.isfinite(value).all():
+            raise ConversionError(f"{self.model}: {name} holds NaN or infinite values; the file is damaged.")
+        return value.astype(np.float32, copy=False)
+
+    def move(self, name, path, layout=None, rank=1):
+        """Takes `name` to our `path`."""
+        value = self.take(name, rank)
+        if value is not None:
+            self.taken[path] = np.ascontiguousarray(value if layout is None else layout(value))
+
+    def conv(self, name, path, layout=conv, bias=False):
+        """Takes a convolution's or dense layer's kernel, and its bias."""
+        self.move(f"{name}.weight", f"{path}/kernel", layout, 2 if layout is dense else 4)
+        if bias:
+            self.move(f"{name}.bias", f"{path}/bias")
+
+    def norm(self, name, path):
+        """Takes a BatchNorm's four vectors."""
+        self.move(f"{name}.weight", f"{path}/gamma")
+        self.move(f"{name}.bias", f"{path}/beta")
+        self.move(f"{name}.running_mean", f"{path}/moving_mean")
+        self.move(f"{name}.running_var", f"{path}/moving_variance")
+
+    def drop(self, *names):
+        """Leaves tensors out knowingly, such as a classifier; they may be absent."""
+        for name in names:
+            self.left.pop(name, None)
+
+    def finish(self, hint=""):
+        """{our path: array}; raises ConversionError if a tensor was missing or is left over."""
+        problems = [
+            f"{len(names)} {what}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+            for what, names in (("missing", self.missing), ("left over", list(self.left)))
+            if names
+        ]
+        if problems:
+            raise ConversionError(f"These are not the weights of {self.model}: {'; '.join(problems)}.{hint}")
+        return self.taken
