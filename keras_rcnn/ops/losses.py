@@ -47,8 +47,8 @@ def normalise(sums, counts):
         float32 [B].
     """
     images = ops.cast(ops.shape(sums)[0], "float32")
-    images, total = _global_sum(ops.stack([images, ops.sum(ops.cast(counts, "float32"))]))
-    return sums * images / ops.maximum(total, 1.0)
+    both = _global_sum(ops.stack([images, ops.sum(ops.cast(counts, "float32"))]))
+    return sums * both[0] / ops.maximum(both[1], 1.0)
 
 
 def _global_sum(value):
