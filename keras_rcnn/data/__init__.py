@@ -3,6 +3,7 @@
 from keras_rcnn.data import augment
 from keras_rcnn.data.batches import Batches, as_tf_dataset
 from keras_rcnn.data.coco import load_coco
+from keras_rcnn.data.csv import load_csv
 from keras_rcnn.data.images import ImageError, read_image
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.records import DataError, Dataset, Record
@@ -18,6 +19,7 @@ __all__ = [
     "as_tf_dataset",
     "augment",
     "load_coco",
+    "load_csv",
     "load_voc",
     "read_image",
     "scale_boxes",

@@ -153,7 +153,7 @@ def _flip(image, boxes, labels, masks, axis):
 
     def mirror(frames):
         frames = frames.copy()
-        frames[..., low], frames[..., high] = side - frames[..., high], side - frames[..., low].copy()
+        frames[..., low], frames[..., high] = side - frames[..., high], side - frames[..., low]
         return frames
 
     if masks is not None:

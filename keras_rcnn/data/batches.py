@@ -26,9 +26,9 @@ class Batches(keras.utils.PyDataset):
     - with `masks=True` also `y["masks"]`, uint8 `[B, N, M, M]`, each mask cropped to its frame and resized to `M x M`,
       and `y["mask_frames"]`, float32 `[B, N, 4]`, the frames: the objects' boxes.
 
-    Order and augmentation follow from `(seed, epoch, index)` alone, whatever the threads do. `epoch` counts up with every
-    epoch of `fit`; set it to resume. Pass `shuffle=False` to `fit`: the batches are shuffled here, and Keras would
-    shuffle them once more with Python's global generator.
+    Order and augmentation follow from `(seed, epoch, index)` alone, whatever the threads do. `epoch` counts up with
+    every epoch of `fit`; set it to resume. Pass `shuffle=False` to `fit`: the batches are shuffled here, and Keras
+    would shuffle them once more with Python's global generator.
 
     Crowd objects are no targets.
 
@@ -185,8 +185,11 @@ class Batches(keras.utils.PyDataset):
         # to be constant, and `fit` stops at the first batch that differs. So the first batch is padded to an odd
         # multiple of the divisor, the second to an even one, wherever the batches vary.
         padded, divisor = self.preprocessor.padded_size(sizes), self.preprocessor.size_divisor
-        if index > 1:
+        if index > 1 or not any(self._varies):
             return padded
+        changing = not getattr(self.augment, "keeps_size", self.augment is None)
+        if len(self) == 1 and (changing or len(self.dataset) > self.batch_size):  # one batch, another one every epoch
+            return self.preprocessor.padded_size([(self.preprocessor.max_size,) * 2])
         return tuple(
             side + divisor if varies and (side // divisor) % 2 == index else side
             for side, varies in zip(padded, self._varies)

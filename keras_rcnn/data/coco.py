@@ -72,13 +72,15 @@ def load_coco(annotations, images, *, on_bad="error"):
         annotations,
         "COCO's bbox is [x, y, width, height]; store [x1, y1, x2 - x1, y2 - y1]",
         given="xywh",
+        on_bad=on_bad,
     )
 
     records, clipped = [], 0
     for image in content["images"]:
         if image["id"] in sizes:
             path = folder / image["file_name"]
-            record, moved = _record(path, image["id"], sizes[image["id"]], objects[image["id"]], label_of, folder, problems)
+            key = image["id"]
+            record, moved = _record(path, key, sizes[key], objects[key], label_of, folder, problems)
             records.append(record)
             clipped += moved
     problems.finish()
@@ -151,15 +153,16 @@ def _annotation_problem(item, known, label_of, seen):
 
 def _read_json(path):
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise DataError(f"{path}: not valid json ({error})") from error
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(content, dict) or key not in content]
+    keys = ("images", "annotations", "categories")
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:
         raise DataError(f"{path}: not COCO's format, it has no {', '.join(map(repr, missing))}")
-    for key in ("images", "annotations", "categories"):
+    for key in keys:
         if not isinstance(content[key], list):
             raise DataError(f"{path}: {key!r} is {type(content[key]).__name__}, expected a list")
     return content

@@ -1,6 +1,7 @@
 """Anything that shows a picture -> uint8 RGB `[height, width, 3]`."""
 
 import io
+import os
 import struct
 from pathlib import Path
 
@@ -30,14 +31,14 @@ def read_image(source):
     Raises:
         ImageError: The file is missing, empty, truncated or no image, or the array's shape or values are no image's.
     """
-    if not isinstance(source, (str, Path, bytes)):
+    if not isinstance(source, (str, os.PathLike, bytes)):
         return _from_array(source)
     with _opened(source) as image:
         try:
             if _orientation(image) != 1:
                 image = ImageOps.exif_transpose(image)
             return _from_pil(image, _name(source))
-        except (OSError, SyntaxError, EOFError, ValueError, MemoryError) as error:
+        except (OSError, SyntaxError, EOFError, ValueError, LookupError, struct.error) as error:
             if isinstance(error, ImageError):
                 raise
             raise ImageError(f"{_name(source)}: truncated or damaged image ({error})") from error
@@ -45,7 +46,7 @@ def read_image(source):
 
 def image_size(source):
     """`(height, width)` of an image as `read_image` returns it; of a file only the header is read."""
-    if not isinstance(source, (str, Path, bytes)):
+    if not isinstance(source, (str, os.PathLike, bytes)):
         return tuple(np.shape(source)[:2])
     with _opened(source) as image:
         width, height = image.size
@@ -82,7 +83,7 @@ def _opened(source):
 def _orientation(image):
     try:
         return image.getexif().get(_ORIENTATION, 1) or 1
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):  # damaged EXIF says nothing about the pixels
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):  # says nothing about the pixels
         return 1
 
 

@@ -43,7 +43,8 @@ def instance_mask(segmentation, height, width, box):
     else:
         full = read_mask(segmentation)
         if full.shape != (height, width):
-            raise ImageError(f"mask {_name(segmentation)} is {full.shape[1]} x {full.shape[0]} px, its image {width} x {height}")
+            name = segmentation if isinstance(segmentation, (str, Path)) else "array"
+            raise ImageError(f"mask {name}: {full.shape[1]} x {full.shape[0]} px, but its image is {width} x {height}")
         crop = full[y1:y2, x1:x2]
     steps = [-(-side // _LIMIT) for side in crop.shape]
     return InstanceMask(np.ascontiguousarray(crop[:: steps[0], :: steps[1]]), np.array(window, np.float32))
@@ -127,7 +128,7 @@ def rle_counts(counts):
 
 
 def rle_window(counts, height, width, window):
-    """The window `(x1, y1, x2, y2)` of a run-length mask as uint8 `[y2 - y1, x2 - x1]`; only its columns are decoded."""
+    """The window `(x1, y1, x2, y2)` of a run-length mask as uint8 `[y2 - y1, x2 - x1]`; the rest is not decoded."""
     x1, y1, x2, y2 = window
     ends = np.clip(np.cumsum(counts), x1 * height, x2 * height)
     lengths = np.diff(ends, prepend=x1 * height)
@@ -144,8 +145,9 @@ def polygon_window(polygons, window):
 
     x1, y1, x2, y2 = window
     shifted = [(np.asarray(polygon, np.float64).reshape(-1, 2) - (x1, y1)).ravel().tolist() for polygon in polygons]
-    parts = coco_mask.frPyObjects(shifted, y2 - y1, x2 - x1)
-    return coco_mask.decode(coco_mask.merge(parts))
+    size = (y2 - y1, x2 - x1)
+    merged = coco_mask.merge(coco_mask.frPyObjects(shifted, *size))
+    return rle_window(rle_counts(merged["counts"]), *size, (0, 0, size[1], size[0]))
 
 
 def segmentation_problem(segmentation, height, width):
@@ -182,7 +184,3 @@ def segmentation_problem(segmentation, height, width):
     elif np.shape(segmentation) != (height, width):
         return f"mask of shape {np.shape(segmentation)}, its image is {(height, width)}"
     return None
-
-
-def _name(source):
-    return str(source) if isinstance(source, (str, Path)) else "array"

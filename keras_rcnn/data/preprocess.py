@@ -10,8 +10,8 @@ from keras_rcnn.data.images import read_image
 class Preprocessor:
     """Normalises, resizes and pads images, number for number as torchvision's detection models do.
 
-    The values are `(x / 255 - mean) / std`; then the shorter side is resized bilinearly to `min_size`, less if the longer
-    one would exceed `max_size`; a batch is padded with 0 at the right and the bottom.
+    The values are `(x / 255 - mean) / std`; then the shorter side is resized bilinearly to `min_size`, less if the
+    longer one would exceed `max_size`; a batch is padded with 0 at the right and the bottom.
 
     Args:
         min_size: Shorter side in px.
@@ -117,8 +117,8 @@ class Preprocessor:
             padded_size: `(height, width)` of the batch, at least as large as its images. None: `self.padded_size(...)`.
 
         Returns:
-            `{"images": float32 [B, H, W, 3], "image_sizes": float32 [B, 2]}`; the sizes are (height, width) in px of the
-            resized images without their padding.
+            `{"images": float32 [B, H, W, 3], "image_sizes": float32 [B, 2]}`; the sizes are (height, width) in px of
+            the resized images without their padding.
         """
         images = [read_image(image) for image in images]
         if not images:

@@ -125,7 +125,7 @@ class Dataset:
         counts = Counter(int(label) for record in self.records for label in record.labels)
         empty = sum(len(record.boxes) == 0 for record in self.records)
         masks = sum(record.segmentations is not None for record in self.records)
-        flags = {flag: sum(int(getattr(record, flag).sum()) for record in self.records) for flag in ("crowd", "difficult")}
+        flags = {flag: sum(int(getattr(one, flag).sum()) for one in self.records) for flag in ("crowd", "difficult")}
         extra = [f"{count} {flag}" for flag, count in flags.items() if count]
         extra += [f"{empty} images without objects"] if empty else []
         extra += [f"masks in {masks} images"] if masks else []
@@ -163,12 +163,14 @@ def check(dataset):
     for image_id, count in Counter(record.image_id for record in dataset.records).items():
         if count > 1:
             problems.add(f"image id {image_id!r}", f"given to {count} images")
-    for record in dataset.records:
-        for i in np.flatnonzero((record.labels < 0) | (record.labels >= len(names))):
-            problems.add(record.name, f"label {record.labels[i]} is not one of the {len(names)} classes")
-        _, _, reasons = clean_boxes(record.boxes, record.height, record.width)
-        for reason in reasons.values():
-            problems.add(record.name, reason)
+    owners = [record for record in dataset.records for _ in record.labels]
+    labels = np.concatenate([record.labels for record in dataset.records])
+    boxes = np.concatenate([record.boxes for record in dataset.records])
+    for i in np.flatnonzero((labels < 0) | (labels >= len(names))):
+        problems.add(owners[i].name, f"label {labels[i]} is not one of the {len(names)} classes")
+    sizes = np.array([(record.height, record.width) for record in owners], np.float64).reshape(-1, 2)
+    for i, reason in clean_boxes(boxes, sizes[:, 0], sizes[:, 1])[2].items():
+        problems.add(owners[i].name, reason)
     problems.finish()
 
 
@@ -177,8 +179,8 @@ def clean_boxes(boxes, height, width, raw=None):
 
     Args:
         boxes: `[n, 4]`, `[x1, y1, x2, y2]` in px.
-        height: The image's height in px.
-        width: The image's width in px.
+        height: The image's height in px, or of each box's image `[n]`.
+        width: The image's width in px, or `[n]`.
         raw: The boxes as the file has them, for the messages. None: `boxes`.
 
     Returns:
@@ -187,7 +189,8 @@ def clean_boxes(boxes, height, width, raw=None):
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     raw = boxes if raw is None else raw
-    limit = np.array([width, height, width, height], np.float64)
+    width, height = (np.broadcast_to(side, len(boxes)) for side in (width, height))
+    limit = np.stack([width, height, width, height], axis=1).astype(np.float64)
     clipped = np.clip(boxes, 0, limit)
     finite = np.isfinite(boxes).all(axis=1)
     empty = ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1)
@@ -201,7 +204,7 @@ def clean_boxes(boxes, height, width, raw=None):
         elif empty[i]:
             reasons[int(i)] = f"box {shown} has no width or no height (x2 <= x1 or y2 <= y1)"
         else:
-            reasons[int(i)] = f"box {shown} is outside its image of {width} x {height} px (width x height)"
+            reasons[int(i)] = f"box {shown} is outside its image of {width[i]:g} x {height[i]:g} px (width x height)"
     return clipped.astype(np.float32), good, reasons
 
 
@@ -249,7 +252,7 @@ def checked_size(path, declared, problems):
     return int(height), int(width)
 
 
-def refuse_swapped(boxes, sizes, source, hint, *, given):
+def refuse_swapped(boxes, sizes, source, hint, *, given, on_bad):
     """Raises if the boxes make sense only in the other of the two formats.
 
     Args:
@@ -258,6 +261,7 @@ def refuse_swapped(boxes, sizes, source, hint, *, given):
         source: The file, for the message.
         hint: What to do about it, for the message.
         given: `"xyxy"` or `"xywh"`, what the boxes were taken for.
+        on_bad: With `"skip"` one or two odd boxes are left to be skipped, however small the file.
     """
     boxes, sizes = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(sizes, np.float64).reshape(-1, 2)
     if not len(boxes):
@@ -272,7 +276,7 @@ def refuse_swapped(boxes, sizes, source, hint, *, given):
         wrong = ~inside
         plausible = ordered & (boxes[:, 2:] <= limit).all(axis=1)
     # A tenth is more than slips of annotators make, and the other reading has to fit nearly all of the boxes.
-    if wrong.mean() >= 0.1 and plausible.mean() >= 0.9:
+    if wrong.mean() >= 0.1 and plausible.mean() >= 0.9 and wrong.sum() >= (3 if on_bad == "skip" else 1):
         shown = boxes[np.flatnonzero(wrong)[0]].round(2).tolist()
         raise DataError(
             f"{source}: {wrong.sum()} of {len(boxes)} boxes make no sense as {given}, e.g. {shown}; "
