@@ -94,13 +94,14 @@ def _record(path, image_id, size, items, label_of, folder, problems):
     height, width = size
     raw = np.array([item["bbox"] for item in items], np.float64).reshape(-1, 4)
     boxes = np.concatenate([raw[:, :2], raw[:, :2] + raw[:, 2:]], axis=1)
-    segmentations, moved = [_segmentation(item, folder) for item in items], 0
-    for i, segmentation in enumerate(segmentations):
-        if isinstance(segmentation, list):  # what sticks out of a polygon is cut off; so is its box
-            inside = np.clip(boxes[i], 0, [width, height, width, height])
-            if np.isfinite(inside).all() and (inside[2:] > inside[:2]).all():
-                moved += bool((np.abs(inside - boxes[i]) > 0.5).any())
-                boxes[i] = inside
+    segmentations = [_segmentation(item, folder) for item in items]
+    # What sticks out of a polygon is cut off, and so is its box.
+    inside = np.clip(boxes, 0, [width, height, width, height])
+    clip = np.array([isinstance(one, list) for one in segmentations], bool) & (inside[:, 2:] > inside[:, :2]).all(
+        axis=1
+    )
+    moved = int((np.abs(inside - boxes) > 0.5)[clip].any(axis=1).sum())
+    boxes[clip] = inside[clip]
     boxes, good, reasons = clean_boxes(boxes, height, width, raw)
     for i, item in enumerate(items):
         reason = reasons.get(i)
