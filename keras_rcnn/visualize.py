@@ -8,8 +8,18 @@ import numpy as np
 
 # the first ones apart for every eye, none close to skin, grass or sky; then the golden angle around the colour wheel
 COLOURS = (
-    (255, 82, 82), (64, 156, 255), (255, 193, 7), (0, 200, 140), (200, 110, 255), (255, 128, 30),
-    (0, 205, 230), (255, 105, 180), (150, 220, 40), (120, 110, 255), (230, 180, 140), (0, 150, 110),
+    (255, 82, 82),
+    (64, 156, 255),
+    (255, 193, 7),
+    (0, 200, 140),
+    (200, 110, 255),
+    (255, 128, 30),
+    (0, 205, 230),
+    (255, 105, 180),
+    (150, 220, 40),
+    (120, 110, 255),
+    (230, 180, 140),
+    (0, 150, 110),
 )
 DENSE = 15  # detections in a picture; above it, labels only go where there is room for them
 
@@ -105,8 +115,7 @@ def _boolean(masks):
         from pycocotools import mask as rle
 
         masks = [
-            rle.decode(rle.frPyObjects(one, *one["size"]) if isinstance(one["counts"], list) else one)
-            for one in masks
+            rle.decode(rle.frPyObjects(one, *one["size"]) if isinstance(one["counts"], list) else one) for one in masks
         ]
     return [np.asarray(mask) >= 0.5 for mask in masks]
 

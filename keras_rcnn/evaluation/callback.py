@@ -35,7 +35,10 @@ class EvaluateCallback(keras.callbacks.Callback):
         self.dataset = dataset
         self.every = every
         self.arguments = {
-            "batch_size": batch_size, "metric": metric, "max_detections": max_detections, "progress": progress
+            "batch_size": batch_size,
+            "metric": metric,
+            "max_detections": max_detections,
+            "progress": progress,
         }
         self.last = None
         self.last_epoch = None

@@ -53,8 +53,9 @@ def test_the_twelve_numbers_are_those_of_pycocotools_on_files(make, tmp_path, se
     theirs = pycocotools_stats(dataset, coco_results(dataset, detections, iou_type), iou_type, tmp_path)
     ours = coco_metrics(dataset, detections, iou_type)
     assert list(ours) == [*NAMES, "per_class"]
-    assert [ours[name] for name in NAMES] == [x if x > -1 else pytest.approx(math.nan, nan_ok=True)
-                                             for x in theirs.stats]
+    assert [ours[name] for name in NAMES] == [
+        x if x > -1 else pytest.approx(math.nan, nan_ok=True) for x in theirs.stats
+    ]
     assert 0.05 < ours["AP"] < 0.95 and ours["AP"] < ours["AP50"]
     # classes: theirs go by category id, which is not the order of the labels here
     for name, category in zip(dataset.class_names, dataset.category_ids, strict=True):
@@ -177,9 +178,7 @@ def test_ground_truth_masks_as_files_and_arrays(make, tmp_path):
 def test_detections_that_do_not_fit_are_refused(make, change, message):
     record = make.record([[0, 0, 9, 9]], [0], segmentations=[[[0, 0, 9, 0, 9, 9]]], image_id=17)
     with pytest.raises(ValueError, match=message) as error:
-        coco_metrics(
-            make.data([record], ["cat", "dog"]), [make.found([[0, 0, 9, 9]], [0.5], [0]) | change], "segm"
-        )
+        coco_metrics(make.data([record], ["cat", "dog"]), [make.found([[0, 0, 9, 9]], [0.5], [0]) | change], "segm")
     assert "17" in str(error.value)
 
 

@@ -126,8 +126,9 @@ def fit(make, tmp_path, epochs, **arguments):
     callback = EvaluateCallback(dataset, **arguments)
     after = [
         keras.callbacks.CSVLogger(tmp_path / "log.csv"),
-        keras.callbacks.ModelCheckpoint(tmp_path / "best.weights.h5", "val_AP50", mode="max", save_best_only=True,
-                                        save_weights_only=True),
+        keras.callbacks.ModelCheckpoint(
+            tmp_path / "best.weights.h5", "val_AP50", mode="max", save_best_only=True, save_weights_only=True
+        ),
     ]
     data = np.ones((4, 2), "float32"), np.ones((4, 1), "float32")
     history = model.fit(*data, epochs=epochs, verbose=0, callbacks=[callback, *after]).history

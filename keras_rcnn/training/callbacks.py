@@ -1,0 +1,329 @@
+"""Callbacks for `fit`: a history that survives, the best and the last model, a stop at NaN, a limit of time."""
+
+import contextlib
+import csv
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+
+class HistoryCSV(keras.callbacks.Callback):
+    """Writes a row per epoch to a CSV file: everything in the logs, the learning rate and the seconds.
+
+    After each epoch the whole file is written aside and renamed, so that it is complete at any time, and columns that
+    appear late (`val_AP50` of every third epoch) have their place. `fit(initial_epoch=..)` continues a file that is
+    there: its rows before that epoch are kept, later ones replaced. Put it after `EvaluateCallback`.
+
+    Args:
+        path: the file.
+        plot: a `.png` to draw with `plot_history` after each epoch, if any.
+    """
+
+    def __init__(self, path, plot=None):
+        super().__init__()
+        self.path = Path(path)
+        self.plot = plot
+        self.rows = None
+
+    def on_train_begin(self, logs=None):
+        self.rows = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.rows is None:
+            rows = read_history(self.path) if epoch and self.path.exists() else []
+            self.rows = [row for row in rows if row["epoch"] <= epoch]
+        self._started = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch + 1, "seconds": round(time.monotonic() - self._started, 1)}
+        rate = getattr(self.model.optimizer, "learning_rate", None)
+        if rate is not None:
+            row["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
+        row |= {key: float(value) for key, value in (logs or {}).items() if np.ndim(value) == 0}
+        self.rows.append(row)
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        with _aside(self.path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows({key: f"{value:.7g}" for key, value in row.items()} for row in self.rows)
+        if self.plot is not None:
+            plot_history(self.path, self.plot)
+
+
+def read_history(path):
+    """The rows of a `HistoryCSV` file: list of `{column: float}`, without the columns that a row has no value for.
+
+    Raises:
+        ValueError: not such a file.
+    """
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        filled = [{key: float(value) for key, value in row.items() if value} for row in rows]
+        return [row | {"epoch": int(row["epoch"])} for row in filled]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a history file (a table of numbers with a column 'epoch'): {error}") from error
+
+
+def plot_history(path, picture):
+    """Draws a `HistoryCSV` file: the losses, the average precisions and the learning rate over the epochs.
+
+    Args:
+        path: the CSV file.
+        picture: the file to draw to, `.png` or another ending that matplotlib knows.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = read_history(path)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    precisions = [key for key in columns if "AP" in key]
+    losses = [key for key in columns if key not in (*precisions, "epoch", "seconds", "learning_rate")]
+    losses.sort(key=lambda key: key not in ("loss", "val_loss"))
+    panels = [
+        ("loss", losses),
+        ("average precision", precisions),
+        ("learning rate", [key for key in columns if key == "learning_rate"]),
+    ]
+    panels = [(title, keys) for title, keys in panels if keys]
+    figure = Figure(figsize=(5.2 * max(len(panels), 1), 4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    for i, (title, keys) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        for key in keys:
+            points = [(row["epoch"], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
+            if points:
+                total = key in ("loss", "val_loss", "val_AP", "learning_rate")
+                marker = "o" if len(points) < 30 else ""
+                axes.plot(*zip(*points, strict=True), label=key, lw=2 if total else 1.2, marker=marker, ms=3)
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if title == "average precision":
+            axes.set_ylim(0, 1)
+        else:
+            axes.set_ylim(bottom=0)
+        if len(keys) > 1:
+            axes.legend(fontsize="small")
+    with _aside(Path(picture)) as aside:
+        figure.savefig(aside)
+
+
+class BestAndLast(keras.callbacks.Callback):
+    """Saves the model to `out_dir/last` after every epoch, and to `out_dir/best` when it is the best so far.
+
+    Best is by `monitor`; until that is seen for the first time, by the training's `loss`. Each folder is written
+    aside and then renamed, so that a crash leaves a whole model, and holds `training.json` with the epoch (from 1) and
+    its logs beside what `save` writes. `fit(initial_epoch=..)` goes on from the best that is there; a fit from epoch 0
+    starts anew. Put it after `EvaluateCallback`.
+
+    Args:
+        out_dir: folder.
+        save: function `(model, folder)` that writes the model into a folder, which exists and is empty.
+        monitor: the entry of the logs.
+        mode: `"max"`, `"min"`, or `None`: `"min"` for an entry with "loss" in its name.
+
+    Attributes:
+        best: `{"monitor": .., "value": .., "epoch": ..}` of the best so far, or `None`.
+    """
+
+    def __init__(self, out_dir, save, monitor="val_AP50", mode=None):
+        super().__init__()
+        if mode not in ("max", "min", None):
+            raise ValueError(f'mode must be "max", "min" or None, not {mode!r}.')
+        self.out_dir = Path(out_dir)
+        self.save = save
+        self.monitor = monitor
+        self.mode = mode or ("min" if "loss" in monitor else "max")
+        self.best = None
+        self._begun = False
+
+    def on_train_begin(self, logs=None):
+        self._begun = False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if not self._begun:
+            self._begun = True
+            for name in ("best", "last"):
+                _recover(self.out_dir / name)
+            self.best = self._read_best() if epoch else None
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {key: float(value) for key, value in (logs or {}).items() if np.ndim(value) == 0}
+        self._write("last", {"epoch": epoch + 1, "logs": logs})
+        candidate = self._candidate(epoch, logs)
+        if candidate is not None:
+            self.best = candidate
+            self._write("best", candidate | {"logs": logs})
+
+    def _candidate(self, epoch, logs):
+        """What is best after this epoch, if it is this epoch."""
+        seen = self.best is not None and self.best["monitor"] == self.monitor
+        if not seen and self.monitor not in logs:
+            key, mode = "loss", "min"
+        else:
+            key, mode = self.monitor, self.mode
+        value = logs.get(key, math.nan)
+        if not math.isfinite(value):
+            return None
+        rival = self.best["value"] if self.best is not None and self.best["monitor"] == key else None
+        if rival is not None and not (value > rival if mode == "max" else value < rival):
+            return None
+        return {"monitor": key, "value": value, "epoch": epoch + 1}
+
+    def _read_best(self):
+        path = self.out_dir / "best" / "training.json"
+        if not path.exists():
+            return None
+        try:
+            best = json.loads(path.read_text(encoding="utf-8"))
+            return {"monitor": best["monitor"], "value": float(best["value"]), "epoch": int(best["epoch"])}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not what a training left there ({error}); remove it to begin anew.") from error
+
+    def _write(self, name, facts):
+        folder = self.out_dir / name
+        aside = self.out_dir / f".{name}.new"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        self.save(self.model, aside)
+        # NaN is no JSON
+        facts["logs"] = {key: value if math.isfinite(value) else None for key, value in facts["logs"].items()}
+        (aside / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        # a folder cannot be renamed onto a full one: between the two renames only `.old` is there, see _recover
+        old = _old(folder)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        aside.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends a training whose loss is no longer finite, with the weights as they were before, and says where.
+
+    The weights are copied to memory at the start of each epoch and every so many batches, if they are finite. When
+    the loss is not, the last copy is put back, the training ends as if it were over (the epoch's other callbacks run:
+    the model is evaluated and saved), and an error is logged that names the batch and its images. The optimizer's
+    own state is not put back: lower the learning rate and start again rather than go on.
+
+    Args:
+        batches: the `keras_rcnn.data.Batches` of the training, for the images' names; needs `fit(shuffle=False)`,
+            since else it is Keras that orders the batches.
+        every: int, batches between copies, besides those at the start of an epoch.
+
+    Attributes:
+        message: what was logged, or `None`.
+        images: names of the images of the batch, empty if not known.
+    """
+
+    def __init__(self, batches=None, every=1000):
+        super().__init__()
+        self.batches = batches
+        self.every = every
+        self.message = None
+        self.images = []
+        self._weights = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        self._data_epoch = getattr(self.batches, "epoch", None)
+        self._batch = -1
+        if self.message is None:
+            self._keep()
+
+    def on_train_batch_end(self, batch, logs=None):
+        first, self._batch = self._batch + 1, batch  # several batches a call with steps_per_execution
+        loss = (logs or {}).get("loss")
+        if loss is None or self.message is not None:
+            return
+        if math.isfinite(float(loss)):
+            if (batch + 1) // self.every > first // self.every:
+                self._keep()
+            return
+        self.images = self._names(range(first, batch + 1))
+        bad = [key for key, value in logs.items() if np.ndim(value) == 0 and not math.isfinite(float(value))]
+        where = f"batch {batch + 1}" if first == batch else f"batches {first + 1} to {batch + 1}"
+        self.message = (
+            f"The loss is not finite ({', '.join(bad)}) at {where} of epoch {self._epoch + 1}. "
+            f"Images: {', '.join(self.images) or 'not known'}. The training ends with the last finite weights; lower "
+            "the learning rate, lengthen its warmup or clip the gradients, and look at the annotations of these images."
+        )
+        logger.error(self.message)
+        if self._weights is not None:
+            self.model.set_weights(self._weights)
+        self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        self._weights = None
+
+    def _keep(self):
+        weights = self.model.get_weights()
+        if all(np.isfinite(weight).all() for weight in weights if weight.dtype.kind == "f"):
+            self._weights = weights
+
+    def _names(self, batches):
+        source = self.batches
+        if source is None or not hasattr(source, "order"):
+            return []
+        order = source.order(self._data_epoch)
+        size = source.batch_size
+        return [source.dataset[int(i)].name for b in batches for i in order[b * size : (b + 1) * size]]
+
+
+class TimeLimit(keras.callbacks.Callback):
+    """Ends a training in good order when its time is up: after the batch at hand, with the end of its epoch.
+
+    Evaluating and saving at the end of that epoch come after the limit: leave time for them.
+
+    Args:
+        minutes: float, from the start of `fit`.
+    """
+
+    def __init__(self, minutes):
+        super().__init__()
+        if not minutes > 0:
+            raise ValueError(f"minutes must be over 0, got {minutes!r}.")
+        self.minutes = minutes
+        self.reached = False
+
+    def on_train_begin(self, logs=None):
+        self.reached = False
+        self._end = time.monotonic() + 60 * self.minutes
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.reached and time.monotonic() >= self._end:
+            self.reached = True
+            self.model.stop_training = True
+            logger.warning("The time limit of %g minutes is reached after batch %d.", self.minutes, batch + 1)
+
+
+@contextlib.contextmanager
+def _aside(path):
+    """A name beside `path`, for a file that takes its place if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # the ending tells matplotlib the format
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _old(folder):
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _recover(folder):
+    """Puts a folder back that a crash has left between the two renames of its replacement."""
+    if not folder.exists() and _old(folder).exists():
+        _old(folder).rename(folder)

@@ -1,0 +1,109 @@
+"""Learning rates over the steps of a training: a linear warmup, then a cosine or steps.
+
+Why a warmup: at the first steps the new predictors' gradients are large and the proposals random; the full rate from
+step 0 makes the loss of a detector diverge.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_rcnn")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear rise to the peak, then half a cosine down to the end.
+
+    At step `s` of `warmup_steps` the rate is `peak * (start + (1 - start) * s / warmup_steps)`; afterwards
+    `final + (peak - final) * (1 + cos(pi * t)) / 2`, `t` going from 0 at the peak to 1 at `steps`, where it stays.
+
+    Args:
+        peak: float, the highest rate.
+        steps: int, steps of the whole training, warmup included: `epochs * len(batches)`.
+        warmup_steps: int.
+        start: float, share of the peak at step 0.
+        final: float, the rate at the end.
+
+    Example:
+        >>> rate = WarmupCosine(0.01, steps=12 * len(batches), warmup_steps=500)
+        >>> model.compile(keras.optimizers.SGD(rate, momentum=0.9))
+    """
+
+    def __init__(self, peak, steps, warmup_steps=0, start=0.001, final=0.0):
+        super().__init__()
+        _check(steps, warmup_steps)
+        self.peak, self.steps, self.warmup_steps = float(peak), int(steps), int(warmup_steps)
+        self.start, self.final = float(start), float(final)
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        t = ops.clip((step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1), 0.0, 1.0)
+        rate = self.final + (self.peak - self.final) * 0.5 * (1.0 + ops.cos(math.pi * t))
+        return rate * _warmup(step, self.warmup_steps, self.start)
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "steps": self.steps,
+            "warmup_steps": self.warmup_steps,
+            "start": self.start,
+            "final": self.final,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_rcnn")
+class WarmupMultiStep(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear rise to the peak, which is multiplied by a factor at given steps: the classic detector schedule.
+
+    At step `s` of `warmup_steps` the rate is `peak * (start + (1 - start) * s / warmup_steps)`; from the step
+    `boundaries[i]` on it is `peak * factor ** (i + 1)`.
+
+    Args:
+        peak: float, the highest rate.
+        boundaries: list of int, rising, counted from the start of the training.
+        factor: float.
+        warmup_steps: int.
+        start: float, share of the rate at step 0.
+
+    Example:
+        >>> rate = WarmupMultiStep(0.02, boundaries=[60_000, 80_000], warmup_steps=1000)
+    """
+
+    def __init__(self, peak, boundaries, factor=0.1, warmup_steps=0, start=0.001):
+        super().__init__()
+        boundaries = [int(boundary) for boundary in boundaries]
+        if boundaries != sorted(set(boundaries)) or any(boundary < 1 for boundary in boundaries):
+            raise ValueError(f"boundaries must be positive and rise, got {boundaries}.")
+        _check(None, warmup_steps)
+        self.peak, self.boundaries, self.factor = float(peak), boundaries, float(factor)
+        self.warmup_steps, self.start = int(warmup_steps), float(start)
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        rate = self.peak
+        for boundary in self.boundaries:
+            rate = rate * ops.where(step >= boundary, self.factor, 1.0)
+        return rate * _warmup(step, self.warmup_steps, self.start)
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "boundaries": self.boundaries,
+            "factor": self.factor,
+            "warmup_steps": self.warmup_steps,
+            "start": self.start,
+        }
+
+
+def _warmup(step, warmup_steps, start):
+    """The share of the rate at a step: from `start` linearly to 1."""
+    if not warmup_steps:
+        return 1.0
+    return start + (1.0 - start) * ops.minimum(step / warmup_steps, 1.0)
+
+
+def _check(steps, warmup_steps):
+    if warmup_steps < 0:
+        raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}.")
+    if steps is not None and not steps > warmup_steps:
+        raise ValueError(f"steps ({steps}) must be more than warmup_steps ({warmup_steps}), which they include.")
