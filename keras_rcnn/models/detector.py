@@ -60,6 +60,8 @@ class Detector(keras.Model):
         """
         for batches in (x, kwargs.get("validation_data")):
             self._check_classes(batches)
+        if isinstance(x, keras.utils.PyDataset):
+            kwargs.setdefault("shuffle", False)  # the batches shuffle themselves; Keras would once more
         return super().fit(x, *args, **kwargs)
 
     def _check_classes(self, batches):
