@@ -247,7 +247,8 @@ class StopOnNaN(keras.callbacks.Callback):
         if loss is None or self.message is not None:
             return
         if math.isfinite(float(loss)):
-            if (batch + 1) // self.every > first // self.every:
+            # a model that builds itself at its first batch had no weights before
+            if (batch + 1) // self.every > first // self.every or not self._weights:
                 self._keep()
             return
         self.images = self._names(range(first, batch + 1))
@@ -259,7 +260,7 @@ class StopOnNaN(keras.callbacks.Callback):
             "the learning rate, lengthen its warmup or clip the gradients, and look at the annotations of these images."
         )
         logger.error(self.message)
-        if self._weights is not None:
+        if self._weights:
             self.model.set_weights(self._weights)
         self.model.stop_training = True
 

@@ -8,8 +8,10 @@ import math
 import numpy as np
 import pytest
 
+from keras_rcnn.data import load_coco
 from keras_rcnn.data.masks import full_mask
 from keras_rcnn.evaluation.coco import coco_metrics, coco_results
+from tests.shared import SHARED, needs_data
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
@@ -63,6 +65,41 @@ def test_the_twelve_numbers_are_those_of_pycocotools_on_files(make, tmp_path, se
         expected = precision.mean() if precision.max() > -1 else math.nan
         assert ours["per_class"][name]["AP"] == pytest.approx(expected, nan_ok=True)
     assert math.isnan(ours["per_class"]["class 3"]["AP50"])
+
+
+@needs_data
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_same_as_pycocotools_on_a_published_annotation_file(iou_type):
+    """COCO's own file read by pycocotools and by `load_coco`: polygons, crowds and 80 classes with gaps in their ids."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    folder = SHARED / "data" / "coco_open"
+    path = folder / "annotations" / "instances_val2017.json"
+    dataset = load_coco(path, folder / "val2017")
+    rng = np.random.default_rng(0)
+    detections = []
+    for record in dataset:
+        chosen = np.flatnonzero(rng.random(len(record.boxes)) < 0.85)
+        sides = np.tile(record.boxes[chosen, 2:] - record.boxes[chosen, :2], 2)
+        masks = [full_mask(record.segmentations[i], record.height, record.width) for i in chosen]
+        masks = [np.roll(mask, rng.integers(-3, 4), axis=0).astype(bool) for mask in masks]
+        found = {
+            "boxes": record.boxes[chosen] + rng.normal(0, 0.06, sides.shape) * sides,
+            "scores": rng.random(len(chosen)),
+            "labels": np.where(rng.random(len(chosen)) < 0.1, 0, record.labels[chosen]),
+            "masks": np.array(masks, bool).reshape(-1, record.height, record.width),
+        }
+        detections.append(found)
+    ours = coco_metrics(dataset, detections, iou_type)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        theirs = COCOeval(truth, truth.loadRes(coco_results(dataset, detections, iou_type)), iou_type)
+        theirs.evaluate()
+        theirs.accumulate()
+        theirs.summarize()
+    assert [ours[name] for name in NAMES] == pytest.approx(list(theirs.stats), abs=1e-9)
+    assert 0.4 < ours["AP"] < 0.8
 
 
 def test_it_prints_nothing(make, capsys):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_rcnn.data import Dataset, Preprocessor, Record
 from keras_rcnn.training import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit, plot_history
 from keras_rcnn.training.callbacks import read_history
 
@@ -233,6 +234,36 @@ def test_stops_at_nan_with_good_weights_and_the_images(tmp_path, caplog, poison)
     for weight, good in zip(model.get_weights(), kept[1, 1], strict=True):
         np.testing.assert_array_equal(weight, good)
     assert facts(tmp_path / "best")["epoch"] == 1 and facts(tmp_path / "last")["logs"]["loss"] is None
+
+
+class Brightness(keras.Model):
+    """Takes the batches of a dataset; class 1 has no logarithm."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+
+    def call(self, x):
+        return self.dense(keras.ops.mean(x["images"], axis=(1, 2)))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        worst = keras.ops.max(keras.ops.cast(y["labels"], "float32"))
+        return keras.ops.mean(self(x)) ** 2 + keras.ops.log(0.5 - worst)
+
+
+@pytest.mark.parametrize("rotten", [2, 6])
+def test_names_the_images_of_real_shuffled_batches(rotten):
+    records = [
+        Record(np.zeros((32, 32, 3), "uint8"), f"id{i}", 32, 32, [[1, 1, 9, 9]], [int(i == rotten)]) for i in range(8)
+    ]
+    preprocessor = Preprocessor(min_size=32, max_size=32)
+    batches = Dataset(records, ["good", "bad"]).batches(preprocessor, batch_size=2, shuffle=True, seed=3)
+    batches.epoch = 4  # resumed
+    model = Brightness()
+    model.compile("sgd")
+    stop = StopOnNaN(batches)
+    model.fit(batches, epochs=2, verbose=0, shuffle=False, callbacks=[stop])
+    assert f"image 'id{rotten}'" in stop.images and len(stop.images) == 2
 
 
 def test_weights_that_are_no_longer_finite_are_not_kept():
