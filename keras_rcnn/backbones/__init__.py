@@ -1,6 +1,8 @@
 """Backbones: images -> a dict of feature maps. There is no detection in them."""
 
 from keras_rcnn.backbones.efficientnet_lite import EfficientNetLite0
+from keras_rcnn.backbones.mobilenet_v3 import MobileNetV3Large
 from keras_rcnn.backbones.norm import FrozenBatchNormalization
+from keras_rcnn.backbones.resnet import ResNet
 
-__all__ = ["EfficientNetLite0", "FrozenBatchNormalization"]
+__all__ = ["EfficientNetLite0", "FrozenBatchNormalization", "MobileNetV3Large", "ResNet"]

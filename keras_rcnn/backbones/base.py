@@ -88,15 +88,15 @@ class Parts:
             return x, "same"
         return layers.ZeroPadding2D(size // 2, dtype=self.dtype, name=f"{name}_pad")(x), "valid"
 
-    def conv(self, x, filters, size, strides, name):
-        """Convolution without a bias, He-initialised."""
+    def conv(self, x, filters, size, strides, name, bias=False):
+        """Convolution, He-initialised."""
         x, padding = self.pad(x, size, strides, name)
         return layers.Conv2D(
             filters,
             size,
             strides,
             padding=padding,
-            use_bias=False,
+            use_bias=bias,
             kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
             dtype=self.dtype,
             name=name,

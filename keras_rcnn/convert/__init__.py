@@ -1,15 +1,22 @@
 """Weights of other frameworks: read without them, renamed and laid out as ours. NumPy alone."""
 
 from keras_rcnn.convert.assign import assign
+from keras_rcnn.convert.coco_names import COCO_NAMES
 from keras_rcnn.convert.efficientnet_lite import convert_efficientnet_lite0
 from keras_rcnn.convert.errors import ConversionError, UnsafeWeightsError, WeightsFileError
 from keras_rcnn.convert.torch_file import read_torch_file
+from keras_rcnn.convert.torchvision import convert_mobilenet_v3_large, convert_resnet, convert_torchvision, looks_like
 
 __all__ = [
+    "COCO_NAMES",
     "ConversionError",
     "UnsafeWeightsError",
     "WeightsFileError",
     "assign",
     "convert_efficientnet_lite0",
+    "convert_mobilenet_v3_large",
+    "convert_resnet",
+    "convert_torchvision",
+    "looks_like",
     "read_torch_file",
 ]

@@ -60,14 +60,23 @@ class Tensors:
     def move(self, name, path, layout=None, rank=1):
         """Takes `name` to our `path`."""
         value = self.take(name, rank)
-        if value is not None:
+        if value is None:
+            return
+        try:
             self.taken[path] = np.ascontiguousarray(value if layout is None else layout(value))
+        except ValueError as error:
+            raise ConversionError(f"{self.model}: {name} has the unexpected shape {value.shape} ({error}).") from error
 
     def conv(self, name, path, layout=conv, bias=False):
-        """Takes a convolution's or dense layer's kernel, and its bias."""
-        self.move(f"{name}.weight", f"{path}/kernel", layout, 2 if layout is dense else 4)
+        """Takes a convolution's kernel, and its bias."""
+        self.move(f"{name}.weight", f"{path}/kernel", layout, rank=4)
         if bias:
             self.move(f"{name}.bias", f"{path}/bias")
+
+    def dense(self, name, path, layout=dense):
+        """Takes a fully connected layer's kernel and bias."""
+        self.move(f"{name}.weight", f"{path}/kernel", layout, rank=2)
+        self.move(f"{name}.bias", f"{path}/bias")
 
     def norm(self, name, path):
         """Takes a BatchNorm's four vectors."""
@@ -75,6 +84,21 @@ class Tensors:
         self.move(f"{name}.bias", f"{path}/beta")
         self.move(f"{name}.running_mean", f"{path}/moving_mean")
         self.move(f"{name}.running_var", f"{path}/moving_variance")
+
+    def rows(self, path):
+        """How many outputs the layer at our `path` has, or None if its tensors were missing."""
+        kernel, bias = self.taken.get(f"{path}/kernel"), self.taken.get(f"{path}/bias")
+        if kernel is None or bias is None:
+            return None
+        if kernel.shape[-1] != len(bias):
+            raise ConversionError(f"{self.model}: {path} has {kernel.shape[-1]} outputs and {len(bias)} biases.")
+        return len(bias)
+
+    def edit(self, path, function):
+        """Changes kernel and bias at our `path`, outputs on the last axis, if they are there."""
+        for part in (f"{path}/kernel", f"{path}/bias"):
+            if part in self.taken:
+                self.taken[part] = np.ascontiguousarray(function(self.taken[part]))
 
     def drop(self, *names):
         """Leaves tensors out knowingly, such as a classifier; they may be absent."""
