@@ -103,7 +103,9 @@ def test_every_stage(name, photo):
     every = theirs["rpn_every"]
     np.testing.assert_array_equal(anchors[::every], theirs["anchors_every"])
     np.testing.assert_allclose(anchors.sum(0, dtype=np.float64), theirs["anchors_sum"])
-    logits, deltas = (np.concatenate(parts, axis=1)[0] for parts in out["rpn"])
+    levels = len(out["rpn"]) // 2  # the logits of every level, then the deltas
+    logits = np.concatenate(out["rpn"][:levels], axis=1)[0]
+    deltas = np.concatenate(out["rpn"][levels:], axis=1)[0]
     close(logits[::every], theirs["rpn_objectness_every"], 1e-4, "objectness")
     close(deltas[::every], theirs["rpn_deltas_every"], 1e-4, "deltas")
 
@@ -114,10 +116,10 @@ def test_every_stage(name, photo):
 
     # the stages after the proposals, paired by proposal
     partner = np.abs(theirs["proposals"][:, None] - boxes[None]).max(-1).argmin(1)
-    pooled = np.moveaxis(np.asarray(out["pooled"][0])[partner], -1, 1)
+    pooled = np.moveaxis(np.asarray(out["pooled"][0])[0][partner], -1, 1)
     rois, channels = theirs["box_pooled_rois_every"], theirs["box_pooled_ch_every"]
     close(pooled[::rois, ::channels], theirs["box_pooled_slice"], 2e-3, "pooled")
-    close(np.asarray(out["box_features"][0])[partner][::20], theirs["box_feat_every20"], 2e-3, "box features")
+    close(np.asarray(out["box_features"][0])[0][partner][::20], theirs["box_feat_every20"], 2e-3, "box features")
     class_logits, regression = (np.asarray(v)[0][partner] for v in out["predictions"])
     close(np.roll(class_logits, 1, axis=1), theirs["class_logits"], 2e-3, "class logits")
     theirs_regression = theirs["box_regression_every4"].reshape(len(regression[::4]), -1, 4)[:, 1:]
