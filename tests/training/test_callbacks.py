@@ -219,14 +219,16 @@ def test_stops_at_nan_with_good_weights_and_the_images(tmp_path, caplog, poison)
     names.epoch = -1  # Keras ends an "epoch" before the first
     model = tiny()
     kept = {}
-    keep = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: kept.update({(names.epoch, batch): model.get_weights()})
-    )
+
+    class Keep(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            kept[names.epoch, batch] = self.model.get_weights()
+
     stop = StopOnNaN(names, every=2)
     saver = BestAndLast(tmp_path, save)
     with caplog.at_level(logging.ERROR):
         history = model.fit(
-            Poisoned(names, poison), epochs=9, verbose=0, shuffle=False, callbacks=[keep, stop, saver]
+            Poisoned(names, poison), epochs=9, verbose=0, shuffle=False, callbacks=[Keep(), stop, saver]
         ).history
     assert len(history["loss"]) == 2 and not math.isfinite(history["loss"][1])
     assert stop.images == ["photo_3.jpg", "photo_2.jpg"]  # the third pair from the end
@@ -260,6 +262,7 @@ def test_names_the_images_of_real_shuffled_batches(rotten):
     batches = Dataset(records, ["good", "bad"]).batches(preprocessor, batch_size=2, shuffle=True, seed=3)
     batches.epoch = 4  # resumed
     model = Brightness()
+    model({"images": np.zeros((1, 32, 32, 3), "float32")})  # Keras on JAX takes a batch off to build a model
     model.compile("sgd")
     stop = StopOnNaN(batches)
     model.fit(batches, epochs=2, verbose=0, shuffle=False, callbacks=[stop])

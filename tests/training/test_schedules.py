@@ -52,10 +52,12 @@ def test_it_counts_the_steps_of_fit():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(WarmupMultiStep(0.1, [4], warmup_steps=2, start=0.5)), "mse")
     seen = []
-    watch = keras.callbacks.LambdaCallback(
-        on_train_batch_begin=lambda batch, logs: seen.append(float(np.asarray(model.optimizer.learning_rate)))
-    )
-    model.fit(np.zeros((6, 2)), np.zeros((6, 1)), batch_size=1, verbose=0, callbacks=[watch])
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            seen.append(float(np.asarray(self.model.optimizer.learning_rate)))
+
+    model.fit(np.zeros((6, 2)), np.zeros((6, 1)), batch_size=1, verbose=0, callbacks=[Watch()])
     assert seen == pytest.approx([0.05, 0.075, 0.1, 0.1, 0.01, 0.01])
 
 
