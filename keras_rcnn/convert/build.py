@@ -49,7 +49,9 @@ def torchvision_detector(name, num_classes=90, class_names=None):
             preprocessor=Preprocessor(320, 640) if small else None,
             **common,
         )
-    raise ValueError(f"There is no detector for torchvision's {name!r} here; known are {', '.join(TORCHVISION_MODELS)}.")
+    raise ValueError(
+        f"There is no detector for torchvision's {name!r} here; known are {', '.join(TORCHVISION_MODELS)}."
+    )
 
 
 TORCHVISION_MODELS = (

@@ -5,13 +5,15 @@ Forms: PyTorch's zip (since 1.6) and the older pickle stream (torchvision's v1 d
 """
 
 import collections
+import io
 import json
 import math
 import os
 import pickle
+import reprlib
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -51,6 +53,9 @@ NOT_WEIGHTS = (
     (b"\x89hdf\r\n\x1a\n", "an HDF5 file; load it with model.load_weights or keras.models.load_model"),
     (b"\x1f\x8b", "gzip-compressed; unpack it first"),
 )
+
+
+_short = reprlib.repr  # a malformed file's objects may print endlessly
 
 
 class _StorageType(NamedTuple):
@@ -102,7 +107,7 @@ def read_torch_file(path):
         file.seek(0)
         try:
             state = _reader(path, head)(file, path)
-        except (WeightsFileError, OSError):
+        except WeightsFileError:
             raise
         except Exception as error:  # whatever a malformed file provokes in zipfile, pickle, json or NumPy
             raise WeightsFileError(
@@ -155,7 +160,7 @@ def _read_zip(file, path):
             )
         root = pickles[0].removesuffix("data.pkl")
         big = f"{root}byteorder" in names and _entry(archive, f"{root}byteorder", path).strip() == b"big"
-        tree = _unpickle(_Bytes(_entry(archive, pickles[0], path)), path)
+        tree = _unpickle(io.BytesIO(_entry(archive, pickles[0], path)), path)
         return _tensors(tree, path, lambda storage, size: _entry(archive, f"{root}data/{storage.key}", path, size), big)
 
 
@@ -203,24 +208,22 @@ def _read_legacy(file, path):
         raise WeightsFileError(f"{path} is a pickle, but not one by torch.save. Save a state dict with torch.save.")
     protocol, system = _unpickle(file, path), _unpickle(file, path)
     if protocol != 1001 or not isinstance(system, dict):
-        raise WeightsFileError(f"{path} has PyTorch's stream form in an unknown version ({protocol!r}).")
-    tree = _unpickle(file, path)
+        raise WeightsFileError(f"{path} has PyTorch's stream form in an unknown version ({_short(protocol)}).")
+    widths = {}
+    tree = _unpickle(file, path, widths)
     keys = _unpickle(file, path)
     start, length = file.tell(), os.fstat(file.fileno()).st_size
     if not isinstance(keys, list):
         raise WeightsFileError(f"{path} is malformed: its list of storages is a {type(keys).__name__}.")
-    widths = {tensor.storage.key: _width(tensor.storage.dtype) for tensor in _leaves(tree)}
     places = {}
     for key in keys:
         file.seek(start)
         count = int.from_bytes(file.read(8), "little", signed=True)
-        size = count * widths.get(key, 0)
+        if key not in widths:
+            raise WeightsFileError(f"{path} is malformed: nothing in it uses its storage {_short(key)}.")
+        size = count * widths[key]
         if count < 0 or start + 8 + size > length:
             raise WeightsFileError(f"{path} is truncated: it has {length} bytes, and wants {start + 8 + size} or more.")
-        if key not in widths:  # a storage without a tensor has an unknown width, so the next one an unknown place
-            if key != keys[-1]:
-                raise WeightsFileError(f"{path} is malformed: no tensor uses its storage {key!r}.")
-            break
         places[key] = (start + 8, size)
         start += 8 + size
 
@@ -266,22 +269,6 @@ def _read_safetensors(file, path):
 # === Pickles ===
 
 
-class _Bytes:
-    """A file over bytes; io.BytesIO hands its whole buffer to peek-less readers, this is all that unpickling needs."""
-
-    def __init__(self, data):
-        self.data, self.place = memoryview(data), 0
-
-    def read(self, size):
-        part = self.data[self.place : self.place + size]
-        self.place += len(part)
-        return bytes(part)
-
-    def readline(self):
-        end = bytes(self.data[self.place :]).find(b"\n")
-        return self.read(end + 1 if end >= 0 else len(self.data))
-
-
 def _rebuild_tensor(storage, offset, shape, strides, *_):
     return _Tensor(storage, offset, shape, strides)
 
@@ -301,14 +288,23 @@ ALLOWED = {
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's unpickler with nothing to call but ALLOWED.
+    """Python's unpickler with nothing to call but ALLOWED; it notes the bytes an element of every storage.
 
-    The pure Python one: C's allocates by the largest memo index that a pickle claims.
+    The pure Python one, since C's allocates by the largest memo index that a pickle claims. Without the opcodes that
+    allocate by a length not yet read, or that look names up in the process's own registry; and with the attributes
+    that it sets on objects (`_metadata` of a state dict) ignored.
     """
 
-    def __init__(self, file, path):
+    dispatch: ClassVar[dict] = {
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if code not in (pickle.BYTEARRAY8[0], pickle.EXT1[0], pickle.EXT2[0], pickle.EXT4[0])
+    }
+    dispatch[pickle.BUILD[0]] = lambda self: self.stack.pop()
+
+    def __init__(self, file, path, widths):
         super().__init__(file, encoding="utf-8")
-        self.path = path
+        self.path, self.widths = path, widths
 
     def find_class(self, module, name):
         if (module, name) in ALLOWED:
@@ -321,34 +317,24 @@ class _Unpickler(pickle._Unpickler):
 
     def persistent_load(self, saved):
         kind, storage_type, key, _, size, *view = saved
-        if kind != "storage" or not isinstance(storage_type, _StorageType):
-            raise WeightsFileError(f"{self.path} is malformed: it refers to {kind!r} {storage_type!r}.")
+        if kind != "storage" or not isinstance(storage_type, _StorageType) or not isinstance(key, str):
+            raise WeightsFileError(f"{self.path} is malformed: it refers to {_short(kind)} {_short(storage_type)}.")
         start = 0
         if view and view[0] is not None:
             _, start, size = view[0]
         if not _is_count(start) or not _is_count(size):
-            raise WeightsFileError(f"{self.path} is malformed: its storage {key!r} is said to have {size!r} elements.")
-        return _Storage(storage_type.dtype, str(key), start, size)
+            raise WeightsFileError(f"{self.path} is malformed: its storage {_short(key)} has {_short(size)} elements.")
+        self.widths[key] = _width(storage_type.dtype)
+        return _Storage(storage_type.dtype, key, start, size)
 
 
-def _unpickle(file, path):
+def _unpickle(file, path, widths=None):
     try:
-        return _Unpickler(file, path).load()
+        return _Unpickler(file, path, {} if widths is None else widths).load()
     except WeightsFileError:
         raise
     except EOFError as error:
         raise WeightsFileError(f"{path} is truncated: its pickle ends too early. Download it again.") from error
-
-
-def _leaves(tree):
-    if isinstance(tree, _Tensor):
-        yield tree
-    elif isinstance(tree, dict):
-        for value in tree.values():
-            yield from _leaves(value)
-    elif isinstance(tree, (list, tuple)) and not isinstance(tree, _Storage):
-        for value in tree:
-            yield from _leaves(value)
 
 
 def _state(tree, path):
@@ -360,12 +346,12 @@ def _state(tree, path):
         if len(inner) == 1:
             return _state(tree[inner[0]], path)
         raise WeightsFileError(
-            f"{path} holds no state dict: no tensors in its keys {list(tree)[:8]}, and none or several of "
+            f"{path} holds no state dict: no tensors in its keys {_short(list(tree))}, and none or several of "
             f"{', '.join(WRAPPERS)} among them."
         )
     strange = [key for key, value in tree.items() if not (isinstance(key, str) and isinstance(value, _Tensor))]
     if strange:
-        raise WeightsFileError(f"{path} holds other things than tensors, under {strange[:5]}.")
+        raise WeightsFileError(f"{path} holds other things than tensors, under {_short(strange)}.")
     return tree
 
 
@@ -416,8 +402,8 @@ def _check(name, tensor, path):
         if count == 0 or last < storage.size:
             return count
     raise WeightsFileError(
-        f"{path} is malformed: {name} with shape {shape}, strides {strides} and offset {offset} does not fit its "
-        f"storage of {getattr(storage, 'size', '?')} elements."
+        f"{path} is malformed: {name} with shape {_short(shape)}, strides {_short(strides)} and offset "
+        f"{_short(offset)} does not fit its storage of {getattr(storage, 'size', '?')} elements."
     )
 
 
