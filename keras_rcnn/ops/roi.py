@@ -200,10 +200,11 @@ def pooled_index(features, boxes, scale, size):
     corner = ops.cast(ops.sign(scaled) * ops.floor(ops.abs(scaled) + 0.5), "int32")
 
     def edges(low, high, bins, limit):
-        extent = ops.cast(ops.maximum(high - low + 1, 1), "float32") / bins
-        i = ops.cast(ops.arange(bins), "float32")
-        start = ops.cast(ops.floor(i * extent[..., None]), "int32") + low[..., None]
-        end = ops.cast(ops.ceil((i + 1) * extent[..., None]), "int32") + low[..., None]
+        # floor and ceil of i * extent / bins in integers: XLA turns a division by 7 into a product, which rounds otherwise
+        extent = ops.maximum(high - low + 1, 1)[..., None]
+        i = ops.arange(bins, dtype="int32")
+        start = low[..., None] + i * extent // bins
+        end = low[..., None] - (-(i + 1) * extent) // bins
         cells = ops.arange(limit, dtype="int32")
         return ops.logical_and(cells >= start[..., None], cells < end[..., None])  # [B, R, bins, limit]
 
