@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excite and with ReLU6, as TensorFlow published it in 2020)."""
+"""EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excite, with ReLU6) as TensorFlow published it in 2020."""
 
 import keras
 
