@@ -92,6 +92,16 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
     return tf.cast(tf.reshape(pooled, [batch, count, size, size, channels]), dtype)
 
 
+def without_padding(boxes, labels):
+    """Boxes [B, G, 4] and labels [B, G] up to the last object (label >= 0) of the batch; at least one column is left.
+
+    Batches are padded to the fullest image of the data set; a pairwise IoU with every anchor costs that many rows.
+    """
+    position = tf.range(1, tf.shape(labels)[1] + 1)[None]
+    last = tf.maximum(tf.reduce_max(tf.where(labels >= 0, position, 1)), 1)
+    return boxes[:, :last], labels[:, :last]
+
+
 def global_sum(value):
     """Sums over the replicas of a tf.distribute strategy; the value itself outside of one."""
     context = tf.distribute.get_replica_context()

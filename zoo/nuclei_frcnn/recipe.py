@@ -1,0 +1,28 @@
+"""Cell nuclei in fluorescence and stained tissue: Faster R-CNN, EfficientNet-Lite0 + FPN, 7 M weights.
+
+keras-rcnn train zoo/nuclei_frcnn/recipe.py --set data=PATH/TO/nuclei --out runs/nuclei_frcnn
+
+Result, time and machine: preset.json beside this file; the losses: history.csv.
+"""
+
+data = "../shared/data/nuclei"
+
+name = "nuclei_frcnn"
+title = "Nuclei: Faster R-CNN, EfficientNet-Lite0 + FPN, 320 px"
+train = {"coco": f"{data}/train.json", "images": f"{data}/train"}
+val = {"coco": f"{data}/val.json", "images": f"{data}/val"}
+license = "CC0 data (DSB2018 stage 1); ImageNet weights Apache-2.0"
+source = "trained by recipe.py on the 430 training images of shared/data/nuclei"
+
+# microscopy has no upside
+augment = ("hflip", "vflip", "rot90", "color")
+min_size = 320
+max_size = 640
+# nuclei are 7 px and more: anchors of 8, 16, 32, 64 and 128 px
+anchor_scale = 2.0
+# up to 375 nuclei in one image
+max_detections = 300
+epochs = 8
+batch_size = 2
+learning_rate = 1e-3
+evaluate_every = 2
