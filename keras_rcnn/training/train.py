@@ -25,6 +25,8 @@ DEFAULTS = {
     "name": "detector",
     "title": "",
     # data: {"coco": file, "images": folder}, {"voc": folder, "split": name} or {"csv": file, "images": folder}
+    # any folder that the entries below are built from, so that one --set data=... moves them all
+    "data": None,
     "train": None,
     "val": None,
     "on_bad": "error",

@@ -20,7 +20,7 @@ min_size = 320
 max_size = 640
 # nuclei are 7 px and more: anchors of 8, 16, 32, 64 and 128 px
 anchor_scale = 2.0
-# up to 375 nuclei in one image
+# up to 151 nuclei in one training image
 max_detections = 300
 epochs = 8
 batch_size = 2
