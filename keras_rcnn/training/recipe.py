@@ -9,7 +9,7 @@ class RecipeError(ValueError):
     """A recipe, or a setting given for it, that cannot be used."""
 
 
-def load_recipe(path, overrides=()):
+def load_recipe(path, overrides=(), defaults=None):
     """Runs a recipe and returns its settings.
 
     A recipe is Python, run top to bottom; the names it assigns are the settings, save those that begin with an
@@ -17,10 +17,11 @@ def load_recipe(path, overrides=()):
     assigned, so that what the recipe computes from it further down follows.
 
     Args:
-        path: the recipe, a `.py` file.
+        path: the recipe, a `.py` file; None for the defaults alone.
         overrides: `"key=value"` texts, or a dict. A text's value is a Python literal; for a setting that is a text or
             `None` in the recipe, quotes can be left out. It must be of the type of the recipe's value (an int will do
             for a float; `None` goes anywhere).
+        defaults: dict of the settings that a recipe need not assign; they can be overridden like its own.
 
     Returns:
         `types.SimpleNamespace` of the settings.
@@ -33,24 +34,27 @@ def load_recipe(path, overrides=()):
         >>> recipe.batch_size
         4
     """
-    path = Path(path)
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe.")
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    except (SyntaxError, ValueError) as error:
-        raise RecipeError(f"{path}: not a recipe: {error}") from error
-    settings = _run(tree, path)
+    tree, source = ast.Module([], []), "The command line"
+    if path is not None:
+        path = source = Path(path)
+        if not path.is_file():
+            raise RecipeError(f"{path}: no such recipe.")
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        except (SyntaxError, ValueError) as error:
+            raise RecipeError(f"{path}: not a recipe: {error}") from error
+    defaults = defaults or {}
+    settings = defaults | _run(tree, source)
     texts = overrides.items() if isinstance(overrides, dict) else (_split(text) for text in overrides)
     values = {}
     for key, value in texts:
         if key not in settings:
-            raise RecipeError(f"{path} has no setting {key!r}; it has {', '.join(sorted(settings))}.")
+            raise RecipeError(f"{source} has no setting {key!r}; it has {', '.join(sorted(settings))}.")
         if not isinstance(overrides, dict):
             value = _parse(key, value, settings[key])
         values[key] = _typed(key, value, settings[key])
     if values:
-        settings = _run(_Replace(values).visit(tree), path, values) | values
+        settings = defaults | _run(_Replace(values).visit(tree), source, values) | values
     return types.SimpleNamespace(**settings)
 
 

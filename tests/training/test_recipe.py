@@ -107,3 +107,15 @@ def test_bad_recipes(tmp_path):
     bad.write_text("batch_size = 1 / 0")
     with pytest.raises(RecipeError, match="the recipe fails: ZeroDivisionError"):
         load_recipe(bad)
+
+
+def test_defaults_complete_a_recipe(path):
+    defaults = {"epochs": 1, "minutes": None, "name": "detector", "seed": 0}
+    settings = load_recipe(path, ["minutes=5", "seed=3", "name=cells", "epochs=7"], defaults)
+    assert (settings.minutes, settings.seed, settings.name) == (5, 3, "cells")
+    assert (settings.epochs, settings.batch_size) == (7, 8)
+    assert vars(load_recipe(None, ["seed=2"], defaults)) == {**defaults, "seed": 2}
+    with pytest.raises(RecipeError, match="seed=x"):
+        load_recipe(None, ["seed=x"], defaults)
+    with pytest.raises(RecipeError, match="The command line has no setting 'sed'"):
+        load_recipe(None, ["sed=2"], defaults)
