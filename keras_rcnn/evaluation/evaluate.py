@@ -1,12 +1,15 @@
 """Run a model over a dataset and score it."""
 
 import collections
+import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from keras_rcnn.evaluation.coco import coco_metrics, encode_masks, has_segmentation
 from keras_rcnn.evaluation.voc import voc_metrics
+
+logger = logging.getLogger(__name__)
 
 METRICS = ("coco", "voc07", "voc10")
 
@@ -16,7 +19,8 @@ def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100,
 
     Args:
         model: a detector: `model.detect(images, score=0.0, batch_size=..)` and `model.class_names`. Classes are
-            matched by name, so that their order may differ from the dataset's.
+            matched by name, so that their order may differ from the dataset's; the model may have more classes than
+            the dataset, whose detections are left out.
         dataset: `keras_rcnn.data.Dataset`.
         batch_size: int. Images a call of `model.detect`.
         metric: `"coco"`, or Pascal VOC's AP at IoU 0.5: `"voc07"` (11 points) or `"voc10"` (area under the curve).
@@ -30,7 +34,7 @@ def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100,
         the same twelve, and `"segm_AP"`, `"segm_AP50"` for each class. A VOC metric has `"AP50"` alone in each place.
 
     Raises:
-        ValueError: the model's classes are not the dataset's, or `metric` is unknown.
+        ValueError: the dataset has classes that the model has not, or `metric` is unknown.
 
     Example:
         >>> result = keras_rcnn.evaluation.evaluate(model, dataset, batch_size=4)
@@ -74,7 +78,7 @@ def detect_all(model, dataset, *, batch_size=1, progress=True):
         for images in _ahead(lambda chunk: [dataset[i].read() for i in chunk], chunks):
             for found in model.detect(images, score=0.0, batch_size=batch_size):
                 if new_label is not None:
-                    found = found | {"labels": new_label[np.asarray(found["labels"], int)]}
+                    found = _relabelled(found, new_label)
                 if "masks" in found:
                     found = found | {"masks": encode_masks(found["masks"])}
                 detections.append(found)
@@ -95,21 +99,35 @@ def _ahead(read, chunks):
 
 
 def _label_map(model, dataset):
-    """An array from the model's labels to the dataset's, or None where they are the same."""
+    """An array from the model's labels to the dataset's, -1 for none, or None where they are the same."""
     ours = list(dataset.class_names)
     theirs = list(getattr(model, "class_names", None) or ours)
     # a model without names has "0", "1" ..: its labels are taken to be the dataset's
     if theirs == ours or theirs == [str(i) for i in range(len(ours))]:
         return None
-    if sorted(theirs) != sorted(ours):
-        only_model = [name for name in theirs if name not in ours]
-        only_dataset = [name for name in ours if name not in theirs]
+    only_model = [name for name in theirs if name not in ours]
+    only_dataset = [name for name in ours if name not in theirs]
+    if only_dataset:
         raise ValueError(
             f"The model and the dataset differ in their classes. Only the model has {_some(only_model)}; only the "
-            f"dataset has {_some(only_dataset)}. Evaluate on a dataset with the model's {len(theirs)} classes, or "
-            f"fit a model with the dataset's {len(ours)}."
+            f"dataset has {_some(only_dataset)}. Evaluate on a dataset whose classes are among the model's "
+            f"{len(theirs)}, or fit a model with the dataset's {len(ours)}."
         )
-    return np.array([ours.index(name) for name in theirs], "int32")
+    unknown = [name for name in only_model if name != "N/A"]  # torchvision's word for COCO's unused ids
+    if unknown:
+        logger.warning("%s has no %s: detections of these classes are left out.", dataset.name, _some(unknown))
+    return np.array([ours.index(name) if name in ours else -1 for name in theirs], "int32")
+
+
+def _relabelled(found, new_label):
+    """Detections with the dataset's labels, without those of classes that it does not have."""
+    labels = new_label[np.asarray(found["labels"], int)]
+    keep = labels >= 0
+    chosen = {"labels": labels[keep]}
+    for key, values in found.items():
+        if key != "labels":
+            chosen[key] = values[keep] if isinstance(values, np.ndarray) else [v for v, k in zip(values, keep) if k]
+    return chosen
 
 
 def _some(names, limit=8):

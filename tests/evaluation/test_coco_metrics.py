@@ -70,7 +70,7 @@ def test_the_twelve_numbers_are_those_of_pycocotools_on_files(make, tmp_path, se
 @needs_data
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_same_as_pycocotools_on_a_published_annotation_file(iou_type):
-    """COCO's own file read by pycocotools and by `load_coco`: polygons, crowds and 80 classes with gaps in their ids."""
+    """COCO's own file read by pycocotools and by `load_coco`: polygons, crowds, 80 classes with gaps in their ids."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

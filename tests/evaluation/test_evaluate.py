@@ -84,6 +84,19 @@ def test_classes_are_matched_by_name(make):
         evaluate(Oracle(swapped, ["cat", "fox", "hen"]), dataset, progress=False)
 
 
+def test_classes_of_the_model_alone_are_left_out(make, caplog):
+    """COCO's 80 categories, torchvision's 90 classes with "N/A" for the unused ids."""
+    boxes = [[0, 0, 30, 30], [50, 50, 90, 90], [10, 10, 40, 40]]
+    dataset = make.data([make.record(boxes[:2], [0, 1])], ["cat", "dog"])
+    found = [make.found(boxes, [0.8, 0.7, 0.9], [1, 3, 2])]
+    assert evaluate(Oracle(found, ["N/A", "cat", "N/A", "dog"]), dataset, progress=False)["bbox"]["AP"] == (
+        pytest.approx(1)
+    )
+    assert not caplog.records
+    evaluate(Oracle(found, ["N/A", "cat", "fox", "dog"]), dataset, progress=False)
+    assert "has no 'fox'" in caplog.text
+
+
 def test_progress_goes_to_stderr_if_wanted(make, capsys):
     dataset, detections = make.random(3)
     evaluate(Oracle(detections), numbered(dataset), progress=False)
