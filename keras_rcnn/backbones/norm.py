@@ -39,7 +39,12 @@ class FrozenBatchNormalization(keras.layers.Layer):
             setattr(self, name, weight)
         self.built = True
 
-    def call(self, x):
+    def call(self, x, training=False):
+        if not training and keras.backend.backend() == "tensorflow" and len(x.shape) == 4 and x.dtype == "float32":
+            # fused with its neighbours: 7 % of ResNet-50's time on a CPU
+            from keras_rcnn.ops.backend.tensorflow import frozen_batch_norm
+
+            return frozen_batch_norm(x, self.gamma, self.beta, self.moving_mean, self.moving_variance, self.epsilon)
         mean, variance = ops.cast(self.moving_mean, "float32"), ops.cast(self.moving_variance, "float32")
         scale = ops.cast(self.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
         offset = ops.cast(self.beta, "float32") - mean * scale

