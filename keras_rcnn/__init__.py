@@ -12,12 +12,15 @@ __all__ = [
     "draw",
     "evaluate",
     "evaluation",
+    "from_preset",
     "layers",
     "load_coco",
     "load_csv",
     "load_voc",
     "models",
     "ops",
+    "presets",
+    "save_preset",
     "training",
 ]
 
@@ -30,17 +33,29 @@ if TYPE_CHECKING or not _COMMAND:
     from keras_rcnn.data import load_coco, load_csv, load_voc
     from keras_rcnn.evaluation import evaluate
     from keras_rcnn.models import FasterRCNN
+    from keras_rcnn.presets import from_preset, presets, save_preset
     from keras_rcnn.visualize import draw
 else:
+
+    _HOMES = {
+        "FasterRCNN": "models",
+        "draw": "visualize",
+        "evaluate": "evaluation",
+        "from_preset": "presets",
+        "load_coco": "data",
+        "load_csv": "data",
+        "load_voc": "data",
+        "presets": "presets",
+        "save_preset": "presets",
+    }
 
     def __getattr__(name):
         import importlib
 
-        if name in __all__:
-            for home in ("data", "evaluation", "models", "presets", "visualize"):
-                value = getattr(importlib.import_module(f"keras_rcnn.{home}"), name, None)
-                if value is not None:
-                    globals()[name] = value
-                    return value
-            return importlib.import_module(f"keras_rcnn.{name}")
-        raise AttributeError(f"module 'keras_rcnn' has no attribute {name!r}")
+        if name not in __all__:
+            raise AttributeError(f"module 'keras_rcnn' has no attribute {name!r}")
+        room = _HOMES.get(name, name)
+        module = importlib.import_module(f"keras_rcnn.{room}")
+        # all of a module's names at once: the function `presets` takes the place of the module `presets`
+        globals().update({public: vars(module)[public] for public, home in _HOMES.items() if home == room})
+        return globals()[name]

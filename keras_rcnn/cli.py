@@ -1,0 +1,526 @@
+"""The command `keras-rcnn`. What it prints is printed here and nowhere else in the package.
+
+Exit codes: 0, 1 if some photos could not be read (the others were), 2 for an error, which is one line on stderr.
+TensorFlow takes seconds to import, so each command imports what it needs when it runs.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import math
+import os
+import re
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import keras_rcnn
+
+PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+
+
+def main(argv=None):
+    """Runs one command.
+
+    Args:
+        argv: list of str, the command line without the program's name; `None` takes `sys.argv`.
+
+    Returns:
+        The exit code.
+    """
+    args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be printable
+    try:
+        with _log():
+            if not args.debug:
+                _import_keras_quietly()
+            return args.run(args) or 0
+    except BrokenPipeError:  # `keras-rcnn presets | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("keras-rcnn: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        if args.debug:
+            raise
+        print(f"keras-rcnn: {_message(error)}", file=sys.stderr)
+        return 2
+
+
+# === Commands ===
+
+
+def demo(args):
+    """The embedded detector on the embedded photo."""
+    from keras_rcnn.presets import DEFAULT_PRESET, from_preset, zoo_folder
+    from keras_rcnn.visualize import draw
+
+    photo = zoo_folder() / "demo" / "immunohistochemistry.png"
+    model = from_preset(DEFAULT_PRESET)
+    found = model.detect(photo, score=args.score)
+    path = Path(args.out) / f"{photo.stem}_detected.png"
+    draw(photo, found, path)
+    print(boxes_table(found))
+    print(f"\n{_count(found)} in {photo.name}, by the preset {DEFAULT_PRESET}.\nPicture: {path}")
+
+
+def detect(args):
+    """Photos in, annotated pictures and JSON out."""
+    from keras_rcnn.data import ImageError, read_image
+    from keras_rcnn.presets import DEFAULT_PRESET, from_preset
+    from keras_rcnn.visualize import draw
+
+    photos, results = list(_photos(args.photos)), []
+    taken = {photo.resolve() for photo in photos if isinstance(photo, Path)}  # no picture replaces a photo
+    model = from_preset(args.preset or DEFAULT_PRESET)
+    for photo in photos:
+        try:
+            if isinstance(photo, ImageError):
+                raise photo
+            image = read_image(photo)
+        except ImageError as error:
+            print(f"keras-rcnn: {error}", file=sys.stderr)
+            results.append({"image": str(getattr(error, "path", photo)), "error": str(error)})
+            continue
+        found = model.detect(image, score=args.score)
+        path = _picture_path(photo, Path(args.out), taken)
+        draw(image, found, path)
+        results.append({"image": str(photo), "height": image.shape[0], "width": image.shape[1], **_plain(found)})
+        if len(photos) == 1:
+            print(boxes_table(found) + "\n")
+        print(f"{photo}: {_count(found)}; picture: {path}")
+    if args.json:
+        _write_json(args.json, results)
+        print(f"Boxes: {args.json}")
+    return int(any("error" in result for result in results))
+
+
+def train(args):
+    """A recipe, or a data set and a few options -> a preset folder."""
+    from keras_rcnn.training.recipe import load_recipe
+    from keras_rcnn.training.train import DEFAULTS
+    from keras_rcnn.training.train import train as run
+
+    out = Path(args.out)
+    _check_out(out, args, but=args.recipe)
+    settings = load_recipe(args.recipe, args.set, DEFAULTS)
+    chosen = {
+        "train": _source(args),
+        "val": _source(args, "val_"),
+        "base": args.base,
+        "epochs": args.epochs,
+        "batch_size": args.batch_size,
+        "minutes": args.minutes,
+        "on_bad": args.on_bad,
+    }
+    vars(settings).update({key: value for key, value in chosen.items() if value is not None})
+    if settings.train is None:
+        raise ValueError(
+            "what to train on? Give a recipe, or --coco FILE --images DIR, --voc DIR --split NAME or "
+            "--csv FILE --images DIR"
+        )
+    if settings.name == DEFAULTS["name"]:
+        settings.name = "".join(c if c.isalnum() else "_" for c in out.resolve().name) or settings.name
+    run(settings, out, resume=args.resume, verbose=1 if sys.stdout.isatty() else 2)
+    _write_recipe(out / "recipe.py", settings, DEFAULTS, but=args.recipe)
+    print(f"The trained preset: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
+
+
+def evaluate(args):
+    """A preset's COCO or VOC metrics on a data set."""
+    source = _source(args)
+    if source is None:
+        raise ValueError(
+            "what to evaluate on? Give --coco FILE --images DIR, --voc DIR --split NAME or --csv FILE --images DIR"
+        )
+    from keras_rcnn.evaluation import evaluate as run
+    from keras_rcnn.presets import from_preset
+    from keras_rcnn.training.train import load_data
+
+    model = from_preset(args.preset)
+    dataset = load_data(source, args.on_bad or "error", model.class_names)
+    metrics = run(
+        model, dataset, batch_size=args.batch_size or 1, metric=args.metric, progress=sys.stderr.isatty()
+    )
+    print(f"{args.preset} on {dataset.name}, {len(dataset)} images\n")
+    print(metrics_table(metrics))
+    if args.json:
+        _write_json(args.json, metrics)
+
+
+def presets(args):
+    """What there is in the zoo."""
+    from keras_rcnn.presets import presets as zoo
+
+    print(presets_table(zoo(), markdown=args.markdown))
+
+
+def convert(args):
+    """torchvision's weights -> a preset folder."""
+    from keras_rcnn.convert import assign, convert_torchvision, read_torch_file
+    from keras_rcnn.convert.build import torchvision_detector
+    from keras_rcnn.convert.coco_names import COCO_NAMES
+    from keras_rcnn.presets import save_preset
+
+    out = Path(args.out)
+    _check_out(out, args)
+    values = convert_torchvision(args.model, read_torch_file(args.weights))
+    num_classes = values["box_predictor/logits/bias"].shape[0] - 1
+    names = args.class_names
+    if names is None and num_classes == len(COCO_NAMES):
+        names = list(COCO_NAMES)
+    if names is not None and len(names) != num_classes:
+        raise ValueError(f"--class-names has {len(names)} names; the weights in {args.weights} have {num_classes}")
+    model = torchvision_detector(args.model, num_classes, names)
+    assign(model, values)
+    save_preset(model, out, dtype=args.dtype, name=out.resolve().name, source=f"torchvision {args.model}")
+    print(f"{args.model} with {num_classes} classes: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
+
+
+# === The command line ===
+
+
+def _parser():
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show errors with a traceback")
+    parser = argparse.ArgumentParser(
+        "keras-rcnn", description="The R-CNN family of object detectors on Keras 3: detect, train, evaluate."
+    )
+    parser.add_argument("--version", action="version", version=f"keras-rcnn-zoo {keras_rcnn.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show errors with a traceback")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(run, help, description=None):
+        one = commands.add_parser(run.__name__, help=help, description=description or help, parents=[common])
+        one.set_defaults(run=run)
+        return one
+
+    one = command(demo, "find the cells in the photo that comes with the package")
+    _add_score(one)
+    _add_out(one, "detections")
+
+    one = command(detect, "find objects in photos", "Finds objects in photos; writes an annotated picture for each.")
+    one.add_argument("photos", nargs="+", metavar="PHOTO", help="image file, or folder of image files")
+    one.add_argument("--preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+    _add_score(one)
+    _add_out(one, "detections")
+    one.add_argument("--json", metavar="FILE", help="write the boxes to this file as well")
+
+    one = command(
+        train,
+        "train on your own images",
+        "Trains a detector from a recipe, or on a data set with default settings. OUT is a preset folder then.",
+    )
+    one.add_argument("recipe", nargs="?", metavar="RECIPE.py", help="settings as a Python file; see zoo/*/recipe.py")
+    one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
+    _add_source(one)
+    _add_source(one, "val-")
+    one.add_argument("--base", metavar="NAME_OR_DIR", help="preset to start from; its predictors are replaced")
+    one.add_argument("--epochs", type=_positive, metavar="N")
+    one.add_argument("--batch-size", type=_positive, metavar="N")
+    one.add_argument("--minutes", type=_positive_float, metavar="M", help="end in good order after M minutes")
+    one.add_argument("--out", required=True, metavar="DIR", help="folder for the trained preset")
+    again = one.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on after the last whole epoch in OUT")
+    again.add_argument("--overwrite", action="store_true", help="replace the training that is in OUT")
+
+    one = command(evaluate, "average precision on a data set")
+    one.add_argument("preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+    _add_source(one)
+    one.add_argument("--metric", choices=("coco", "voc07", "voc10"), default="coco", help="default: coco")
+    one.add_argument("--batch-size", type=_positive, metavar="N")
+    one.add_argument("--json", metavar="FILE", help="write the metrics to this file as well")
+
+    one = command(presets, "list the model zoo")
+    one.add_argument("--markdown", action="store_true", help="as the README's table")
+
+    one = command(convert, "weights of another framework -> a preset folder")
+    one.add_argument("framework", choices=("torchvision",))
+    one.add_argument("--model", required=True, metavar="NAME", help="e.g. fasterrcnn_resnet50_fpn")
+    one.add_argument("--weights", required=True, metavar="FILE", help=".pth, .npz or .safetensors")
+    one.add_argument("--class-names", type=_names, metavar="A,B,C", help="default: COCO's for 90 classes, else numbers")
+    one.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the file; default: float32")
+    one.add_argument("--out", required=True, metavar="DIR", help="folder for the preset")
+    one.add_argument("--overwrite", action="store_true", help="replace the preset that is in OUT")
+    return parser
+
+
+def _add_score(parser):
+    parser.add_argument("--score", type=_fraction, default=0.5, metavar="S", help="least score; default: 0.5")
+
+
+def _add_out(parser, default):
+    parser.add_argument("--out", default=default, metavar="DIR", help=f"folder for pictures; default: {default}")
+
+
+def _add_source(parser, prefix=""):
+    title = "validation data" if prefix else "data"
+    group = parser.add_argument_group(title)
+    group.add_argument(f"--{prefix}coco", metavar="ANN.json", help="COCO annotations")
+    group.add_argument(f"--{prefix}voc", metavar="DIR", help="Pascal VOC folder")
+    group.add_argument(f"--{prefix}split", metavar="NAME", help="list in the VOC folder's ImageSets/Main")
+    group.add_argument(f"--{prefix}csv", metavar="FILE", help="table: image,x1,y1,x2,y2,label")
+    also = "; default: that of --images" if prefix else ""
+    group.add_argument(f"--{prefix}images", metavar="DIR", help=f"folder of the images, for COCO and CSV{also}")
+    if not prefix:
+        group.add_argument("--box-format", choices=("xyxy", "xywh"), help="of the CSV files; default: xyxy")
+        group.add_argument(
+            "--on-bad", choices=("error", "skip"), help="refuse bad annotations (default), or leave them out"
+        )
+
+
+def _source(args, prefix=""):
+    """What `load_data` takes, from `--coco`, `--voc` or `--csv` and what belongs to them; None without any."""
+    options = {key: getattr(args, prefix + key) for key in ("coco", "voc", "csv", "split", "images")}
+    dashed = "--" + prefix.replace("_", "-")
+    kinds = [key for key in ("coco", "voc", "csv") if options[key] is not None]
+    if len(kinds) > 1:
+        raise ValueError(f"give one of {', '.join(dashed + kind for kind in kinds)}, not {len(kinds)}")
+    if not kinds and prefix and options["split"] is not None and args.voc is not None:
+        kinds, options["voc"] = ["voc"], args.voc  # the same VOC folder, another list
+    if not kinds:
+        lonely = [key for key in ("split", "images") if options[key] is not None]
+        if lonely:
+            raise ValueError(f"{dashed}{lonely[0]} needs {dashed}{'voc' if lonely[0] == 'split' else 'coco or --csv'}")
+        return None
+    kind = kinds[0]
+    source = {kind: options[kind]}
+    needed = "split" if kind == "voc" else "images"
+    if options[needed] is None and needed == "images" and prefix:
+        options[needed] = args.images
+    if options[needed] is None:
+        raise ValueError(f"{dashed}{kind} needs {dashed}{needed} as well")
+    source[needed] = options[needed]
+    if kind == "csv" and args.box_format:
+        source["box_format"] = args.box_format
+    return source
+
+
+def _number(kind, good, what):
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not good(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return parse
+
+
+_positive = _number(int, lambda value: value >= 1, "a whole number of at least 1")
+_positive_float = _number(float, lambda value: 0 < value < math.inf, "a number over 0")
+_fraction = _number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def _names(text):
+    return [name.strip() for name in text.split(",")]
+
+
+# === Files ===
+
+
+def _photos(paths):
+    """The photos among files and folders; an `ImageError` stands for a folder without any."""
+    from keras_rcnn.data import ImageError
+
+    for path in map(Path, paths):
+        if not path.is_dir():
+            yield path
+            continue
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTOS and file.is_file())
+        if not files:
+            error = ImageError(f"{path}: no image files in this folder")
+            error.path = path
+            yield error
+        yield from files
+
+
+def _picture_path(photo, out, taken):
+    """A file name in `out` that no photo and no earlier picture has."""
+    suffix = ".jpg" if photo.suffix.lower() in (".jpg", ".jpeg") else ".png"
+    stem, number = f"{photo.stem}_detected", 1
+    while (path := out / f"{stem}{f'_{number}' if number > 1 else ''}{suffix}").resolve() in taken:
+        number += 1
+    taken.add(path.resolve())
+    return path
+
+
+def _check_out(out, args, but=None):
+    """Refuses a folder with anything in it, unless the command says what to do; `but` may lie in it."""
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file: --out names a folder")
+    resume = getattr(args, "resume", False)
+    if not out.is_dir() or args.overwrite or resume:
+        return
+    but = but and Path(but).resolve()
+    found = sorted(path.name for path in out.iterdir() if path.resolve() != but)
+    if found:
+        ways = "go on with --resume, or replace it with --overwrite" if hasattr(args, "resume") else "or --overwrite it"
+        more = ", ..." if len(found) > 4 else ""
+        raise FileExistsError(f"{out} is not empty ({', '.join(found[:4])}{more}): name a new folder, {ways}")
+
+
+def _write_recipe(path, settings, defaults, but=None):
+    """The settings that are not the defaults, as the recipe of this training; a recipe that stands there stays."""
+    if but is not None and path.exists() and path.samefile(but):
+        return
+    lines = [f"{key} = {value!r}" for key, value in vars(settings).items() if value != defaults.get(key)]
+    text = '"""The settings of the training that left this folder: `keras-rcnn train recipe.py --out DIR`."""\n\n'
+    _write(path, text + "\n".join(lines) + "\n")
+
+
+def _write_json(path, value):
+    _write(Path(path), json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def _write(path, text):
+    """Aside and renamed, so that a full disk leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _plain(value):
+    """Arrays and NaN -> what JSON has: lists and null; masks become COCO's run lengths."""
+    if isinstance(value, dict):
+        return {key: _run_lengths(one) if key == "masks" else _plain(one) for key, one in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _run_lengths(masks):
+    from keras_rcnn.evaluation.coco import encode_masks
+
+    return [
+        {"size": [int(side) for side in one["size"]], "counts": bytes(one["counts"]).decode()}
+        for one in encode_masks(masks)
+    ]
+
+
+# === Text ===
+
+
+def boxes_table(found):
+    """One photo's detections as text, best first."""
+    rows = [
+        [str(i), name, f"{score:.3f}", *(f"{x:.1f}" for x in box)]
+        for i, (name, score, box) in enumerate(zip(found["names"], found["scores"], found["boxes"]), start=1)
+    ]
+    return _table(["#", "name", "score", "x1", "y1", "x2", "y2"], rows, left=(1,))
+
+
+def metrics_table(metrics):
+    """What `evaluate` returns as text: the data set's figures, then each class's."""
+    kinds = [kind for kind in ("bbox", "segm") if kind in metrics]
+    columns = list(metrics[kinds[0]])
+    figures = _table(
+        ["", *columns], [[kind, *(_figure(metrics[kind].get(key)) for key in columns)] for kind in kinds], left=(0,)
+    )
+    classes = metrics["per_class"]
+    columns = list(dict.fromkeys(key for values in classes.values() for key in values))
+    rows = [[name, *(_figure(values.get(key)) for key in columns)] for name, values in classes.items()]
+    return figures + "\n\n" + _table(["class", *columns], rows, left=(0,))
+
+
+def presets_table(presets, markdown=False):
+    """The zoo as text, or as a Markdown table, which does not say what this machine has downloaded."""
+    head = ["preset", "AP", "AP50", "MB", "measured on", "what it is"]
+    rows = []
+    for one in presets:
+        size = one["weights"].get("size")
+        metrics = one.get("metrics") or {}
+        bbox = metrics.get("bbox") or {}
+        row = [one["name"], _figure(bbox.get("AP")), _figure(bbox.get("AP50")), f"{size / 1e6:.1f}" if size else "-"]
+        rows.append([*row, metrics.get("dataset") or "-", one.get("title") or "-"])
+    if markdown:
+        head, align = [*head, "licence"], ["---", "--:", "--:", "--:", "---", "---", "---"]
+        rows = [[f"`{row[0]}`", *row[1:], one.get("license") or "-"] for row, one in zip(rows, presets)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in [head, align, *rows])
+    here = ["yes" if one["local"] else "download" for one in presets]
+    rows = [[*row[:4], word, *row[4:]] for row, word in zip(rows, here)]
+    return _table([*head[:4], "here", *head[4:]], rows, left=(0, 4, 5, 6))
+
+
+def _figure(value):
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def _count(found):
+    counts = Counter(found["names"])
+    if not counts:
+        return "no objects"
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def _table(head, rows, left=()):
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = []
+    for row in [head, *rows]:
+        cells = [cell.ljust(wide) if i in left else cell.rjust(wide) for i, (cell, wide) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _message(error):
+    """One line, or one for each of several problems."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    lines = (str(error) or type(error).__name__).splitlines()
+    if "bad annotation(s)" in lines[0]:
+        lines[0] += " (--on-bad skip leaves them out)"
+    lines = [re.sub(r"\bbox_format='(\w+)'", r"--box-format \1", line) for line in lines]  # as it is said here
+    return ": ".join(line.strip() for line in lines) if len(lines) == 2 else "\n".join(lines)
+
+
+# === Noise ===
+
+
+@contextlib.contextmanager
+def _log():
+    """The library's warnings on stderr, for as long as the command runs."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("keras_rcnn")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _import_keras_quietly():
+    """Imports Keras and its backend with stderr aside: some of TensorFlow's notices heed no log level."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "keras" in sys.modules:
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+        except BaseException:
+            aside.seek(0)
+            os.write(kept, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,453 @@
+"""The command line, run in this process; the messages and files that it leaves."""
+
+import csv
+import errno
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_rcnn import cli
+from keras_rcnn.presets import DEFAULT_PRESET, save_preset
+from keras_rcnn.training.train import DEFAULTS
+from tests.models.tiny import shapes, tiny_detector
+from tests.shared import golden_state, needs_golden
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Eight pictures with squares and bars as COCO, Pascal VOC and CSV."""
+    root = tmp_path_factory.mktemp("data")
+    images, annotations, rows = [], [], [["image", "x1", "y1", "x2", "y2", "label"]]
+    dataset = shapes(8)
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for number, record in enumerate(dataset, start=1):
+        file = f"{record.image_id}.png"
+        Image.fromarray(record.image).save(root / "JPEGImages" / file)
+        images.append({"id": number, "file_name": file, "height": record.height, "width": record.width})
+        objects = ""
+        for box, label in zip(record.boxes.tolist(), record.labels.tolist(), strict=True):
+            x1, y1, x2, y2 = box
+            name = dataset.class_names[label]
+            rows.append([file, *box, name])
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": 10 * (label + 1),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": 0,
+                }
+            )
+            objects += (
+                f"<object><name>{name}</name><bndbox><xmin>{x1 + 1:g}</xmin><ymin>{y1 + 1:g}</ymin>"
+                f"<xmax>{x2:g}</xmax><ymax>{y2:g}</ymax></bndbox></object>"
+            )
+        (root / "Annotations" / f"{record.image_id}.xml").write_text(
+            f"<annotation><filename>{file}</filename><size><width>{record.width}</width>"
+            f"<height>{record.height}</height><depth>3</depth></size>{objects}</annotation>"
+        )
+    categories = [{"id": 10 * (i + 1), "name": name} for i, name in enumerate(dataset.class_names)]
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "coco.json").write_text(json.dumps(coco))
+    with (root / "boxes.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    names = [str(record.image_id) for record in dataset]
+    (root / "ImageSets/Main/train.txt").write_text("\n".join(names[:6]))
+    (root / "ImageSets/Main/val.txt").write_text("\n".join(names[6:]))
+    return root
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    """A preset that finds something, right or wrong."""
+    folder = tmp_path_factory.mktemp("zoo") / "tiny"
+    save_preset(tiny_detector(class_names=["square", "bar"]), folder)
+    return folder
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command line; `(exit code, stdout, stderr)`."""
+
+    def run(*argv):
+        try:
+            code = cli.main([str(one) for one in argv])
+        except SystemExit as end:  # argparse
+            code = end.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def coco(data, prefix=""):
+    return [f"--{prefix}coco", data / "coco.json", f"--{prefix}images", data / "JPEGImages"]
+
+
+# === Help ===
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_does_not_wait_for_tensorflow(argv):
+    code = (
+        f"import sys; sys.argv = ['/bin/keras-rcnn', *{argv}]\nfrom keras_rcnn.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "slow = {'keras', 'tensorflow', 'numpy', 'jax'} & set(sys.modules)\nassert not slow, slow"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "keras-rcnn" in done.stdout
+
+
+def test_the_package_is_whole_behind_the_command():
+    """A recipe that runs within the command sees what an import elsewhere sees."""
+    code = (
+        "import sys; sys.argv = ['keras-rcnn']\nimport keras_rcnn\nfirst = 'keras' in sys.modules\n"
+        "print(first, all(callable(getattr(keras_rcnn, n)) or hasattr(getattr(keras_rcnn, n), '__path__') "
+        "for n in keras_rcnn.__all__), callable(keras_rcnn.presets))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == ["False", "True", "True"]
+
+
+def test_without_a_command_it_says_how(run):
+    code, _, err = run()
+    assert code == 2 and "COMMAND" in err
+
+
+# === Demo and presets ===
+
+
+def test_demo(run, tmp_path):
+    if not (ROOT / "zoo" / DEFAULT_PRESET / "preset.json").exists():
+        pytest.skip("the embedded preset is not trained yet")
+    code, out, err = run("demo", "--out", tmp_path)
+    assert code == 0, err
+    picture = tmp_path / "immunohistochemistry_detected.png"
+    assert str(picture) in out
+    assert Image.open(picture).size == (512, 512)
+    lines = out.splitlines()
+    assert lines[0].split() == ["#", "name", "score", "x1", "y1", "x2", "y2"]
+    assert len(lines) > 20
+    assert re.fullmatch(r" *1  \w+ +[01]\.\d{3}( +\d+\.\d){4}", lines[1])
+
+
+def test_presets(run):
+    code, out, _ = run("presets")
+    assert code == 0
+    for name in ("fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"):
+        assert name in out
+
+
+def test_the_readmes_table_is_the_zoos(run):
+    code, out, _ = run("presets", "--markdown")
+    assert code == 0
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert out.strip() in text, "run python tools/readme.py"
+
+
+def test_the_readmes_commands_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("keras-rcnn ")]
+    assert len(commands) > 6
+    for line in commands:
+        cli._parser().parse_args(shlex.split(line)[1:])
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        compile(block, "README.md", "exec")
+
+
+# === Detect ===
+
+
+def test_detect_a_photo(run, data, preset, tmp_path):
+    code, out, _ = run(
+        "detect", data / "JPEGImages/0.png", "--preset", preset, "--score", 0, "--out", tmp_path / "out",
+        "--json", tmp_path / "deep/boxes.json",
+    )  # fmt: skip
+    assert code == 0
+    assert "x1" in out and str(tmp_path / "out/0_detected.png") in out
+    assert Image.open(tmp_path / "out/0_detected.png").size == (128, 128)
+    (found,) = json.loads((tmp_path / "deep/boxes.json").read_text())
+    assert found["image"] == str(data / "JPEGImages/0.png") and (found["height"], found["width"]) == (128, 128)
+    count = len(found["boxes"])
+    assert count == len(found["scores"]) == len(found["labels"]) == len(found["names"]) > 0
+    assert np.shape(found["boxes"]) == (count, 4)
+    assert found["scores"] == sorted(found["scores"], reverse=True)
+    assert set(found["names"]) <= {"square", "bar"}
+
+
+def test_detect_goes_on_after_bad_photos(run, data, preset, tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    good = Image.open(data / "JPEGImages/0.png")
+    good.save(bad / "whole.jpg")
+    (bad / "cut.jpg").write_bytes((bad / "whole.jpg").read_bytes()[:600])
+    (bad / "empty.png").write_bytes(b"")
+    (bad / "words.jpg").write_text("no picture")
+    (bad / "notes.txt").write_text("not asked for")
+    (tmp_path / "nothing").mkdir()
+    code, out, err = run(
+        "detect", bad, tmp_path / "missing.jpg", tmp_path / "nothing", data / "JPEGImages/1.png", "--preset", preset,
+        "--out", tmp_path / "out", "--json", tmp_path / "boxes.json",
+    )  # fmt: skip
+    assert code == 1
+    for name in ("cut.jpg", "empty.png", "words.jpg", "missing.jpg", "nothing"):
+        assert name in err
+    assert "notes" not in out + err and "Traceback" not in err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1_detected.png", "whole_detected.jpg"]
+    results = json.loads((tmp_path / "boxes.json").read_text())
+    assert len(results) == 7
+    assert sum("error" in result for result in results) == 5
+
+
+def test_detect_replaces_no_photo_and_no_other_picture(run, data, preset, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.open(data / "JPEGImages/0.png").save(tmp_path / folder / "x.png")
+    Image.open(data / "JPEGImages/1.png").save(tmp_path / "a/x_detected.png")
+    before = (tmp_path / "a/x_detected.png").read_bytes()
+    code, _, _ = run("detect", tmp_path / "a", tmp_path / "b", "--preset", preset, "--out", tmp_path / "a")
+    assert code == 0
+    assert (tmp_path / "a/x_detected.png").read_bytes() == before
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == ["x.png", "x_detected.png", "x_detected_2.png", "x_detected_3.png", "x_detected_detected.png"]
+
+
+def test_errors_are_one_line(run, data, tmp_path):
+    photo = data / "JPEGImages/0.png"
+    code, out, err = run("detect", photo, "--preset", tmp_path / "none")
+    assert code == 2 and out == ""
+    assert err.startswith("keras-rcnn: ") and "none" in err and len(err.splitlines()) == 1
+    with pytest.raises((ValueError, OSError)):
+        cli.main(["detect", str(photo), "--preset", str(tmp_path / "none"), "--debug"])
+    code, _, err = run("detect", photo, "--score", "1.5")
+    assert code == 2 and "'1.5' is not a number from 0 to 1" in err
+
+
+def test_a_full_disk_leaves_what_was_there(run, data, preset, tmp_path, monkeypatch):
+    (tmp_path / "boxes.json").write_text("old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "boxes.json"))
+
+    monkeypatch.setattr(cli.os, "replace", full)
+    code, _, err = run(
+        "evaluate", preset, *coco(data), "--json", tmp_path / "boxes.json",
+    )  # fmt: skip
+    assert code == 2 and "No space left on device" in err and "boxes.json" in err
+    assert (tmp_path / "boxes.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["boxes.json"]
+
+
+# === Evaluate ===
+
+
+@pytest.mark.parametrize("kind", ["coco", "voc", "csv"])
+def test_evaluate(run, data, preset, tmp_path, kind):
+    source = {
+        "coco": coco(data),
+        "voc": ["--voc", data, "--split", "val"],
+        "csv": ["--csv", data / "boxes.csv", "--images", data / "JPEGImages"],
+    }[kind]
+    code, out, err = run("evaluate", preset, *source, "--json", tmp_path / "metrics.json")
+    assert code == 0, err
+    assert "AP50" in out and "square" in out and "bar" in out
+    text = (tmp_path / "metrics.json").read_text()
+    assert "NaN" not in text
+    metrics = json.loads(text)
+    assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"} <= set(metrics["bbox"])
+    assert set(metrics["per_class"]) == {"square", "bar"}
+    assert set(metrics["per_class"]["bar"]) == {"AP", "AP50"}
+
+
+def test_evaluate_by_vocs_metric(run, data, preset):
+    code, out, _ = run("evaluate", preset, "--voc", data, "--split", "train", "--metric", "voc07")
+    assert code == 0 and "AP50" in out and "AP75" not in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "what to evaluate on"),
+        (["--coco", "a.json"], "--coco needs --images"),
+        (["--voc", "folder"], "--voc needs --split"),
+        (["--split", "val"], "--split needs --voc"),
+        (["--images", "folder"], "--images needs --coco or --csv"),
+        (["--coco", "a.json", "--csv", "b.csv", "--images", "folder"], "give one of --coco, --csv"),
+        (["--coco", "missing.json", "--images", "."], "missing.json"),
+    ],
+)
+def test_evaluate_needs_a_data_set(run, preset, options, message):
+    code, _, err = run("evaluate", preset, *options)
+    assert code == 2 and message in err and len(err.splitlines()) == 1
+
+
+# === Train ===
+
+
+def test_train_from_a_table_to_a_preset(run, data, preset, tmp_path):
+    out = tmp_path / "runs/shapes"
+    table = ["--csv", data / "boxes.csv", "--images", data / "JPEGImages"]
+    arguments = ["train", *table, "--val-csv", data / "boxes.csv", "--base", preset, "--batch-size", 4, "--out", out]
+    code, printed, err = run(*arguments, "--epochs", 1, "--set", "seed=3")
+    assert code == 0, err
+    assert f"--preset {out}" in printed
+    for name in ("preset.json", "weights.safetensors", "history.csv", "history.png", "recipe.py", "best", "last"):
+        assert (out / name).exists(), name
+    assert json.loads((out / "preset.json").read_text())["name"] == "shapes"
+
+    assert run("detect", data / "JPEGImages/0.png", "--preset", out, "--out", tmp_path / "pictures")[0] == 0
+    assert run("evaluate", out, *coco(data))[0] == 0
+
+    before = (out / "weights.safetensors").read_bytes()
+    code, _, err = run(*arguments, "--epochs", 2)
+    assert code == 2 and "is not empty" in err and "--resume" in err and "--overwrite" in err
+    assert (out / "weights.safetensors").read_bytes() == before
+
+    assert "seed = 3" in (out / "recipe.py").read_text()
+
+    code, _, err = run(*arguments, "--epochs", 2, "--resume")
+    assert code == 0, err
+    with (out / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+
+    # the recipe that it left does the same
+    code, _, err = run("train", out / "recipe.py", "--epochs", 1, "--set", "seed=4", "--out", out, "--overwrite")
+    assert code == 0, err
+    assert "seed" not in (out / "recipe.py").read_text(), "the recipe that was run stays as it is"
+    with (out / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1"]
+
+
+def test_train_on_voc_with_a_time_limit(run, data, preset, tmp_path):
+    out = tmp_path / "out"
+    code, _, err = run(
+        "train", "--voc", data, "--split", "train", *coco(data, "val-"), "--base", preset, "--minutes", 0.001,
+        "--out", out,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "time limit" in err
+    text = (out / "recipe.py").read_text()
+    assert "'split': 'train'" in text and "minutes = 0.001" in text
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (["0.png", 50, 20, 40, 60, "bar"], "x2 <= x1"),
+        (["0.png", 10, 20, 500, 60, "bar"], "outside its image"),
+        (["0.png", "nan", 20, 40, 60, "bar"], "not finite"),
+        (["gone.png", 10, 20, 40, 60, "bar"], "gone.png"),
+    ],
+)
+def test_bad_annotations_stop_it_before_it_begins(run, data, tmp_path, row, message):
+    table = tmp_path / "bad.csv"
+    with table.open("w", newline="") as file:
+        good = [["1.png", 10 * i, 20, 100 + i, 60, "bar"] for i in range(1, 9)]
+        csv.writer(file).writerows([["image", "x1", "y1", "x2", "y2", "label"], *good, row])
+    out = tmp_path / "out"
+    code, _, err = run("train", "--csv", table, "--images", data / "JPEGImages", "--out", out)
+    assert code == 2 and message in err and "bad.csv" in err and "--on-bad skip" in err
+    assert len(err.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_swapped_boxes_are_told_by_the_options_name(run, data, tmp_path):
+    rows = list(csv.reader((data / "boxes.csv").open()))
+    table = tmp_path / "xywh.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(rows[0])
+        for image, *box, label in rows[1:]:
+            x1, y1, x2, y2 = map(float, box)
+            writer.writerow([image, x1, y1, x2 - x1, y2 - y1, label])
+    out = tmp_path / "out"
+    code, _, err = run("train", "--csv", table, "--images", data / "JPEGImages", "--out", out)
+    assert code == 2 and "--box-format xywh" in err and not out.exists()
+
+
+def test_train_says_what_it_lacks(run, tmp_path):
+    code, _, err = run("train", "--out", tmp_path / "out")
+    assert code == 2 and "what to train on" in err
+    code, _, err = run("train", tmp_path / "none.py", "--out", tmp_path / "out")
+    assert code == 2 and "none.py: no such recipe" in err
+    code, _, err = run("train", "--set", "epoch=3", "--out", tmp_path / "out")
+    assert code == 2 and "no setting 'epoch'" in err
+    (tmp_path / "file").write_text("")
+    code, _, err = run("train", "--out", tmp_path / "file")
+    assert code == 2 and "is a file" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_zoos_recipes_are_recipes():
+    from keras_rcnn.training.recipe import load_recipe
+
+    recipes = sorted((ROOT / "zoo").glob("*/recipe.py"))
+    assert recipes
+    for path in recipes:
+        settings = vars(load_recipe(path, ["data=elsewhere"], DEFAULTS))
+        assert set(settings) == set(DEFAULTS), path
+        assert "elsewhere" in str(settings["train"])
+
+
+# === Convert ===
+
+
+def test_convert_refuses(run, tmp_path):
+    weights = tmp_path / "weights.npz"
+    np.savez(weights, a=np.zeros(3, np.float32))
+    common = ["--weights", weights, "--out", tmp_path / "out"]
+    code, _, err = run("convert", "torchvision", "--model", "fasterrcnn_resnet50_fpn", *common)
+    assert code == 2 and err.startswith("keras-rcnn: ")
+    code, _, err = run("convert", "torchvision", "--model", "yolo", *common)
+    assert code == 2 and "yolo" in err
+    weights.write_bytes(b"")
+    code, _, err = run("convert", "torchvision", "--model", "fasterrcnn_resnet50_fpn", *common)
+    assert code == 2 and "weights.npz" in err
+    assert not (tmp_path / "out").exists()
+
+
+@needs_golden
+@pytest.mark.slow
+def test_convert_to_a_preset(run, tmp_path):
+    model = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    np.savez(tmp_path / "weights.npz", **golden_state(model))
+    common = ["convert", "torchvision", "--model", model, "--weights", tmp_path / "weights.npz"]
+    out = tmp_path / "out"
+    code, _, err = run(*common, "--class-names", "a,b,c", "--out", out)
+    assert code == 2 and "--class-names has 3 names" in err
+    code, printed, err = run(*common, "--out", out)
+    assert code == 0 and "90 classes" in printed, err
+    code, _, err = run(*common, "--out", out)
+    assert code == 2 and "--overwrite" in err and "--resume" not in err
+    config = json.loads((out / "preset.json").read_text())["detector"]["config"]
+    assert config["class_names"][:2] == ["person", "bicycle"]
+    photo = ROOT / "zoo/demo/immunohistochemistry.png"
+    assert run("detect", photo, "--preset", out, "--out", tmp_path / "pictures")[0] == 0
+
+
+# === Tools ===
+
+
+@pytest.mark.parametrize("tool", ["train", "evaluate", "detect", "convert", "demo"])
+def test_tools_are_the_same_commands(tool, monkeypatch):
+    called = []
+    monkeypatch.setattr(cli, "main", lambda argv: called.append(argv) or 0)
+    monkeypatch.setattr(sys, "argv", [f"{tool}.py", "--help"])
+    source = (ROOT / "tools" / f"{tool}.py").read_text(encoding="utf-8")
+    with pytest.raises(SystemExit) as end:
+        exec(compile(source, tool, "exec"), {"__name__": "__main__"})  # noqa: S102
+    assert end.value.code == 0 and called == [[tool, "--help"]]
