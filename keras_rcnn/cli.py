@@ -143,7 +143,7 @@ def evaluate(args):
     from keras_rcnn.training.train import load_data
 
     model = from_preset(args.preset)
-    dataset = load_data(source, args.on_bad or "error", model.class_names)
+    dataset = load_data(source, args.on_bad or "error")
     metrics = run(
         model, dataset, batch_size=args.batch_size or 1, metric=args.metric, progress=sys.stderr.isatty()
     )
