@@ -1,4 +1,4 @@
-"""The core on the JAX backend. Keras fixes its backend when it is imported, so this is a pytest in a process of its own."""
+"""The core on the JAX backend. Keras fixes its backend on import, so this is a pytest in a process of its own."""
 
 import importlib.util
 import os

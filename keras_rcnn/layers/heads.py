@@ -10,7 +10,7 @@ from keras_rcnn.layers.base import register, spec
 
 
 def _relu_conv(channels, index, norm):
-    conv = keras.layers.Conv2D(
+    return keras.layers.Conv2D(
         channels,
         3,
         padding="same",
@@ -19,7 +19,6 @@ def _relu_conv(channels, index, norm):
         kernel_initializer="he_normal",
         name=f"conv_{index}",
     )
-    return conv
 
 
 class _ConvStack(keras.layers.Layer):

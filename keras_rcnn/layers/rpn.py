@@ -129,7 +129,13 @@ class Proposals(Geometry):
     """
 
     def __init__(
-        self, pre_nms=(2000, 1000), post_nms=(2000, 1000), iou_threshold=0.7, score_threshold=0.0, min_size=1e-3, **kwargs
+        self,
+        pre_nms=(2000, 1000),
+        post_nms=(2000, 1000),
+        iou_threshold=0.7,
+        score_threshold=0.0,
+        min_size=1e-3,
+        **kwargs,
     ):
         super().__init__(**{"name": "proposals", **kwargs})
         self.pre_nms, self.post_nms = tuple(pre_nms), tuple(post_nms)

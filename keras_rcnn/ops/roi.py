@@ -72,7 +72,6 @@ def portable_multilevel_roi_align(features, boxes, levels, scales, size, samples
     x0, x1, wx0, wx1 = _bilinear(x, of_level(widths, "float32")[..., None])
     width = of_level(widths, "int32")[..., None, None]
     offset = of_level(offsets, "int32")[..., None, None]
-    points = size * samples
     pooled = 0.0
     for yi, wy in ((y0, wy0), (y1, wy1)):
         for xi, wx in ((x0, wx0), (x1, wx1)):
@@ -200,7 +199,7 @@ def pooled_index(features, boxes, scale, size):
     corner = ops.cast(ops.sign(scaled) * ops.floor(ops.abs(scaled) + 0.5), "int32")
 
     def edges(low, high, bins, limit):
-        # floor and ceil of i * extent / bins in integers: XLA turns a division by 7 into a product, which rounds otherwise
+        # floor and ceil of i * extent / bins in integers: XLA turns a division by 7 into a product, rounded otherwise
         extent = ops.maximum(high - low + 1, 1)[..., None]
         i = ops.arange(bins, dtype="int32")
         start = low[..., None] + i * extent // bins

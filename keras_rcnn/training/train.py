@@ -148,8 +148,8 @@ def _backbone(settings):
         )
         return EfficientNetLite0(weights="imagenet", freeze_at=settings.freeze_at), preprocessor
     raise RecipeError(
-        f"A recipe's backbone is 'efficientnet_lite0', not {settings.backbone!r}: build other models in Python, or start "
-        "from a preset with base=..."
+        f"A recipe's backbone is 'efficientnet_lite0', not {settings.backbone!r}: build other models in Python, or "
+        "start from a preset with base=..."
     )
 
 
@@ -228,8 +228,9 @@ def train(settings, out, resume=False, verbose=1):
 
 def _save(model, folder, settings, validation, evaluation):
     """A preset into a folder that exists and is empty, with the optimizer's state for `resume`."""
-    from keras_rcnn.presets import save_preset
     from safetensors.numpy import save_file
+
+    from keras_rcnn.presets import save_preset
 
     metrics = {}
     if evaluation is not None and evaluation.last is not None:

@@ -109,7 +109,7 @@ def test_scale_jitter_drops_what_is_hardly_visible():
 
 
 def test_scale_jitter_without_objects():
-    image, boxes, labels, masks = scene()
+    image, boxes, labels, _ = scene()
     answer = augment.ScaleJitter()(image, boxes[:0], labels[:0], [], np.random.default_rng(0))
     assert answer[1].shape == (0, 4) and answer[2].shape == (0,) and answer[3] == []
     with pytest.raises(ValueError, match="low"):

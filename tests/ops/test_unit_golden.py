@@ -87,7 +87,7 @@ def gradient(function, x):
         import jax
 
         if "while" in str(jax.make_jaxpr(function)(x)):
-            pytest.skip("JAX has no reverse gradient of a while loop; adaptive sampling is for targets, which need none")
+            pytest.skip("JAX has no reverse gradient of a while loop; adaptive sampling is for targets: none needed")
         return np.asarray(jax.grad(function)(x))
     import tensorflow as tf
 
