@@ -43,7 +43,8 @@ def main(argv=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("keras-rcnn: interrupted", file=sys.stderr)
+        way = f"; --out {args.out} --resume goes on after its last whole epoch" if args.command == "train" else ""
+        print(f"keras-rcnn: interrupted{way}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
         if args.debug:
