@@ -1,304 +1,478 @@
 """Presets: a detector with its weights as one folder, those of the zoo by name.
 
-A folder holds `preset.json`: the detector's configuration with its preprocessing and class names, where the weights
-are, licence, source and measured metrics; and `weights.safetensors`, every weight under its variable's path. The zoo's
-torchvision presets name a download instead, which is converted once and kept in `$KERAS_RCNN_HOME` (`~/.keras_rcnn`).
+A folder has `preset.json` (the detector's config with preprocessing and class names; weights, licence, source,
+metrics) and `weights.safetensors` (tensors under their `variable.path`), or instead of the latter the address of
+published weights of another framework, which are downloaded and converted once. The package's own are in `zoo/`.
 """
 
+import contextlib
+import difflib
 import hashlib
-import importlib.resources
+import importlib
+import importlib.util
 import json
+import math
 import os
 import shutil
-import urllib.error
-import urllib.request
+import uuid
 from pathlib import Path
 
-import keras
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+
+from keras_rcnn.download import DownloadError, cache_folder, downloaded, megabytes, sha256_of
 
 DEFAULT_PRESET = "nuclei_frcnn"
-WEIGHTS = "weights.safetensors"
+PRESET, WEIGHTS = "preset.json", "weights.safetensors"
+WEIGHT_DTYPES = ("float32", "float16")
+# precision is the loading program's business
+DTYPE_POLICIES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+TASKS = {"MaskRCNN": "boxes and masks"}
 
 
 class PresetError(ValueError):
     """A preset that cannot be found, read, downloaded or written; the message says what to do."""
 
 
-def zoo_folder():
-    """The folder of the presets that come with the package."""
-    here = Path(__file__).resolve().parents[1] / "zoo"  # a checkout
-    return here if here.is_dir() else Path(str(importlib.resources.files("keras_rcnn") / "zoo"))
-
-
-def cache_folder():
-    """Where downloaded presets are kept: `$KERAS_RCNN_HOME`, else `~/.keras_rcnn`."""
-    return Path(os.environ.get("KERAS_RCNN_HOME") or Path.home() / ".keras_rcnn")
-
-
-def presets():
-    """The presets of the zoo that have weights.
-
-    Returns:
-        A list of dicts, as their `preset.json` without the detector: `name`, `title`, `license`, `source`, `metrics`,
-        `weights`, and `local`, whether the weights are on this machine.
-
-    Example:
-
-    >>> [preset["name"] for preset in keras_rcnn.presets()]
-    """
-    found = []
-    for path in sorted(zoo_folder().glob("*/preset.json")):
-        info = _read(path.parent)
-        info.pop("detector", None)
-        if info.get("weights"):
-            here = (path.parent / WEIGHTS).is_file() or (cache_folder() / info["name"] / WEIGHTS).is_file()
-            found.append({**info, "local": here})
-    return found
-
-
-def from_preset(name, num_classes=None, class_names=None):
+def from_preset(name_or_folder, num_classes=None, class_names=None):
     """Loads a detector with its weights.
 
+    The detector gets Keras's current dtype policy. The first time, the weights of some presets are downloaded (a
+    progress bar shows it), checked, converted, and kept in `~/.keras_rcnn` or the environment's `KERAS_RCNN_HOME`.
+
     Args:
-        name: a preset of the zoo (see `presets`), or a folder that `save_preset` or `keras-rcnn train` wrote.
-        num_classes: int; if it differs from the preset's, the predictors are new and everything else is kept: the
-            start of a fine-tuning.
-        class_names: list of names, likewise; with the preset's own names everything is kept.
+        name_or_folder: a name among `presets()`, or a folder that `save_preset` or a training has left.
+        num_classes: int. If it is not the preset's, the layers that depend on it are new and untrained: the detector
+            is to be fine-tuned.
+        class_names: list of str. The same for names that are not the preset's (in its order), even if as many.
 
     Returns:
-        A detector.
+        A detector, such as a `FasterRCNN`.
 
     Raises:
-        PresetError: for an unknown name, a download that fails (nothing half-written stays), weights that are not this
-            detector's, or a damaged file.
+        PresetError: for an unknown name, weights of another model, a damaged file, or a download that fails (nothing
+            of it stays; the message says how to get the file).
 
     Example:
 
-    >>> model = keras_rcnn.from_preset("nuclei_frcnn")
-    >>> model = keras_rcnn.from_preset("fasterrcnn_resnet50_fpn", class_names=["cat", "dog"])
+    >>> model = keras_rcnn.from_preset("fasterrcnn_resnet50_fpn")
+    >>> model.detect("street.jpg")["names"]
+    ['car', 'person']
+    >>> model = keras_rcnn.from_preset("fasterrcnn_resnet50_fpn", class_names=["fig", "date"])  # to be fine-tuned
     """
-    folder = _folder(name)
-    info = _read(folder)
-    if not info.get("weights"):
-        raise PresetError(f"The preset {info.get('name', name)!r} records a training and has no weights: run its recipe.")
-    # zoo presets that are downloaded keep their configuration, the weights come from the cache
-    weights = _download(info, folder) if "url" in info["weights"] else folder / WEIGHTS
-    detector, fresh = info["detector"], set()
-    if class_names is not None:
-        class_names = [str(n) for n in class_names]
-        if num_classes not in (None, len(class_names)):
-            raise PresetError(f"num_classes={num_classes}, but {len(class_names)} class names.")
-        num_classes = len(class_names)
-    config = detector["config"]
-    if num_classes is not None and (num_classes != config["num_classes"] or class_names not in (None, config["class_names"])):
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise PresetError(f"num_classes is an int of at least 1, not {num_classes!r}.")
-        detector, fresh = _with_classes(detector, num_classes, class_names)
-    try:
-        model = keras.saving.deserialize_keras_object(detector)
-    except (TypeError, ValueError, KeyError) as error:
-        raise PresetError(f"{folder / 'preset.json'}: no detector can be made of this configuration: {error}") from error
-    _load(model, weights, fresh)
+    folder = _find(name_or_folder)
+    record = read_preset(folder)
+    config, changed = _with_classes(record["detector"], num_classes, class_names)
+    weights = record.get("weights")
+    if not weights:
+        raise PresetError(f"{folder}: this preset records a training and has no weights. Train it by its recipe.py.")
+    path = _weights_path(folder, weights)
+    if "url" in weights and not path.is_file():
+        _download(folder, record, path.parent)
+    model = _build(config, folder / PRESET)
+    values = _read_weights(path, weights.get("sha256"))
+    if changed:
+        values.update(_new_weights(model))
+    _assign(model, values, path)
     return model
 
 
 def save_preset(model, folder, dtype="float32", **metadata):
-    """Writes a detector and its weights as a preset folder.
+    """Writes a detector as a preset folder, for `from_preset`.
 
-    Written aside and renamed: if anything fails, what was in `folder` is as it was. Files of other names in the folder
-    are kept.
+    The files are written aside and then renamed: after a failure, a full disk for instance, the folder is what it was.
+    Other files in the folder stay.
 
     Args:
         model: a detector.
-        folder: path of the folder.
-        dtype: `"float32"`, or `"float16"` for kernels and matrices (vectors, and so all statistics, stay float32).
-        **metadata: further entries of `preset.json`: `name`, `title`, `license`, `source`, `metrics`, `notes`.
+        folder: path; made if need be.
+        dtype: `"float32"`, or `"float16"`, half the size: kernels are rounded to 11 bits; vectors (biases,
+            normalisation statistics) and kernels beyond float16's range stay float32.
+        **metadata: what else is to be known: `name` (by default the folder's), `title`, `license`, `source`,
+            `metrics` (`{"bbox": {"AP": ...}, "dataset": ...}`), `notes`, anything that JSON can say.
 
     Returns:
         The folder as a `pathlib.Path`.
 
     Raises:
-        PresetError: if the folder cannot be written, naming it and the space needed, or weights overflow float16.
+        PresetError: if the files cannot be written (the message says how many MB they need), for another dtype, or
+            for metadata that JSON cannot say.
+
+    Example:
+
+    >>> keras_rcnn.save_preset(model, "my_detector", dtype="float16", source="trained on 300 photos of figs")
+    >>> model = keras_rcnn.from_preset("my_detector")
     """
-    if dtype not in ("float32", "float16"):
-        raise PresetError(f"Weights are kept as 'float32' or 'float16', not {dtype!r}.")
+    if dtype not in WEIGHT_DTYPES:
+        raise PresetError(f"A preset's dtype is one of {', '.join(map(repr, WEIGHT_DTYPES))}, not {dtype!r}.")
+    unknown = {"detector", "weights"} & set(metadata)
+    if unknown:
+        raise PresetError(f"{', '.join(sorted(unknown))}: save_preset writes that itself.")
     folder = Path(folder)
-    tensors = {w.path: _stored(w.path, keras.ops.convert_to_numpy(w), dtype) for w in model.weights}
-    if len(tensors) != len(model.weights):
-        raise PresetError(f"{model.name}: several weights share a path; give the layers names of their own.")
-    size = sum(t.nbytes for t in tensors.values())
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_file(tensors, aside / WEIGHTS)
-        info = {
-            "name": metadata.pop("name", None) or folder.name,
-            "title": metadata.pop("title", None) or "",
-            "weights": {
-                "file": WEIGHTS,
-                "size": (aside / WEIGHTS).stat().st_size,
-                "sha256": _sha256(aside / WEIGHTS),
-                "dtype": dtype,
-            },
-            **{key: value for key, value in metadata.items() if value is not None},
-            "detector": _plain(keras.saving.serialize_keras_object(model)),
-        }
-        (aside / "preset.json").write_text(json.dumps(_no_nan(info), indent=1) + "\n", encoding="utf-8")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (WEIGHTS, "preset.json"):
-            os.replace(aside / name, folder / name)
-    except (OSError, SafetensorError) as error:
-        raise PresetError(
-            f"{folder}: the preset could not be written ({error}); it needs {size / 1e6 + 1:.0f} MB of space. "
-            "What was there is as it was."
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists() and not folder.is_dir():
+        raise PresetError(f"{folder} is a file; a preset is saved as a folder.")
+    content = _to_safetensors(model, dtype)
+    known = {key: value for key, value in metadata.items() if value is not None}
+    record = {"name": folder.resolve().name, "title": "", **known}
+    record["weights"] = {
+        "file": WEIGHTS,
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "dtype": dtype,
+    }
+    record["detector"] = describe(model)
+    _write(folder, {WEIGHTS: content, PRESET: to_json(record).encode()})
     return folder
 
 
-def _stored(path, value, dtype):
-    if dtype == "float16" and value.ndim > 1 and value.dtype == np.float32:
-        if np.abs(value).max(initial=0) > np.finfo(np.float16).max:
-            raise PresetError(f"The weight {path} overflows float16: keep float32.")
-        return value.astype(np.float16)
-    return np.ascontiguousarray(value)
+def presets():
+    """The presets of the zoo that have weights, by name.
+
+    Returns:
+        A list of dicts: what `preset.json` says besides the detector's config (`name`, `title`, `license`, `source`,
+        `metrics`, `weights`, ...), and `task`, `AP` and `AP50` (of boxes, 0 to 1, or None), `dataset` (which they were
+        measured on), `size` (bytes of the weights file), and `local`, whether it loads without a network.
+
+    Example:
+
+    >>> [preset["name"] for preset in keras_rcnn.presets() if preset["local"]]
+    ['nuclei_frcnn']
+    """
+    records = {folder: read_preset(folder) for folder in _zoo().values()}
+    return [_summary(folder, record) for folder, record in records.items() if record.get("weights")]
 
 
-def _folder(name):
-    path = Path(name)
-    if (path / "preset.json").is_file():
-        return path
-    known = zoo_folder() / str(name)
-    if str(name) and path.name == str(name) and (known / "preset.json").is_file():
-        return known
-    names = ", ".join(p["name"] for p in presets())
-    why = "a folder without preset.json" if path.is_dir() else "neither a folder nor a preset"
-    raise PresetError(f"{str(name)!r} is {why}. Presets: {names}.")
+def zoo_folder():
+    """The folder of the package's own presets and of the demo's photo."""
+    checkout = Path(__file__).resolve().parents[1] / "zoo"
+    spec = importlib.util.find_spec("keras_rcnn.zoo")
+    places = [] if spec is None else spec.submodule_search_locations or []
+    return next((Path(place) for place in places if Path(place).is_dir()), checkout)
 
 
-def _read(folder):
-    path = Path(folder) / "preset.json"
+# === What a folder says ===
+
+
+def _zoo():
+    """Name -> folder."""
+    return {path.parent.name: path.parent for path in sorted(zoo_folder().glob(f"*/{PRESET}"))}
+
+
+def _find(name_or_folder):
+    """The folder of a preset: one that exists goes before the zoo's."""
+    folder = Path(name_or_folder).expanduser()
+    if (folder / PRESET).is_file():
+        return folder
+    zoo = _zoo()
+    name = os.fspath(name_or_folder)
+    if name in zoo:
+        return zoo[name]
+    if folder.is_dir():
+        raise PresetError(f"{folder} is a folder without {PRESET}, which save_preset and `keras-rcnn train` write.")
+    if folder.is_file():
+        raise PresetError(f"{folder} is a file. Give the name of a preset, or a folder with {PRESET}.")
+    near = difflib.get_close_matches(name, zoo, 1)
+    raise PresetError(
+        f"There is no preset {name!r}{f'; did you mean {near[0]!r}' if near else ''}. There are "
+        f"{', '.join(zoo) or 'none'}; any folder with {PRESET} will do too."
+    )
+
+
+def read_preset(folder):
+    """What a folder's `preset.json` says, as a dict."""
+    path = folder / PRESET
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PresetError(f"{path}: not a preset: {error}") from error
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PresetError(f"{path} is not a preset: {error}.") from error
+    detector = record.get("detector") if isinstance(record, dict) else None
+    if not isinstance(detector, dict) or not isinstance(detector.get("config"), dict):
+        raise PresetError(f"{path} is not a preset: it has no 'detector' with a 'config'.")
+    return record
 
 
-def _with_classes(detector, num_classes, class_names):
-    """The configuration with another number of classes, and the names of the layers whose weights are then new."""
-    detector = json.loads(json.dumps(detector))
-    config, fresh = detector["config"], set()
-    config["num_classes"], config["class_names"] = num_classes, class_names
-    for part in config.values():
-        inner = part.get("config") if isinstance(part, dict) else None
-        if isinstance(inner, dict) and "num_classes" in inner:
-            inner["num_classes"] = num_classes
-            fresh.add(inner["name"])
-    return detector, fresh
+def _summary(folder, record):
+    metrics, weights = record.get("metrics") or {}, record.get("weights") or {}
+    bbox = metrics.get("bbox") or {}
+    return {
+        "name": folder.name,
+        **{key: value for key, value in record.items() if key != "detector"},
+        "task": TASKS.get(record["detector"].get("class_name"), "boxes"),
+        "AP": bbox.get("AP"),
+        "AP50": bbox.get("AP50"),
+        "dataset": metrics.get("dataset"),
+        "size": weights.get("size"),
+        "local": bool(weights) and _weights_path(folder, weights).is_file(),
+    }
 
 
-def _load(model, path, fresh):
-    """Sets every weight by its path; those of the layers in `fresh` keep what they have where shapes differ."""
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise PresetError(f"{path}: the weights cannot be read: {error}") from error
-    values, missing, shapes = [], [], []
-    for weight in model.weights:
-        is_new = weight.path.split("/")[0] in fresh
-        value = tensors.pop(weight.path, None)
-        if is_new and weight.path.split("/")[-2] in ("logits", "deltas"):
-            continue
-        if value is None:
-            missing.append(weight.path)
-        elif tuple(value.shape) != tuple(weight.shape):
-            shapes.append(f"{weight.path} {tuple(value.shape)} (wanted {tuple(weight.shape)})")
-        else:
-            values.append((weight, value))
-    for what, names in (("lacks", missing), ("has further", list(tensors)), ("has other shapes:", shapes)):
-        if names:
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            raise PresetError(f"{path}: the weights of another model; it {what} {', '.join(names[:5])}{more}.")
-    for weight, value in values:
-        weight.assign(value.astype(weight.dtype) if value.dtype != weight.dtype else value)
+def describe(model):
+    """A detector's config as `preset.json` has it: no shapes, no compilation, no precision."""
+    import keras
 
-
-def _download(info, folder):
-    """The cached weights of a preset that is downloaded and converted at its first use."""
-    home = cache_folder() / info["name"]
-    if (home / WEIGHTS).is_file():
-        return home / WEIGHTS
-    weights = info["weights"]
-    from keras_rcnn.convert import ConversionError, assign, convert_torchvision, read_torch_file
-    from keras_rcnn.convert.build import torchvision_detector
-
-    file = _fetch(weights, home)
-    try:
-        model = torchvision_detector(weights["model"], class_names=info["detector"]["config"]["class_names"])
-        assign(model, convert_torchvision(weights["model"], read_torch_file(file)))
-    except ConversionError as error:
-        raise PresetError(f"{file}: {error}") from error
-    save_preset(model, home, **{k: info[k] for k in ("name", "title", "license", "source", "metrics") if k in info})
-    file.unlink(missing_ok=True)
-    return home / WEIGHTS
-
-
-def _fetch(weights, home):
-    """The checked download; a file that somebody put at its place is taken, too."""
-    from tqdm import tqdm
-
-    url, prefix = weights["url"], weights["sha256_prefix"]
-    file = home / weights["file"]
-    by_hand = f"Download {url} by other means to {file}, then call this again."
-    if not file.is_file():
-        part = home / f".{weights['file']}.{os.getpid()}.part"
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            with urllib.request.urlopen(url, timeout=30) as answer, part.open("wb") as out:
-                total = int(answer.headers.get("Content-Length") or 0) or None
-                with tqdm(total=total, unit="B", unit_scale=True, desc=weights["file"]) as bar:
-                    while block := answer.read(1 << 20):
-                        out.write(block)
-                        bar.update(len(block))
-            if total is not None and part.stat().st_size != total:
-                raise PresetError(f"{url}: the download broke off at {part.stat().st_size} of {total} bytes. {by_hand}")
-            digest = _sha256(part)
-            if not digest.startswith(prefix):
-                raise PresetError(
-                    f"{url}: the download is damaged or another file: its sha256 begins with {digest[:8]}, not {prefix}. "
-                    f"{by_hand}"
-                )
-            os.replace(part, file)
-        except (urllib.error.URLError, OSError) as error:
-            raise PresetError(f"{url} could not be downloaded ({error}). {by_hand}") from error
-        finally:
-            part.unlink(missing_ok=True)
-    elif not (digest := _sha256(file)).startswith(prefix):
-        raise PresetError(f"{file}: damaged or another file: its sha256 begins with {digest[:8]}, not {prefix}. Remove it.")
-    return file
-
-
-def _sha256(path):
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _plain(keras.saving.serialize_keras_object(model))
 
 
 def _plain(value):
-    """JSON's types only: tuples become lists, as they would in the file."""
-    return json.loads(json.dumps(value))
-
-
-def _no_nan(value):
-    """NaN (a metric without objects) is no JSON: null."""
-    if isinstance(value, dict):
-        return {k: _no_nan(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_no_nan(v) for v in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
+        return [_plain(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    serialised = "class_name" in value and "config" in value
+    left_out = ("build_config", "compile_config") if serialised else ()
+    value = {key: _plain(one) for key, one in value.items() if key not in left_out}
+    if serialised and isinstance(value["config"], dict):
+        policy = value["config"].get("dtype")
+        if isinstance(policy, dict) and policy.get("class_name") == "DTypePolicy":
+            policy = policy["config"]["name"]
+        if policy in DTYPE_POLICIES:
+            del value["config"]["dtype"]
     return value
+
+
+# === Classes ===
+
+
+def _with_classes(detector, num_classes, class_names):
+    """The config for other classes, and whether the weights that depend on them do not serve it."""
+    config = detector["config"]
+    count, names = config["num_classes"], config.get("class_names")
+    if isinstance(class_names, str):
+        raise PresetError(f"class_names is a list of names, not the text {class_names!r}.")
+    if class_names is not None:
+        class_names = [str(name) for name in class_names]
+        if num_classes not in (None, len(class_names)):
+            raise PresetError(f"num_classes={num_classes}, but there are {len(class_names)} class_names.")
+        num_classes = len(class_names)
+    if num_classes is None or (num_classes == count and class_names in (None, names)):
+        return detector, False
+    if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
+        raise PresetError(f"num_classes is a whole number from 1, background not counted, not {num_classes!r}.")
+    num_classes = int(num_classes)
+    config = {**config, "num_classes": num_classes, "class_names": class_names}
+    for key, part in config.items():
+        if isinstance(part, dict) and "num_classes" in (part.get("config") or {}):
+            config[key] = {**part, "config": {**part["config"], "num_classes": num_classes}}
+    unnamed = names in (None, [str(i) for i in range(count)])
+    return {**detector, "config": config}, num_classes != count or not unnamed
+
+
+def _new_weights(model):
+    """The untrained weights whose shape depends on the number of classes, by path."""
+    import keras
+
+    new = {}
+    for part in model.parts.values():
+        if not isinstance(part, keras.layers.Layer) or not part.weights:
+            continue
+        config = part.get_config()
+        if "num_classes" in config:
+            twin = type(part).from_config({**config, "num_classes": config["num_classes"] + 1})
+            twin.build_from_config(part.get_build_config())
+            pairs = zip(part.weights, twin.weights, strict=True)
+            new.update({one.path: np.asarray(one) for one, other in pairs if one.shape != other.shape})
+    return new
+
+
+# === Loading ===
+
+
+def _build(config, path):
+    import keras
+
+    for room in ("backbones", "layers", "models"):  # what Keras looks up by name has to be there
+        importlib.import_module(f"keras_rcnn.{room}")
+    try:
+        return keras.saving.deserialize_keras_object(config)
+    except Exception as error:  # whatever a constructor objects to
+        reason = str(error).split("Exception encountered: ")[-1]  # Keras quotes the whole config before it
+        raise PresetError(
+            f"{path}: its detector cannot be built: {reason}\nIs it from a newer version of keras_rcnn, or with parts "
+            "of your own that are not imported?"
+        ) from error
+
+
+def _read_weights(path, sha256=None):
+    """Path -> array."""
+    from keras_rcnn.convert import read_torch_file
+
+    if not path.is_file():
+        raise PresetError(f"{path} is missing: the folder has {PRESET}, but not the weights that belong to it.")
+    values = read_torch_file(path)
+    if sha256 is not None and sha256_of(path) != sha256:
+        raise PresetError(
+            f"{path} is not the file that {PRESET} beside it describes: its SHA-256 is another. Get both anew; or if "
+            "the weights were changed on purpose, save them by save_preset."
+        )
+    return values
+
+
+def _assign(model, values, path):
+    from keras_rcnn.convert import ConversionError, assign
+
+    try:
+        assign(model, values)
+    except ConversionError as error:
+        raise PresetError(f"{path} holds the weights of another model: {error}") from error
+
+
+# === Downloads ===
+
+
+def _weights_path(folder, weights):
+    """Where a preset's weights are or will be."""
+    if "url" not in weights:
+        return folder / weights.get("file", WEIGHTS)
+    return cache_folder() / "presets" / f"{folder.name}-{weights['sha256_prefix']}" / WEIGHTS
+
+
+def _download(folder, record, target):
+    """Published weights -> a preset folder in the cache."""
+    from keras_rcnn.convert import convert_torchvision, read_torch_file
+
+    weights = record["weights"]
+    if weights.get("converter") != "torchvision":
+        raise PresetError(f"{folder / PRESET}: there is no converter {weights.get('converter')!r}.")
+    downloads = cache_folder() / "downloads"
+    by_hand = downloads / weights["file"]
+    with contextlib.ExitStack() as stack:
+        if by_hand.is_file():
+            source = _checked(by_hand, weights["sha256_prefix"])
+        else:
+            try:
+                source = stack.enter_context(
+                    downloaded(weights["url"], downloads, weights["sha256_prefix"], weights.get("size"))
+                )
+            except DownloadError as error:
+                raise PresetError(f"{folder.name}: {error}\n{_advice(weights, by_hand)}") from error
+            except OSError as error:
+                raise PresetError(f"{folder.name}: {error.strerror}") from error
+        values = convert_torchvision(weights["model"], read_torch_file(source))
+        model = _build(record["detector"], folder / PRESET)
+        _assign(model, values, source)
+        known = {key: value for key, value in record.items() if key not in ("detector", "weights")}
+        save_preset(model, target, **{**known, "source": f"{weights['url']}, converted"})
+
+
+def _checked(path, sha256_prefix):
+    digest = sha256_of(path)
+    if not digest.startswith(sha256_prefix.lower()):
+        raise PresetError(
+            f"{path} is not the file that it should be: its SHA-256 begins with {digest[: len(sha256_prefix)]} instead "
+            f"of {sha256_prefix}. Delete it, and copy or download it again."
+        )
+    return path
+
+
+def _advice(weights, by_hand):
+    return (
+        "Try again when there is a network. Or download that file elsewhere (a browser will do) and put it at\n"
+        f"  {by_hand}\nor convert it from wherever it lies, and load the folder DIR:\n"
+        f"  keras-rcnn convert torchvision --model {weights['model']} --weights {weights['file']} --out DIR"
+    )
+
+
+# === Saving ===
+
+
+def _to_safetensors(model, dtype):
+    """A model's weights as the bytes of a .safetensors file."""
+    import keras
+    from safetensors.numpy import save
+
+    tensors = {}
+    for weight in model.weights:
+        if weight.path in tensors:
+            raise PresetError(f"Two weights of {model.name} have the path {weight.path}: a preset cannot hold both.")
+        value = np.array(keras.ops.convert_to_numpy(weight))
+        value = value.astype(np.float32) if value.dtype.kind not in "iub" else value
+        # a variance may be 1e-9, and a float16 is 0 below 6e-8
+        if dtype == "float16" and value.dtype.kind == "f" and value.ndim > 1 and _fits_float16(value):
+            value = value.astype(np.float16)
+        tensors[weight.path] = np.ascontiguousarray(value)
+    return save(tensors, metadata={"format": "keras_rcnn"})
+
+
+def _fits_float16(value):
+    return not np.abs(value).max(initial=0) > np.finfo(np.float16).max
+
+
+def _write(folder, files):
+    """Writes files into a folder, all or none; in this order, the last of them makes it a preset."""
+    needed = sum(map(len, files.values()))
+    existed = folder.is_dir()
+    # in the folder itself if there is one: it may be a disk of its own, and its parent not ours to write to
+    aside = (folder if existed else folder.parent) / f".{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        aside.mkdir(parents=True)
+        for name, content in files.items():
+            with open(aside / name, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        if not existed:
+            with contextlib.suppress(OSError):  # another process was faster: replace its files
+                aside.rename(folder)
+                return
+        for name in files:
+            os.replace(aside / name, folder / name)
+    except OSError as error:
+        raise PresetError(
+            f"{folder}: the preset could not be saved ({error.strerror or error}). It needs {megabytes(needed)}"
+            f"{_free(folder)}. What was there before is as it was."
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _free(folder):
+    with contextlib.suppress(OSError):
+        place = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+        return f"; {megabytes(shutil.disk_usage(place).free)} are free"
+    return ""
+
+
+# === JSON that people read ===
+
+
+def to_json(value):
+    """JSON with what fits into a line on one line, long lists of numbers or names filled; NaN becomes null."""
+    return _lines(_finite(value), "") + "\n"
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _finite(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _lines(value, indent, width=110):
+    try:
+        line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except TypeError as error:
+        raise PresetError(f"A preset's metadata must be what JSON can say: {error}.") from error
+    if not isinstance(value, (dict, list)) or len(indent) + len(line) <= width:
+        return line
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key, ensure_ascii=False)}: {_lines(one, deeper)}" for key, one in value.items()]
+    else:
+        parts = [_lines(one, deeper) for one in value]
+        if not any(isinstance(one, (dict, list)) for one in value):
+            parts = _filled(parts, width - len(deeper))
+    return "\n".join([line[0], ",\n".join(deeper + part for part in parts), indent + line[-1]])
+
+
+def _filled(parts, width):
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) + 2 < width:
+            lines[-1] += f", {part}"
+        else:
+            lines.append(part)
+    return lines

@@ -1,10 +1,16 @@
 """Presets: writing, reading, other classes, downloads, and everything that can go wrong."""
 
+import contextlib
 import hashlib
 import http.server
 import importlib
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,209 +18,605 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import keras_rcnn
-from keras_rcnn.convert.build import TORCHVISION_MODELS, torchvision_detector
-from keras_rcnn.presets import PresetError, from_preset, save_preset
-from tests.models.tiny import batch, tiny_detector
+from keras_rcnn import download, layers, zoo_pages
+from keras_rcnn.models import FasterRCNN
+from keras_rcnn.presets import PRESET, WEIGHTS, PresetError, from_preset, read_preset, save_preset, to_json, zoo_folder
+from tests.convert.states import detector as random_state
+from tests.models.tiny import TinyBackbone, batch, tiny_detector
 
-presets = importlib.import_module("keras_rcnn.presets")  # the package's attribute of that name is the function
+ROOT = Path(__file__).resolve().parents[1]
+ZOO = ROOT / "zoo"
+# keras_rcnn.presets is the function
+module = importlib.import_module("keras_rcnn.presets")
+
+
+def close(model, other):
+    """Whether two detectors say the same."""
+    x, _ = batch()
+    theirs = other.predict_on_batch(x)
+    for key, value in model.predict_on_batch(x).items():
+        np.testing.assert_allclose(theirs[key], value, atol=1e-5, err_msg=key)
+
+
+def values_of(model):
+    return {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
+
+
+def change(path, **entries):
+    """Changes entries of a preset.json."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     keras.utils.set_random_seed(0)
     model = tiny_detector(class_names=["square", "bar"])
+    for weight in model.weights:
+        if weight.path.endswith("bias"):  # zero to begin with, which would hide a lost one
+            weight.assign(np.random.default_rng(0).normal(0, 0.1, weight.shape))
     return model, save_preset(model, tmp_path_factory.mktemp("presets") / "tiny", title="Tiny", license="Apache-2.0")
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    """A copy of the preset, to be spoilt."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for file in saved[1].iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+# === Round trip ===
 
 
 def test_round_trip(saved):
     model, folder = saved
     again = from_preset(folder)
-    x, _ = batch()
-    for key, value in model.predict_on_batch(x).items():
-        np.testing.assert_allclose(again.predict_on_batch(x)[key], value, atol=1e-5)
+    close(model, again)
+    assert type(again) is FasterRCNN
     assert again.class_names == ["square", "bar"]
-    info = json.loads((folder / "preset.json").read_text())
-    weights = folder / "weights.safetensors"
-    assert info["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert info["weights"]["size"] == weights.stat().st_size
-    assert sorted(load_file(weights)) == sorted(w.path for w in model.weights)
-    assert str(folder) not in (folder / "preset.json").read_text()
+    assert again.preprocessor.get_config() == model.preprocessor.get_config()
+    close(model, from_preset(str(folder)))
 
 
-def test_float16_keeps_vectors(saved, tmp_path):
+def test_what_a_folder_holds(saved):
+    model, folder = saved
+    assert sorted(path.name for path in folder.iterdir()) == [PRESET, WEIGHTS]
+    text = (folder / PRESET).read_text()
+    record = json.loads(text)
+    assert record["name"] == "tiny" and record["title"] == "Tiny" and record["license"] == "Apache-2.0"
+    content = (folder / WEIGHTS).read_bytes()
+    assert record["weights"] == {
+        "file": WEIGHTS,
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "dtype": "float32",
+    }
+    tensors = load_file(folder / WEIGHTS)
+    assert set(tensors) == {weight.path for weight in model.weights}
+    for path, value in values_of(model).items():
+        np.testing.assert_array_equal(tensors[path], value)
+    # for people: no absolute paths, no shapes, no precision
+    assert str(folder) not in text and "build_config" not in text and "dtype" not in json.dumps(record["detector"])
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_metadata_is_json(saved, tmp_path):
     model, _ = saved
-    tensors = load_file(save_preset(model, tmp_path / "half", dtype="float16") / "weights.safetensors")
-    for name, tensor in tensors.items():
-        assert tensor.dtype == (np.float32 if tensor.ndim == 1 else np.float16), name
-    half = from_preset(tmp_path / "half")
-    for a, b in zip(half.weights, model.weights, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3)
-        assert a.dtype == "float32"
+    metrics = {"bbox": {"AP": np.float32(0.5), "APl": float("nan")}, "sizes": np.arange(2), "file": Path("x/y")}
+    record = read_preset(save_preset(model, tmp_path / "m", name="other", metrics=metrics, license=None, notes="ä"))
+    assert record["name"] == "other" and record["notes"] == "ä" and "license" not in record
+    assert record["metrics"] == {"bbox": {"AP": 0.5, "APl": None}, "sizes": [0, 1], "file": "x/y"}
+    with pytest.raises(PresetError, match="JSON"):
+        save_preset(model, tmp_path / "n", notes=object())
+    with pytest.raises(PresetError, match="weights"):
+        save_preset(model, tmp_path / "n", weights="imagenet")
+    with pytest.raises(PresetError, match="'float32', 'float16', not 'int8'"):
+        save_preset(model, tmp_path / "n", dtype="int8")
+    assert not (tmp_path / "n").exists()
+
+
+@pytest.mark.parametrize("value", [{}, {"a": []}, list(range(99)), ["a, b"] * 50, {"a": {"b": ["ü" * 200, 1.5, None]}}])
+def test_readable_json_is_json(value):
+    assert json.loads(to_json(value)) == value
+
+
+def test_other_files_in_a_folder_stay(saved, tmp_path):
+    model, _ = saved
+    (tmp_path / "recipe.py").write_text("epochs = 3\n")
+    save_preset(model, tmp_path, title="first")
+    save_preset(model, tmp_path, title="second")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [PRESET, "recipe.py", WEIGHTS]
+    assert read_preset(tmp_path)["title"] == "second"
+
+
+def test_the_folder_can_be_the_current_one(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_preset(saved[0], ".")
+    assert sorted(os.listdir()) == [PRESET, WEIGHTS]
+    assert read_preset(tmp_path)["name"] == tmp_path.name
+    close(saved[0], from_preset("."))
+
+
+def test_float16_keeps_vectors_and_what_does_not_fit(tmp_path):
+    """A variance of 1e-9 is 0 in float16, one of 1e6 infinite: both would ruin a frozen normalisation."""
+    model = tiny_detector(box_head=layers.BoxHead((64,), convs=(8,), norm="batch"))
+    weights = {weight.path: weight for weight in model.weights}
+    variance = weights["box_head/conv_0_bn/moving_variance"]
+    variance.assign(np.float32([1e-9, 1e6, 1, 1, 1, 1, 1, 70000]))
+    huge = weights["box_head/fc_0/kernel"]
+    huge.assign(np.full(huge.shape, 1e5, np.float32))
+    save_preset(model, tmp_path / "half", dtype="float16")
+    tensors = load_file(tmp_path / "half" / WEIGHTS)
+    for path, tensor in tensors.items():
+        stays = tensor.ndim == 1 or path == huge.path
+        assert tensor.dtype == (np.float32 if stays else np.float16), path
+    again = values_of(from_preset(tmp_path / "half"))
+    for path, value in values_of(model).items():
+        assert again[path].dtype == np.float32
+        tolerance = 0 if value.ndim == 1 else 2**-11
+        np.testing.assert_allclose(again[path], value, rtol=tolerance, atol=1e-7 * (value.ndim > 1), err_msg=path)
+    whole = save_preset(model, tmp_path / "whole") / WEIGHTS
+    assert (tmp_path / "half" / WEIGHTS).stat().st_size < whole.stat().st_size
+
+
+def test_precision_is_the_loading_programs(saved, tmp_path):
+    """A preset has none: it takes Keras's current policy, whatever the policy was that it was saved under."""
+    model, folder = saved
+    policy = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        mixed = from_preset(folder)
+        save_preset(mixed, tmp_path / "mixed")
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert mixed.get_layer("fpn").compute_dtype == "bfloat16"
+    assert mixed.get_layer("proposals").compute_dtype == "float32"
+    close(model, from_preset(tmp_path / "mixed"))
+
+
+# === Other classes ===
 
 
 def test_other_classes_get_new_predictors(saved):
     model, folder = saved
-    other = from_preset(folder, class_names=["a", "b", "c"])
-    assert other.num_classes == 3
-    assert other.class_names == ["a", "b", "c"]
-    assert other.parts["box_targets"].num_classes == 3
-    theirs = {w.path: np.array(w) for w in model.weights}
-    for weight in other.weights:
-        if weight.path.startswith("box_predictor"):
-            assert weight.shape != theirs[weight.path].shape
+    theirs = values_of(model)
+    three = from_preset(folder, class_names=("a", "b", "c"))
+    assert three.num_classes == 3 and three.class_names == ["a", "b", "c"]
+    assert three.parts["box_targets"].num_classes == three.parts["box_predictor"].num_classes == 3
+    for path, value in values_of(three).items():
+        if path.startswith("box_predictor/"):
+            assert value.shape != theirs[path].shape
         else:
-            np.testing.assert_array_equal(weight, theirs[weight.path])
-    assert from_preset(folder, num_classes=2).class_names == ["square", "bar"]
-    same = from_preset(folder, class_names=["square", "bar"])
-    np.testing.assert_array_equal(same.weights[-1], model.weights[-1])
-    with pytest.raises(PresetError, match="at least 1"):
-        from_preset(folder, num_classes=0)
-    with pytest.raises(PresetError, match="3 class names"):
-        from_preset(folder, num_classes=2, class_names=["a", "b", "c"])
+            np.testing.assert_array_equal(value, theirs[path])
+    losses = three.training_graph({k: v for part in batch() for k, v in part.items()}, training=True)
+    assert all(np.isfinite(keras.ops.convert_to_numpy(loss)).all() for loss in losses.values())
+
+    renamed = values_of(from_preset(folder, class_names=["bar", "square"]))  # as many, but others
+    changed = [path for path, value in renamed.items() if not np.array_equal(value, theirs[path])]
+    assert sorted(changed) == [f"box_predictor/{x}/{y}" for x in ("deltas", "logits") for y in ("bias", "kernel")]
+    unnamed = from_preset(folder, num_classes=np.int64(4))
+    assert unnamed.num_classes == 4 and unnamed.class_names == ["0", "1", "2", "3"]
 
 
-def test_wrong_weights_are_named(saved, tmp_path):
-    _, folder = saved
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "preset.json").write_bytes((folder / "preset.json").read_bytes())
-    whole = (folder / "weights.safetensors").read_bytes()
-    tensors = load_file(folder / "weights.safetensors")
+def test_the_same_classes_keep_everything(saved, tmp_path):
+    model, folder = saved
+    names = {"class_names": ("square", "bar")}
+    for same in ({"num_classes": 2}, names, {"num_classes": 2, **names}):
+        again = from_preset(folder, **same)
+        assert again.class_names == ["square", "bar"]
+        close(model, again)
+    # names for a detector that had none
+    close(model := tiny_detector(), named := from_preset(save_preset(model, tmp_path / "u"), class_names=["a", "b"]))
+    assert named.class_names == ["a", "b"]
 
-    for data, message in (
-        (whole[: len(whole) // 2], "cannot be read"),
-        (b"", "cannot be read"),
-        (b"not weights at all", "cannot be read"),
-    ):
-        (broken / "weights.safetensors").write_bytes(data)
-        with pytest.raises(PresetError, match=message):
-            from_preset(broken)
+
+def test_class_agnostic_boxes_are_kept(tmp_path):
+    model = tiny_detector(box_predictor=layers.BoxPredictor(2, class_agnostic=True))
+    theirs, ours = values_of(model), values_of(from_preset(save_preset(model, tmp_path / "a"), num_classes=5))
+    np.testing.assert_array_equal(ours["box_predictor/deltas/kernel"], theirs["box_predictor/deltas/kernel"])
+    assert ours["box_predictor/logits/kernel"].shape == (64, 6)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"num_classes": 0}, "from 1"),
+        ({"num_classes": 2.5}, "from 1"),
+        ({"num_classes": True}, "from 1"),
+        ({"class_names": []}, "from 1"),
+        ({"num_classes": 2, "class_names": ["a", "b", "c"]}, "3 class_names"),
+        ({"class_names": "fig"}, "a list"),
+    ],
+)
+def test_impossible_classes(saved, classes, message):
+    with pytest.raises(PresetError, match=message):
+        from_preset(saved[1], **classes)
+
+
+# === What can be wrong with a folder ===
+
+
+def test_weights_of_another_model(saved, copy):
+    tensors = load_file(copy / WEIGHTS)
     first = next(iter(tensors))
+    weights = read_preset(copy)["weights"]
+    del weights["sha256"]
+    change(copy / PRESET, weights=weights)
+    begin = re.escape(str(copy / WEIGHTS)) + " holds the weights of another model: .*"
     for changed, message in (
-        ({k: v for k, v in tensors.items() if k != first}, f"lacks {first}"),
-        ({**tensors, "extra/kernel": np.zeros(3, np.float32)}, "has further extra/kernel"),
-        ({**tensors, first: np.zeros((1, 2), np.float32)}, "other shapes"),
+        ({k: v for k, v in tensors.items() if k != first}, f"without a value: {first}"),
+        ({**tensors, "extra/kernel": np.zeros(3, np.float32)}, "no weights named: extra/kernel"),
+        ({**tensors, first: np.zeros((1, 2), np.float32)}, re.escape(f"other shapes: {first}")),
+        (values_of(tiny_detector(3)), re.escape("box_predictor/logits/bias (3,) (given (4,))")),
     ):
-        save_file(changed, broken / "weights.safetensors")
-        with pytest.raises(PresetError, match=message):
-            from_preset(broken)
-    (broken / "preset.json").write_text("{")
-    with pytest.raises(PresetError, match="not a preset"):
-        from_preset(broken)
+        save_file(changed, copy / WEIGHTS)
+        with pytest.raises(PresetError, match=begin + message):
+            from_preset(copy)
 
 
-def test_unknown_names_list_the_presets(tmp_path):
-    with pytest.raises(PresetError, match="neither a folder nor a preset.*fasterrcnn_resnet50_fpn"):
+def test_damaged_weights(copy):
+    whole = (copy / WEIGHTS).read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"not weights at all", b"version https://git-lfs.github.com/spec/v1"):
+        (copy / WEIGHTS).write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(str(copy / WEIGHTS))):
+            from_preset(copy)
+    (copy / WEIGHTS).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # as long, but another bit
+    with pytest.raises(PresetError, match="SHA-256"):
+        from_preset(copy)
+    (copy / WEIGHTS).unlink()
+    with pytest.raises(PresetError, match="is missing"):
+        from_preset(copy)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"detector": {}}', '{"detector": 3}'])
+def test_damaged_json(copy, text):
+    (copy / PRESET).write_text(text)
+    with pytest.raises(PresetError, match=f"{re.escape(str(copy / PRESET))} is not a preset"):
+        from_preset(copy)
+
+
+def test_a_detector_that_cannot_be_built(copy):
+    detector = read_preset(copy)["detector"]
+    broken = json.loads(json.dumps(detector))
+    broken["config"]["box_head"]["config"]["turbo"] = True
+    change(copy / PRESET, detector=broken)
+    with pytest.raises(PresetError, match=r"preset.json: its detector cannot be built.*turbo"):
+        from_preset(copy)
+    stranger = json.loads(json.dumps(detector))
+    stranger["config"]["neck"] |= {"module": "os", "class_name": "system", "registered_name": "os>system"}
+    change(copy / PRESET, detector=stranger)
+    with pytest.raises(PresetError, match="cannot be built"):
+        from_preset(copy)
+
+
+def test_a_record_without_weights(copy):
+    change(copy / PRESET, weights=None)
+    with pytest.raises(PresetError, match="has no weights. Train it"):
+        from_preset(copy)
+
+
+def test_unknown_names(tmp_path):
+    with pytest.raises(PresetError, match="no preset 'fasterrcnn_resnet5_fpn'; did you mean 'fasterrcnn_resnet50_fpn'"):
         from_preset("fasterrcnn_resnet5_fpn")
-    with pytest.raises(PresetError, match="without preset.json"):
+    with pytest.raises(PresetError, match="There are .*fasterrcnn_resnet50_fpn"):
+        from_preset("yolo")
+    with pytest.raises(PresetError, match=f"{re.escape(str(tmp_path))} is a folder without preset.json"):
         from_preset(tmp_path)
-    with pytest.raises(PresetError, match="nor a preset"):
-        from_preset("../zoo")
+    (tmp_path / "file").touch()
+    with pytest.raises(PresetError, match="is a file"):
+        from_preset(tmp_path / "file")
+    with pytest.raises(PresetError, match="is a file"):
+        save_preset(None, tmp_path / "file")
 
 
-def test_full_disk_leaves_the_old_preset(saved, tmp_path, monkeypatch):
-    model, _ = saved
-    folder = save_preset(model, tmp_path / "kept")
-    before = {p.name: p.read_bytes() for p in folder.iterdir()}
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(presets, "save_file", full)
-    with pytest.raises(PresetError, match=r"No space left.*MB of space"):
-        save_preset(model, folder)
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
-    with pytest.raises(PresetError, match="could not be written"):
-        save_preset(model, tmp_path / "new")
-    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
-
-
-@pytest.mark.parametrize("name", TORCHVISION_MODELS)
-def test_torchvision_presets_are_those_detectors(name):
-    info = json.loads((presets.zoo_folder() / name / "preset.json").read_text())
-    assert info["weights"]["url"].endswith(info["weights"]["file"])
-    assert info["weights"]["sha256_prefix"] in info["weights"]["file"]
-    model = torchvision_detector(name, class_names=info["detector"]["config"]["class_names"])
-    assert presets._plain(keras.saving.serialize_keras_object(model)) == info["detector"]
-    manifest = json.loads((presets.zoo_folder() / name / "manifest.json").read_text())
-    assert manifest == {w.path: list(w.shape) for w in model.weights}
-
-
-def test_listing():
-    listed = {p["name"]: p for p in keras_rcnn.presets()}
-    assert set(TORCHVISION_MODELS) <= set(listed)
-    assert listed["fasterrcnn_resnet50_fpn"]["metrics"]["bbox"]["AP"] == 37.0 / 100
+# === Failures while saving ===
 
 
 @pytest.fixture
-def server(tmp_path):
-    """A web server on this machine with one file to download."""
-    content = {"data": b""}
+def full_disk(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content["data"]) + content.get("missing", 0)))
-            self.end_headers()
-            self.wfile.write(content["data"])
+    monkeypatch.setattr(os, "fsync", full)
 
-        def log_message(self, *_):
+
+def test_a_full_disk_leaves_the_old_preset(saved, copy, full_disk):
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    with pytest.raises(PresetError, match=r"No space left.*needs \d+\.\d MB; \d+\.\d MB are free\. What was there"):
+        save_preset(saved[0], copy)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+    new = copy.parent / "new" / "deeper"
+    with pytest.raises(PresetError, match=f"{re.escape(str(new))}: the preset could not be saved"):
+        save_preset(saved[0], new)
+    assert not new.exists()
+    assert not [path for path in copy.parent.rglob("*") if path.name.startswith(".")]
+
+
+# === The zoo ===
+
+
+def test_listing(copy, monkeypatch):
+    listed = {preset["name"]: preset for preset in keras_rcnn.presets()}
+    assert set(PUBLISHED) <= set(listed)
+    for name, preset in listed.items():
+        assert {"name", "title", "task", "AP", "AP50", "dataset", "size", "license", "source", "local"} <= set(preset)
+        assert preset["weights"] and "detector" not in preset
+        assert preset["title"] and preset["license"] and preset["source"] and preset["size"] > 0
+        assert (ZOO / name).is_dir()
+    assert listed["fasterrcnn_resnet50_fpn"]["AP"] == 0.37
+    monkeypatch.setattr(module, "zoo_folder", lambda: copy.parent)
+    assert [(preset["name"], preset["local"]) for preset in keras_rcnn.presets()] == [("tiny", True)]
+    change(copy / PRESET, weights=None)
+    assert keras_rcnn.presets() == []
+
+
+def test_listing_does_not_wait_for_tensorflow():
+    code = (
+        "import sys; sys.argv = ['keras-rcnn']\nfrom keras_rcnn.presets import presets\n"
+        "assert len(presets()) > 3\nslow = {'keras', 'tensorflow', 'jax'} & set(sys.modules)\nassert not slow, slow"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# file, size in MiB and COCO AP of the weights enum's entries in torchvision/models/detection/faster_rcnn.py
+PUBLISHED = {
+    "fasterrcnn_resnet50_fpn": ("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 159.743, 37.0),
+    "fasterrcnn_resnet50_fpn_v2": ("fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 167.104, 46.7),
+    "fasterrcnn_mobilenet_v3_large_fpn": ("fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth", 74.239, 32.8),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": ("fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth", 74.239, 22.8),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_torchvisions_presets(name):
+    record, (file, mebibytes, ap) = read_preset(ZOO / name), PUBLISHED[name]
+    weights = record["weights"]
+    assert record["name"] == weights["model"] == name
+    assert weights["file"] == file and weights["url"] == f"https://download.pytorch.org/models/{file}"
+    assert file.endswith(f"-{weights['sha256_prefix']}.pth")
+    assert abs(weights["size"] / 2**20 - mebibytes) < 1e-3
+    assert record["metrics"]["bbox"] == {"AP": ap / 100} and record["license"] == "BSD-3-Clause"
+    detector, manifest = zoo_pages.torchvisions(record)
+    assert detector == record["detector"], "run python tools/refresh_zoo.py"
+    # a layer that is renamed or reordered makes the weights that people have cached useless
+    written = json.loads((ZOO / name / "manifest.json").read_text())
+    assert list(manifest.items()) == list(written.items())
+    assert abs(4 * sum(map(np.prod, manifest.values())) / weights["size"] - 1) < 2e-3
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in ZOO.glob(f"*/{PRESET}")), ids=lambda path: path.name)
+def test_every_preset_of_the_zoo(folder):
+    text = (folder / PRESET).read_text(encoding="utf-8")
+    record = json.loads(text)
+    assert record["name"] == folder.name
+    assert not re.search(r'"(/|~|[A-Z]:\\)', text), "an absolute path"
+    weights = record.get("weights")
+    if weights and "url" not in weights:
+        content = (folder / weights["file"]).read_bytes()
+        assert len(content) == weights["size"] <= 20e6
+        assert hashlib.sha256(content).hexdigest() == weights["sha256"]
+        assert from_preset(folder.name).class_names == record["detector"]["config"]["class_names"]
+    if not weights or "url" not in weights:
+        assert (folder / "recipe.py").is_file()
+        assert {"bbox", "dataset", "command", "seconds", "machine"} <= set(record["metrics"])
+
+
+def test_the_zoos_page_is_up_to_date():
+    assert (ZOO / "README.md").read_text(encoding="utf-8") == zoo_pages.page(ZOO), "run python tools/refresh_zoo.py"
+
+
+def test_the_zoos_page_tells_how_a_preset_came_about(copy):
+    metrics = {"bbox": {"AP": 0.4567, "APl": None}, "dataset": "val", "command": "train it", "seconds": 1200}
+    change(copy / PRESET, metrics=metrics | {"machine": "2 cores"}, source="by us")
+    text = zoo_pages.page(copy.parent)
+    assert "| `tiny` | Tiny | 0.457 | - | val |" in text
+    for words in ("## tiny\n", "`train it`", "20 minutes", "2 cores", "AP 0.457, APl -"):
+        assert words in text
+
+
+def test_the_zoo_is_found():
+    assert zoo_folder().samefile(ZOO)
+    assert (zoo_folder() / "demo").is_dir()
+
+
+# === Downloads ===
+
+
+class Server:
+    """A web server on this machine with one file."""
+
+    def __init__(self):
+        self.content, self.claims, self.status, self.requests = b"", None, 200, 0
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.requests += 1
+                self.send_response(outer.status)
+                length = len(outer.content) if outer.claims is None else outer.claims
+                self.send_header("Content-Length", str(length))
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    self.wfile.write(outer.content)
+
+            def log_message(self, *_):
+                pass
+
+        self.running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.running.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.running.server_address[1]}/weights.pth"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = Server()
+    yield server
+    server.running.shutdown()
+    server.running.server_close()
+
+
+def test_a_download_is_there_for_a_while(server, tmp_path, capsys):
+    server.content = b"some bytes" * 50_000
+    digest = hashlib.sha256(server.content).hexdigest()
+    with download.downloaded(server.url, tmp_path / "a" / "b", digest[:8].upper()) as path:
+        assert path.parent == tmp_path / "a" / "b"
+        assert path.read_bytes() == server.content
+        with download.downloaded(server.url, tmp_path / "a" / "b", digest) as other:  # two processes do not meet
+            assert other != path
+    assert list(path.parent.iterdir()) == []
+    assert "weights.pth" in capsys.readouterr().err  # the progress bar
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"content": b"other bytes"}, r"11 bytes whose SHA-256 begins with \w{8} instead of 0badc0de"),
+        ({"content": b"cut", "claims": 100}, "3 bytes whose SHA-256|IncompleteRead"),
+        ({"status": 404}, "404 Not Found"),
+        ({"status": 503}, "503"),
+    ],
+)
+def test_bad_downloads_leave_nothing(server, tmp_path, changes, message):
+    vars(server).update(changes)
+    with pytest.raises(download.DownloadError, match=message), download.downloaded(server.url, tmp_path, "0badc0de"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_network_and_no_room(server, tmp_path):
+    def get(url, folder, size=None):
+        with download.downloaded(url, folder, "00", size):
             pass
 
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield content, f"http://127.0.0.1:{running.server_address[1]}/weights-{{}}.pth"
-    running.shutdown()
+    nowhere = "http://127.0.0.1:9/weights.pth"
+    with pytest.raises(download.DownloadError, match=f"{nowhere} could not be downloaded: .*refused"):
+        get(nowhere, tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot be kept there.* It needs 167.5 MB.*KERAS_RCNN_HOME"):
+        get(server.url, tmp_path / "file" / "folder", 167_500_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_downloads_are_checked_and_nothing_broken_stays(server, tmp_path):
-    content, url = server
-    content["data"] = b"some bytes" * 1000
-    digest = hashlib.sha256(content["data"]).hexdigest()[:8]
-    weights = {"url": url.format(digest), "file": f"weights-{digest}.pth", "sha256_prefix": digest}
-    home = tmp_path / "cache"
-    file = presets._fetch(weights, home)
-    assert file.read_bytes() == content["data"]
-    content["data"] = b"never asked again"
-    assert presets._fetch(weights, home) == file
-
-    file.write_bytes(b"changed")
-    with pytest.raises(PresetError, match="damaged"):
-        presets._fetch(weights, home)
-    file.unlink()
-    with pytest.raises(PresetError, match=f"begins with .*not {digest}.*by other means"):
-        presets._fetch(weights, home)
-    content["missing"] = 100
-    with pytest.raises(PresetError, match="by other means"):
-        presets._fetch(weights, home)
-    weights["url"] = "http://127.0.0.1:9/nothing.pth"
-    with pytest.raises(PresetError, match="could not be downloaded.*by other means"):
-        presets._fetch(weights, home)
-    assert list(home.iterdir()) == []
+def test_what_killed_downloads_left_goes(server, tmp_path):
+    server.content = b"x"
+    old, new = tmp_path / "weights.pth.1-a.part", tmp_path / "weights.pth.2-b.part"
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    with download.downloaded(server.url, tmp_path, hashlib.sha256(b"x").hexdigest()):
+        assert not old.exists() and new.exists()
 
 
-def test_a_downloaded_preset_is_converted_once(server, tmp_path, monkeypatch):
-    """The whole way with a checkpoint in torchvision's names, from the server to `detect`."""
-    from tests.shared import SHARED, golden_state
-
-    if not (SHARED / "golden").is_dir():
-        pytest.skip("torchvision's golden weights are not here")
-    content, url = server
-    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
-    np.savez(tmp_path / "w.npz", **golden_state(name))
-    content["data"] = (tmp_path / "w.npz").read_bytes()
-    digest = hashlib.sha256(content["data"]).hexdigest()[:8]
-    info = json.loads((presets.zoo_folder() / name / "preset.json").read_text())
-    info["weights"] |= {"url": url.format(digest), "file": f"w-{digest}.npz", "sha256_prefix": digest}
-    zoo = tmp_path / "zoo" / name
-    zoo.mkdir(parents=True)
-    (zoo / "preset.json").write_text(json.dumps(info))
-    monkeypatch.setattr(presets, "zoo_folder", lambda: tmp_path / "zoo")
+@pytest.fixture
+def published(server, tmp_path, monkeypatch):
+    """A zoo with one preset of torchvision's, whose random weights the server has; the cache is empty."""
+    name, classes = "fasterrcnn_mobilenet_v3_large_320_fpn", 3
+    state = random_state(name, classes, width=16)
+    with open(tmp_path / "state.npz", "wb") as file:
+        np.savez(file, **state)
+    server.content = (tmp_path / "state.npz").read_bytes()
+    digest = hashlib.sha256(server.content).hexdigest()
+    record = read_preset(ZOO / name)
+    config = record["detector"]["config"]
+    small = {
+        "neck": {"channels": 16},
+        "box_head": {"units": [12, 12]},
+        "box_targets": {"num_classes": classes - 1},
+        "box_predictor": {"num_classes": classes - 1},
+    }
+    for part, changes in small.items():
+        config[part]["config"] |= changes
+    config |= {"num_classes": classes - 1, "class_names": ["cup", "fork"]}
+    record["weights"] |= {"url": server.url, "file": "weights.pth", "size": None, "sha256_prefix": digest[:8]}
+    (tmp_path / "zoo" / name).mkdir(parents=True)
+    (tmp_path / "zoo" / name / PRESET).write_text(json.dumps(record))
+    monkeypatch.setattr(module, "zoo_folder", lambda: tmp_path / "zoo")
     monkeypatch.setenv("KERAS_RCNN_HOME", str(tmp_path / "home"))
+    return name, state
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_published_weights_are_downloaded_and_converted_once(server, published, tmp_path):
+    name, state = published
+    assert keras_rcnn.presets()[0]["local"] is False
     model = from_preset(name)
-    content["data"] = b""
-    again = from_preset(name, num_classes=4)
-    assert model.num_classes == 90
-    assert again.num_classes == 4
-    assert sorted(p.name for p in (tmp_path / "home" / name).iterdir()) == ["preset.json", "weights.safetensors"]
+    weights = values_of(model)
+    np.testing.assert_array_equal(weights["fpn/inner_0/bias"], state["backbone.fpn.inner_blocks.0.0.bias"])
+    assert weights["box_predictor/logits/bias"][-1] == state["roi_heads.box_predictor.cls_score.bias"][0]
+    kept = f"presets/{name}-{hashlib.sha256(server.content).hexdigest()[:8]}"
+    assert files(tmp_path / "home") == [f"{kept}/{PRESET}", f"{kept}/{WEIGHTS}"]
+    assert keras_rcnn.presets()[0]["local"] is True
+
+    server.status = 404
+    again = from_preset(name)
+    for path, value in values_of(again).items():
+        np.testing.assert_array_equal(value, weights[path])
+    assert from_preset(name, class_names=["x", "y", "z"]).num_classes == 3
+    assert server.requests == 1
+    # what is kept is a preset like any other
+    assert read_preset(tmp_path / "home" / kept)["license"] == "BSD-3-Clause"
+    assert from_preset(tmp_path / "home" / kept).class_names == ["cup", "fork"]
+
+
+def test_offline_it_says_what_to_do_and_that_works(server, published, tmp_path):
+    name, _ = published
+    server.status = 503
+    with pytest.raises(PresetError) as error:
+        from_preset(name)
+    message = str(error.value)
+    assert name in message and server.url in message and "503" in message
+    assert f"keras-rcnn convert torchvision --model {name} --weights weights.pth --out DIR" in message
+    assert files(tmp_path / "home") == []
+
+    by_hand = tmp_path / "home" / "downloads" / "weights.pth"
+    assert str(by_hand) in message
+    by_hand.write_bytes(b"something else")
+    with pytest.raises(PresetError, match=f"{re.escape(str(by_hand))} is not the file that it should be"):
+        from_preset(name)
+    by_hand.write_bytes(server.content)
+    assert from_preset(name).num_classes == 2
+    assert server.requests == 1
+    assert by_hand.exists()  # it is not ours to delete
+
+
+def test_wrong_bytes_are_not_converted(server, published, tmp_path):
+    server.content = server.content[:-1] + b"?"
+    with pytest.raises(PresetError, match=r"(?s)SHA-256 begins with.*Nothing of it was kept.*keras-rcnn convert"):
+        from_preset(published[0])
+    assert files(tmp_path / "home") == []
+
+
+def test_a_full_disk_while_converting(server, published, tmp_path, full_disk):
+    with pytest.raises(PresetError, match=r"No space left.*MB"):
+        from_preset(published[0])
+    assert files(tmp_path / "home") == []
+
+
+def test_two_that_convert_at_once(published, tmp_path, monkeypatch):
+    """Another process finishes the same conversion just before this one renames its own."""
+    name, _ = published
+    rename = Path.rename
+
+    def late(self, target):
+        monkeypatch.setattr(Path, "rename", rename)
+        from_preset(name)
+        assert (target / WEIGHTS).is_file()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    assert from_preset(name).num_classes == 2
+    assert len(files(tmp_path / "home")) == 2
+
+
+def test_weights_of_a_registered_class_elsewhere(saved):
+    """TinyBackbone is the tests' own class: a preset finds what is imported and registered."""
+    record = read_preset(saved[1])
+    assert record["detector"]["config"]["backbone"]["registered_name"] == f"keras_rcnn>{TinyBackbone.__name__}"

@@ -1,0 +1,9 @@
+"""Writes what in zoo/ follows from something else: the configs of torchvision's presets, and README.md."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from keras_rcnn.zoo_pages import refresh
+
+refresh(Path(__file__).resolve().parents[1] / "zoo")
