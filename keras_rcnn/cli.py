@@ -36,7 +36,7 @@ def main(argv=None):
             stream.reconfigure(errors="backslashreplace")  # file names need not be printable
     try:
         with _log():
-            if not args.debug:
+            if args.command != "presets" and not args.debug:
                 _import_keras_quietly()
             return args.run(args) or 0
     except BrokenPipeError:  # `keras-rcnn presets | head`

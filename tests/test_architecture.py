@@ -149,6 +149,7 @@ REQUIRED = {
     "BoxPredictor": {"num_classes": 4},
     "BoxTargets": {"num_classes": 4},
     "MaskHead": {"num_classes": 4},
+    "MaskTargets": {"num_classes": 4, "count": 8},
     "ResNet": {"depth": 50},
     "WarmupCosine": {"peak": 0.1, "steps": 100},
     "WarmupMultiStep": {"peak": 0.1, "boundaries": [50, 80]},
