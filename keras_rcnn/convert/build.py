@@ -3,7 +3,7 @@
 from keras_rcnn import layers
 from keras_rcnn.backbones import MobileNetV3Large, ResNet
 from keras_rcnn.data.preprocess import Preprocessor
-from keras_rcnn.models import FasterRCNN
+from keras_rcnn.models import FasterRCNN, MaskRCNN
 
 
 def torchvision_detector(name, num_classes=90, class_names=None):
@@ -15,7 +15,7 @@ def torchvision_detector(name, num_classes=90, class_names=None):
         class_names: list of names.
 
     Returns:
-        A `FasterRCNN`.
+        A `FasterRCNN` or `MaskRCNN`.
 
     Raises:
         ValueError: for a name that is not known.
@@ -23,11 +23,14 @@ def torchvision_detector(name, num_classes=90, class_names=None):
     common = {"num_classes": num_classes, "class_names": class_names, "name": name}
     # torchvision lets a ground-truth box that overlaps nothing claim every anchor of IoU 0
     rpn_targets = layers.RPNTargets(guard=False)
-    if name == "fasterrcnn_resnet50_fpn":
+    detector = MaskRCNN if name.startswith("maskrcnn") else FasterRCNN
+    if name in ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"):
         # the published COCO weights were trained with this epsilon
-        return FasterRCNN(ResNet(50, norm="frozen", epsilon=0.0), rpn_targets=rpn_targets, **common)
-    if name == "fasterrcnn_resnet50_fpn_v2":
-        return FasterRCNN(
+        return detector(ResNet(50, norm="frozen", epsilon=0.0), rpn_targets=rpn_targets, **common)
+    if name in ("fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn_v2"):
+        if detector is MaskRCNN:
+            common["mask_head"] = layers.MaskHead(num_classes, norm="batch")
+        return detector(
             ResNet(50, norm="batch", epsilon=1e-5),
             neck=layers.FPN(norm="batch"),
             rpn_head=layers.RPNHead(3, convs=2),
@@ -59,4 +62,6 @@ TORCHVISION_MODELS = (
     "fasterrcnn_resnet50_fpn_v2",
     "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
 )

@@ -1,12 +1,12 @@
 """The parts of the detectors as Keras layers; a detector's constructor takes them."""
 
-from keras_rcnn.layers.detections import DetectionDecoder
+from keras_rcnn.layers.detections import DetectionDecoder, MaskDecoder
 from keras_rcnn.layers.fpn import FPN, SingleLevel
 from keras_rcnn.layers.heads import BoxHead, BoxPredictor, MaskHead
-from keras_rcnn.layers.losses import BoxLoss, RPNLoss
+from keras_rcnn.layers.losses import BoxLoss, MaskLoss, RPNLoss
 from keras_rcnn.layers.regions import RoIAlign, RoIPool
 from keras_rcnn.layers.rpn import AnchorGenerator, Proposals, RPNHead
-from keras_rcnn.layers.targets import BoxTargets, RPNTargets
+from keras_rcnn.layers.targets import BoxTargets, MaskTargets, RPNTargets
 
 __all__ = [
     "FPN",
@@ -16,7 +16,10 @@ __all__ = [
     "BoxPredictor",
     "BoxTargets",
     "DetectionDecoder",
+    "MaskDecoder",
     "MaskHead",
+    "MaskLoss",
+    "MaskTargets",
     "Proposals",
     "RPNHead",
     "RPNLoss",

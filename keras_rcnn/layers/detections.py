@@ -5,6 +5,7 @@ from keras import ops
 from keras_rcnn.layers.base import Geometry, register, spec
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
+from keras_rcnn.ops.losses import of_class
 from keras_rcnn.ops.nms import multiclass_nms
 
 
@@ -64,3 +65,23 @@ class DetectionDecoder(Geometry):
             "weights": self.weights_of_deltas,
         }
         return {**super().get_config(), **config}
+
+
+@register
+class MaskDecoder(Geometry):
+    """Adds to the detections the mask of each one's own class.
+
+    Call with the dict of `DetectionDecoder` and mask logits [B, D, M, M, K or 1] of its boxes; returns the dict with
+    `masks` float32 [B, D, M, M], probabilities in the box.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"name": "masks", **kwargs})
+
+    def call(self, detections, logits):
+        chosen = of_class(ops.moveaxis(logits, -1, 2), detections["labels"])
+        return {**detections, "masks": ops.sigmoid(chosen)}
+
+    def compute_output_spec(self, detections, logits):
+        same = {k: spec(*v.shape, dtype=v.dtype) for k, v in detections.items()}
+        return {**same, "masks": spec(*logits.shape[:4])}

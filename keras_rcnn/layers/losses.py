@@ -69,3 +69,22 @@ class BoxLoss(Geometry):
 
     def get_config(self):
         return {**super().get_config(), "beta": self.beta}
+
+
+@register
+class MaskLoss(Geometry):
+    """The mask branch's loss (Mask R-CNN, section 3): BCE on the true class's mask, positive regions only.
+
+    Call with logits [B, P, M, M, K or 1] and the dict of `MaskTargets`; returns a dict of `loss_mask`, float32 [B], 0
+    for a batch without positive regions.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"name": "mask_loss", **kwargs})
+
+    def call(self, logits, targets):
+        labels = targets["labels"]
+        return {"loss_mask": losses.mask_loss(logits, ops.maximum(labels, 0), targets["masks"], labels >= 0)}
+
+    def compute_output_spec(self, logits, targets):
+        return {"loss_mask": spec(logits.shape[0])}

@@ -9,6 +9,7 @@ from keras import ops
 from keras_rcnn.layers.base import Geometry, register, spec
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
+from keras_rcnn.ops.masks import crop_masks
 from keras_rcnn.ops.matching import BACKGROUND, match
 from keras_rcnn.ops.sampling import sample, select
 
@@ -180,4 +181,43 @@ class BoxTargets(_Sampler):
             "add_truth": self.add_truth,
             "weights": self.weights_of_deltas,
         }
+        return {**super().get_config(), **config}
+
+
+@register
+class MaskTargets(Geometry):
+    """The mask of its object for each positive region (Mask R-CNN, section 3): the ground truth cut out by the region.
+
+    Args:
+        count: int P, the most positive regions an image: `BoxTargets.most_positive`.
+        size: int M, side of the targets: twice the bins of the mask branch's RoIAlign.
+
+    Call with the dict of `BoxTargets` (positives first), masks [B, G, H, W] (uint8 or float) and their frames
+    [B, G, 4]; returns a dict: `boxes` [B, P, 4], `labels` int32 [B, P] (0..K-1, -1 where the region is not positive),
+    `masks` [B, P, M, M] in [0, 1].
+    """
+
+    def __init__(self, num_classes, count, size=28, **kwargs):
+        super().__init__(**{"name": "mask_targets", **kwargs})
+        self.num_classes, self.count, self.size = num_classes, count, size
+        self.autocast = False  # masks come as uint8
+
+    def call(self, sampled, masks, frames):
+        boxes, labels, truth = (sampled[k][:, : self.count] for k in ("boxes", "labels", "truth"))
+        labels = ops.where(labels < self.num_classes, labels, -1)
+        masks = ops.take_along_axis(masks, truth[:, :, None, None], axis=1)
+        frames = ops.take_along_axis(ops.cast(frames, "float32"), truth[..., None], axis=1)
+        targets = ops.stop_gradient(crop_masks(masks, frames, boxes, self.size))
+        return {"boxes": boxes, "labels": labels, "masks": targets}
+
+    def compute_output_spec(self, sampled, masks, frames):
+        batch, count = sampled["boxes"].shape[0], self.count
+        return {
+            "boxes": spec(batch, count, 4),
+            "labels": spec(batch, count, dtype="int32"),
+            "masks": spec(batch, count, self.size, self.size),
+        }
+
+    def get_config(self):
+        config = {"num_classes": self.num_classes, "count": self.count, "size": self.size}
         return {**super().get_config(), **config}

@@ -2,5 +2,6 @@
 
 from keras_rcnn.models.detector import Detector
 from keras_rcnn.models.faster_rcnn import FasterRCNN
+from keras_rcnn.models.mask_rcnn import MaskRCNN
 
-__all__ = ["Detector", "FasterRCNN"]
+__all__ = ["Detector", "FasterRCNN", "MaskRCNN"]

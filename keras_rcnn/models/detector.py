@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_rcnn.data.images import read_image
+from keras_rcnn.data.paste import paste_masks, paste_rle
 from keras_rcnn.data.preprocess import Preprocessor
 
 
@@ -84,7 +85,7 @@ class Detector(keras.Model):
 
     # === Inference ===
 
-    def detect(self, images, score=0.5, batch_size=None):
+    def detect(self, images, score=0.5, batch_size=None, masks=True, size=None):
         """Finds the objects in photos of any size.
 
         Args:
@@ -92,11 +93,15 @@ class Detector(keras.Model):
             score: float; only detections with at least this score are returned. Detections at or below the decoder's
                 `score_threshold` never are.
             batch_size: int, images run at once; None takes 1, the fastest for images of unequal size.
+            masks: of a detector with masks: True for boolean arrays of the photo's size, `"rle"` for COCO RLE, which
+                never needs such an array, False for none.
+            size: int, shorter side in pixels that photos are resized to instead of the preprocessor's `min_size` (its
+                `max_size` grows in proportion). For objects that are smaller in the photo than those of the training.
 
         Returns:
             For a single image a dict, for a list a list of dicts, of numpy arrays, best first: `boxes` float32 [n, 4]
             xyxy in pixels of the image as given (EXIF rotation applied), `scores` float32 [n], `labels` int32 [n] and
-            `names`, a list of n class names.
+            `names`, a list of n class names; with masks also `masks`, bool [n, height, width] or a list of n RLEs.
 
         Raises:
             keras_rcnn.data.ImageError: for a file that is not a readable image; it names the file.
@@ -109,27 +114,35 @@ class Detector(keras.Model):
         many = isinstance(images, (list, tuple))
         images = list(images) if many else [images]
         batch_size = batch_size or 1
+        preprocessor = self.preprocessor
+        if size is not None:
+            longest = round(preprocessor.max_size * size / preprocessor.min_size)
+            preprocessor = preprocessor.replace(min_size=size, max_size=longest)
         results = []
         for start in range(0, len(images), batch_size):
             arrays = [read_image(image) for image in images[start : start + batch_size]]
-            x = self.preprocessor.batch(arrays)
+            x = preprocessor.batch(arrays)
             outputs = {k: np.asarray(v) for k, v in self.predict_on_batch(x).items()}
             for i, array in enumerate(arrays):
                 one = {name: values[i] for name, values in outputs.items()}
-                results.append(self._restore(one, array.shape[:2], x["image_sizes"][i], score))
+                results.append(self._restore(one, array.shape[:2], x["image_sizes"][i], score, masks))
         return results if many else results[0]
 
-    def _restore(self, outputs, size, resized, score):
+    def _restore(self, outputs, size, resized, score, masks):
         """One image's padded outputs -> detections in the image's own pixels."""
         keep = (outputs["labels"] >= 0) & (outputs["scores"] >= score)
         boxes = self.preprocessor.restore(outputs["boxes"][keep], size, resized)
         labels = outputs["labels"][keep]
-        return {
+        found = {
             "boxes": boxes.astype(np.float32),
             "scores": outputs["scores"][keep],
             "labels": labels.astype(np.int32),
             "names": [self.class_names[i] for i in labels],
         }
+        if "masks" in outputs and masks:
+            paste = paste_rle if masks == "rle" else paste_masks
+            found["masks"] = paste(outputs["masks"][keep], found["boxes"], *size)
+        return found
 
     # === Saving ===
 
@@ -168,6 +181,14 @@ def target_inputs():
     return {
         "boxes": keras.Input((None, 4), name="boxes", dtype="float32"),
         "labels": keras.Input((None,), name="labels", dtype="int32"),
+    }
+
+
+def mask_inputs():
+    """The further targets of a detector with masks: each object's mask [H, W] and where in the image it lies."""
+    return {
+        "masks": keras.Input((None, None, None), name="masks", dtype="uint8"),
+        "mask_frames": keras.Input((None, 4), name="mask_frames", dtype="float32"),
     }
 
 
