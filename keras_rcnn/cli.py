@@ -211,7 +211,7 @@ def _parser():
     one.add_argument("--preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
     _add_score(one)
     one.add_argument(
-        "--size", type=_positive, metavar="PX", help="shorter side to resize photos to; default: the preset's, as in training"
+        "--size", type=_positive, metavar="PX", help="shorter side that photos are resized to; default: the preset's"
     )
     _add_out(one, "detections")
     one.add_argument("--json", metavar="FILE", help="write the boxes to this file as well")
