@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 __all__ = [
     "FasterRCNN",
+    "MaskRCNN",
     "backbones",
     "data",
     "draw",
@@ -32,13 +33,14 @@ if TYPE_CHECKING or not _COMMAND:
     from keras_rcnn import backbones, data, evaluation, layers, models, ops, training
     from keras_rcnn.data import load_coco, load_csv, load_voc
     from keras_rcnn.evaluation import evaluate
-    from keras_rcnn.models import FasterRCNN
+    from keras_rcnn.models import FasterRCNN, MaskRCNN
     from keras_rcnn.presets import from_preset, presets, save_preset
     from keras_rcnn.visualize import draw
 else:
 
     _HOMES = {
         "FasterRCNN": "models",
+        "MaskRCNN": "models",
         "draw": "visualize",
         "evaluate": "evaluation",
         "from_preset": "presets",
