@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_rcnn.evaluation.evaluate import evaluate
+from keras_rcnn.evaluation.evaluate import evaluate, label_map
 
 
 class EvaluateCallback(keras.callbacks.Callback):
@@ -42,6 +42,9 @@ class EvaluateCallback(keras.callbacks.Callback):
         }
         self.last = None
         self.last_epoch = None
+
+    def on_train_begin(self, logs=None):
+        label_map(self.model, self.dataset)  # other classes are to be told before the first epoch, not after it
 
     def on_epoch_end(self, epoch, logs=None):
         final = self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs")

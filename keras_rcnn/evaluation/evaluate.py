@@ -71,7 +71,7 @@ def detect_all(model, dataset, *, batch_size=1, progress=True):
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size!r}.")
-    new_label = _label_map(model, dataset)
+    new_label = label_map(model, dataset)
     detections = []
     chunks = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
     with _bar(len(dataset), progress) as bar:
@@ -98,8 +98,12 @@ def _ahead(read, chunks):
             yield waiting.popleft().result()
 
 
-def _label_map(model, dataset):
-    """An array from the model's labels to the dataset's, -1 for none, or None where they are the same."""
+def label_map(model, dataset):
+    """An array from the model's labels to the dataset's, -1 for none, or None where they are the same.
+
+    Raises:
+        ValueError: the dataset has classes that the model has not.
+    """
     ours = list(dataset.class_names)
     theirs = list(getattr(model, "class_names", None) or ours)
     # a model without names has "0", "1" ..: its labels are taken to be the dataset's

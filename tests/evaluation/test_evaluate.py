@@ -158,6 +158,16 @@ def test_callback_reports_into_the_logs(make, tmp_path):
     assert math.isnan(callback.last["bbox"]["APl"])
 
 
+def test_callback_tells_other_classes_before_the_first_epoch(make, tmp_path):
+    dataset = make.data([make.record([[0, 0, 30, 30]], [0])], ["dog"])
+    model = Fitted([make.found([], [], []), make.found([], [], [])])
+    model.class_names = ["cat"]
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="only the dataset has 'dog'"):
+        model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[EvaluateCallback(dataset)])
+    assert model.evaluations == 0
+
+
 def test_callback_every_few_epochs_and_at_the_end(make, tmp_path):
     callback, history, _ = fit(make, tmp_path, epochs=5, every=2, metric="voc10")
     assert len(history["val_AP50"]) == 3 and callback.last_epoch == 4 and "val_AP" not in history
