@@ -76,4 +76,4 @@ def _counts(part, y, x, height, width):
     runs = np.empty(2 * len(starts) + 1, np.int64)
     runs[0:-1:2], runs[1:-1:2] = starts - np.concatenate([[0], ends[:-1]]), ends - starts
     runs[-1] = height * width - ends[-1]
-    return runs.tolist()
+    return runs[: None if runs[-1] else -1].tolist()

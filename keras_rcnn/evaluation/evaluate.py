@@ -50,7 +50,7 @@ def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100,
     scores = coco_metrics(dataset, detections, max_detections=max_detections)
     per_class = scores.pop("per_class")
     result = {"bbox": scores}
-    if all("masks" in found for found in detections) and _has_masks(dataset):
+    if all("masks" in found for found in detections) and has_masks(dataset):
         result["segm"] = coco_metrics(dataset, detections, "segm", max_detections=max_detections)
         for name, values in result["segm"].pop("per_class").items():
             per_class[name] |= {f"segm_{key}": value for key, value in values.items()}
@@ -72,11 +72,12 @@ def detect_all(model, dataset, *, batch_size=1, progress=True):
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size!r}.")
     new_label = label_map(model, dataset)
+    masks = {"masks": "rle"} if getattr(model, "has_masks", False) else {}
     detections = []
     chunks = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
     with _bar(len(dataset), progress) as bar:
         for images in _ahead(lambda chunk: [dataset[i].read() for i in chunk], chunks):
-            for found in model.detect(images, score=0.0, batch_size=batch_size):
+            for found in model.detect(images, score=0.0, batch_size=batch_size, **masks):
                 if new_label is not None:
                     found = _relabelled(found, new_label)
                 if "masks" in found:
@@ -139,7 +140,8 @@ def _some(names, limit=8):
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def _has_masks(dataset):
+def has_masks(dataset):
+    """Whether every object of a dataset has a mask (and there is an object)."""
     objects = [has_segmentation(record, i) for record in dataset for i in range(len(record.boxes))]
     return bool(objects) and all(objects)
 

@@ -207,7 +207,10 @@ class MaskTargets(Geometry):
         labels = ops.where(labels < self.num_classes, labels, -1)
         masks = ops.take_along_axis(masks, truth[:, :, None, None], axis=1)
         frames = ops.take_along_axis(ops.cast(frames, "float32"), truth[..., None], axis=1)
-        targets = ops.stop_gradient(crop_masks(masks, frames, boxes, self.size))
+        # a region without an object is cut like a whole mask: over another's small frame it would take many samples
+        positive, whole = (labels >= 0)[..., None], ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])
+        frames, cut = ops.where(positive, frames, whole), ops.where(positive, boxes, whole)
+        targets = ops.stop_gradient(crop_masks(masks, frames, cut, self.size))
         return {"boxes": boxes, "labels": labels, "masks": targets}
 
     def compute_output_spec(self, sampled, masks, frames):

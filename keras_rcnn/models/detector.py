@@ -34,6 +34,11 @@ class Detector(keras.Model):
         if len(self.class_names) != self.num_classes:
             raise ValueError(f"{len(self.class_names)} class names for num_classes={self.num_classes}.")
 
+    @property
+    def has_masks(self):
+        """Whether the detector predicts masks, and wants them of the training data (`batches(masks=True)`)."""
+        return "mask_head" in self.parts
+
     # === Training ===
 
     def call(self, inputs, training=False, **kwargs):

@@ -4,6 +4,7 @@ A ground-truth mask is kept as a crop: `masks` [B, N, M, M'] is the part of the 
 pixels, usually the object's box), resized to M x M'. A mask of the whole image is the same with the image as its frame.
 """
 
+import numpy as np
 from keras import ops
 
 from keras_rcnn.ops.roi import roi_align
@@ -23,7 +24,8 @@ def crop_masks(masks, frames, boxes, size):
     """
     batch, count = ops.shape(boxes)[0], ops.shape(boxes)[1]
     rows, columns = ops.shape(masks)[2], ops.shape(masks)[3]
-    extent = ops.maximum(frames[..., 2:] - frames[..., :2], 1e-6)
+    extent = frames[..., 2:] - frames[..., :2]
+    extent = ops.where(extent > 0, extent, np.inf)  # the frame of padding: its mask is cut at the corner
     cells = ops.stack([ops.cast(columns, "float32"), ops.cast(rows, "float32")])
     scale = cells / extent
     scale, origin = ops.concatenate([scale, scale], -1), ops.concatenate([frames[..., :2]] * 2, -1)

@@ -13,7 +13,8 @@ from keras_rcnn import data as readers
 from keras_rcnn import layers
 from keras_rcnn.data import augment as transforms
 from keras_rcnn.evaluation import EvaluateCallback
-from keras_rcnn.models import FasterRCNN
+from keras_rcnn.evaluation.evaluate import has_masks
+from keras_rcnn.models import FasterRCNN, MaskRCNN
 from keras_rcnn.training.callbacks import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit
 from keras_rcnn.training.recipe import RecipeError
 from keras_rcnn.training.schedules import WarmupCosine
@@ -33,8 +34,10 @@ DEFAULTS = {
     "augment": ("hflip", "color"),
     "cache": True,
     "max_objects": None,
-    # model: a preset to start from, or a new Faster R-CNN on a backbone with ImageNet weights
+    # model: a preset to start from (with masks if it has them), or a new one on a backbone with ImageNet weights:
+    # Faster R-CNN, or with masks Mask R-CNN
     "base": None,
+    "masks": False,
     "backbone": "efficientnet_lite0",
     "freeze_at": 1,
     "min_size": 448,
@@ -45,6 +48,7 @@ DEFAULTS = {
     "aspect_ratios": (0.5, 1.0, 2.0),
     "proposals": (1000, 600),
     "rois": 256,
+    "mask_convs": (128, 128, 128, 128),
     "max_detections": 100,
     # schedule
     "epochs": 20,
@@ -112,16 +116,29 @@ def build_augment(names):
 
 
 def build_model(settings, class_names):
-    """The detector that the settings describe: a preset with new predictors, or a new Faster R-CNN with FPN."""
+    """The detector that the settings describe: a preset with new predictors, or a new Faster or Mask R-CNN with FPN."""
     if settings.base is not None:
         from keras_rcnn.presets import from_preset
 
-        return from_preset(settings.base, class_names=class_names)
+        model = from_preset(settings.base, class_names=class_names)
+        if settings.masks and not model.has_masks:
+            raise RecipeError(f"masks=True, but the preset {settings.base} has no mask branch: take a Mask R-CNN.")
+        return model
     backbone, preprocessor = _backbone(settings)
     neck = layers.FPN(settings.channels)
     strides = neck.strides(backbone.strides)
     num_classes, scale = len(class_names), settings.anchor_scale
-    return FasterRCNN(
+    # regions go to the level whose anchors have about their size, as 224 at P4 does for anchors of 8 strides
+    pool = {"strides": strides[: neck.roi_levels()], "canonical_size": 28 * scale}
+    parts = {}
+    if settings.masks:
+        convs = settings.mask_convs
+        parts = {
+            "mask_pool": layers.RoIAlign(14, **pool, name="mask_pool"),
+            "mask_head": layers.MaskHead(num_classes, convs, channels=convs[-1]),
+        }
+    detector = MaskRCNN if settings.masks else FasterRCNN
+    return detector(
         backbone,
         num_classes,
         neck=neck,
@@ -129,13 +146,13 @@ def build_model(settings, class_names):
         proposals=layers.Proposals(settings.proposals, settings.proposals),
         rpn_targets=layers.RPNTargets(seed=settings.seed),
         box_targets=layers.BoxTargets(num_classes, count=settings.rois, seed=settings.seed + 1),
-        # regions go to the level whose anchors have about their size, as 224 at P4 does for anchors of 8 strides
-        box_pool=layers.RoIAlign(7, strides[: neck.roi_levels()], canonical_size=28 * scale, name="box_pool"),
+        box_pool=layers.RoIAlign(7, **pool, name="box_pool"),
         box_head=layers.BoxHead(settings.head_units),
         decoder=layers.DetectionDecoder(max_detections=settings.max_detections),
         preprocessor=preprocessor,
         class_names=class_names,
         name=settings.name,
+        **parts,
     )
 
 
@@ -186,6 +203,7 @@ def train(settings, out, resume=False, verbose=1):
         seed=settings.seed,
         cache=settings.cache,
         max_objects=settings.max_objects,
+        masks=model.has_masks,
     )
     rate = WarmupCosine(
         settings.learning_rate,
@@ -215,7 +233,10 @@ def train(settings, out, resume=False, verbose=1):
     def save(model, folder):
         _save(model, folder, settings, validation, evaluation)
 
-    callbacks.append(BestAndLast(out, save, monitor="val_AP50" if validation is not None else "loss"))
+    monitor = "loss"
+    if validation is not None:
+        monitor = "val_segm_AP50" if model.has_masks and has_masks(validation) else "val_AP50"
+    callbacks.append(BestAndLast(out, save, monitor=monitor))
     model.fit(
         batches, epochs=max(settings.epochs, done), initial_epoch=done, callbacks=callbacks, verbose=verbose
     )

@@ -62,6 +62,30 @@ def test_training_leaves_a_preset_and_resumes(folder, tmp_path):
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
+def test_training_with_masks(folder, tmp_path):
+    data = shapes(4)
+    images = [{"id": r.image_id, "file_name": f"{r.image_id}.png", "height": 128, "width": 128} for r in data]
+    objects = []
+    for record in data:
+        for (x1, y1, x2, y2), label in zip(record.boxes.tolist(), record.labels.tolist(), strict=True):
+            one = {"id": len(objects) + 1, "image_id": record.image_id, "category_id": label + 1, "iscrowd": 0}
+            one |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+            objects.append(one | {"segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]]})
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(data.class_names)]
+    file = tmp_path / "masks.json"
+    file.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
+    source = {"coco": str(file), "images": str(folder)}
+    small = settings(folder, train=source, val=source, masks=True, mask_convs=(8,), epochs=1)
+    out = train(small, tmp_path / "out", verbose=0)
+    with (out / "history.csv").open() as file:
+        assert {"loss_mask", "val_AP50", "val_segm_AP50"} <= set(next(csv.DictReader(file)))
+    assert json.loads((out / "best" / "training.json").read_text())["monitor"] == "val_segm_AP50"
+    model = from_preset(str(out))
+    assert model.has_masks
+    with pytest.raises(RecipeError, match="no mask branch"):
+        train(settings(folder, train=source, base="nuclei_frcnn", masks=True), tmp_path / "none")
+
+
 def test_bad_settings_are_refused_before_training(folder, tmp_path):
     with pytest.raises(RecipeError, match="learnin_rate"):
         default_settings(learnin_rate=1)
