@@ -443,21 +443,21 @@ def metrics_table(metrics):
 
 def presets_table(presets, markdown=False):
     """The zoo as text, or as a Markdown table, which does not say what this machine has downloaded."""
-    head = ["preset", "AP", "AP50", "MB", "measured on", "what it is"]
+    head = ["preset", "AP", "AP50", "mask AP", "mask AP50", "MB", "measured on", "what it is"]
     rows = []
     for one in presets:
         size = one["weights"].get("size")
         metrics = one.get("metrics") or {}
-        bbox = metrics.get("bbox") or {}
-        row = [one["name"], _figure(bbox.get("AP")), _figure(bbox.get("AP50")), f"{size / 1e6:.1f}" if size else "-"]
+        scores = [_figure((metrics.get(kind) or {}).get(key)) for kind in ("bbox", "segm") for key in ("AP", "AP50")]
+        row = [one["name"], *scores, f"{size / 1e6:.1f}" if size else "-"]
         rows.append([*row, metrics.get("dataset") or "-", one.get("title") or "-"])
     if markdown:
-        head, align = [*head, "licence"], ["---", "--:", "--:", "--:", "---", "---", "---"]
+        head, align = [*head, "licence"], ["---", *["--:"] * 5, "---", "---", "---"]
         rows = [[f"`{row[0]}`", *row[1:], one.get("license") or "-"] for row, one in zip(rows, presets)]
         return "\n".join(f"| {' | '.join(row)} |" for row in [head, align, *rows])
     here = ["yes" if one["local"] else "download" for one in presets]
-    rows = [[*row[:4], word, *row[4:]] for row, word in zip(rows, here)]
-    return _table([*head[:4], "here", *head[4:]], rows, left=(0, 4, 5, 6))
+    rows = [[*row[:6], word, *row[6:]] for row, word in zip(rows, here)]
+    return _table([*head[:6], "here", *head[6:]], rows, left=(0, 6, 7, 8))
 
 
 def _figure(value):

@@ -4,10 +4,11 @@ from keras_rcnn.presets import PRESET, describe, read_preset, to_json
 
 HEAD = """# The zoo
 
-`keras_rcnn.from_preset(name)` loads one of these, and so does `--preset name` of the command line. AP is COCO's, of
-boxes, 0 to 1; MB are of the weights file. `python tools/refresh_zoo.py` writes this page from the folders' preset.json.
+`keras_rcnn.from_preset(name)` loads one of these, and so does `--preset name` of the command line. AP is COCO's,
+0 to 1, of boxes and of masks; MB are of the weights file. `python tools/refresh_zoo.py` writes this page from the
+folders' preset.json.
 """
-COLUMNS = ("preset", "what it is", "AP", "AP50", "measured on", "MB", "weights", "licence")
+COLUMNS = ("preset", "what it is", "AP", "AP50", "mask AP", "mask AP50", "measured on", "MB", "weights", "licence")
 
 
 def refresh(zoo):
@@ -42,7 +43,7 @@ def torchvisions(record):
 def page(zoo):
     """The text of zoo/README.md."""
     records = [read_preset(path.parent) for path in sorted(zoo.glob(f"*/{PRESET}"))]
-    rows = [COLUMNS, ["---", "---", "--:", "--:", "---", "--:", "---", "---"], *map(_row, records)]
+    rows = [COLUMNS, ["---", "---", *["--:"] * 4, "---", "--:", "---", "---"], *map(_row, records)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     details = [_details(record) for record in records if "command" in (record.get("metrics") or {})]
     return "\n".join([HEAD, table, *details]) + "\n"
@@ -50,13 +51,12 @@ def page(zoo):
 
 def _row(record):
     metrics, weights = record.get("metrics") or {}, record.get("weights") or {}
-    bbox = metrics.get("bbox") or {}
+    scores = [_figure((metrics.get(kind) or {}).get(key)) for kind in ("bbox", "segm") for key in ("AP", "AP50")]
     place = "downloaded at first use" if "url" in weights else "here" if weights else "none, train it"
     return [
         f"`{record['name']}`",
         record.get("title") or "-",
-        _figure(bbox.get("AP")),
-        _figure(bbox.get("AP50")),
+        *scores,
         metrics.get("dataset") or "-",
         f"{weights['size'] / 1e6:.1f}" if weights.get("size") else "-",
         place,
@@ -68,13 +68,17 @@ def _details(record):
     """How a preset that was trained here came about."""
     metrics = record["metrics"]
     lines = [f"\n## {record['name']}\n", f"{record.get('title') or ''}. {record.get('source') or ''}.\n"]
-    bbox = [f"{key} {_figure(value)}" for key, value in (metrics.get("bbox") or {}).items()]
+    results = {
+        kind: ", ".join(f"{key} {_figure(value)}" for key, value in (metrics.get(kind) or {}).items())
+        for kind in ("bbox", "segm")
+    }
     facts = {
         "command": f"`{metrics['command']}`",
         "time": _duration(metrics.get("seconds")),
         "machine": metrics.get("machine"),
         "on": metrics.get("dataset"),
-        "result": ", ".join(bbox),
+        "result": results["bbox"],
+        "masks": results["segm"],
         "notes": record.get("notes"),
     }
     return "\n".join(lines + [f"- {key}: {value}" for key, value in facts.items() if value])

@@ -1,8 +1,12 @@
-"""Measures this project beside a peer in one run: `python tools/benchmark.py infer --peer PEER/bin/python ...`.
+"""Measures this project beside a peer in one run.
 
-Both sides run in processes of their own, in turn (A B A B ...), with the same weights, photo and input size and two
-threads; each process warms up, then times whole calls from the decoded photo to the boxes. Reported are medians of wall
-and CPU seconds, the peak resident memory and their ratios. Nothing here is asserted: speed is a figure, not a test.
+python tools/benchmark.py infer --peer PEER/bin/python --model NAME --weights FILE --photo FILE
+python tools/benchmark.py paste --peer PEER/bin/python
+
+Both sides run in processes of their own, in turn (A B A B ...), with the same input and two threads; each process warms
+up, then times whole calls: of `infer` from the decoded photo to the boxes, of `paste` from 100 masks of 28 x 28 to 100
+boolean masks of a photo of 12 megapixels. Reported are medians of wall and CPU seconds, the peak resident memory and
+their ratios. Nothing here is asserted: speed is a figure, not a test.
 """
 
 import argparse
@@ -18,10 +22,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["infer", "worker"])
+    parser.add_argument("what", choices=["infer", "paste"])
     parser.add_argument("--model", default="fasterrcnn_resnet50_fpn", help="torchvision's name of the detector")
-    parser.add_argument("--weights", required=True, help=".pth, .npz or .safetensors in torchvision's names")
-    parser.add_argument("--photo", required=True)
+    parser.add_argument("--weights", help="for infer: .pth, .npz or .safetensors in torchvision's names")
+    parser.add_argument("--photo", help="for infer")
+    parser.add_argument("--masks", type=int, default=100, help="for paste: how many")
+    parser.add_argument("--size", type=int, nargs=2, default=(3000, 4000), metavar=("H", "W"), help="for paste")
     parser.add_argument("--peer", help="the Python that has torch and torchvision")
     parser.add_argument("--rounds", type=int, default=3, help="processes a side")
     parser.add_argument("--calls", type=int, default=5, help="timed calls a process")
@@ -29,16 +35,19 @@ def main():
     parser.add_argument("--json", help="write the figures here, too")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.what == "worker":
+    if arguments.what == "infer" and not (arguments.weights and arguments.photo):
+        parser.error("infer needs --weights and --photo")
+    if arguments.side:
         return worker(arguments)
-    return infer(arguments)
+    return compare(arguments)
 
 
-def infer(arguments):
-    """A B A B: ours, the peer, the peer with channels_last."""
+def compare(arguments):
+    """A B A B: ours, the peer, the peer in its other form if it has one."""
+    other = {"infer": "torchvision channels_last", "paste": "torchvision, to boolean"}[arguments.what]
     sides = {"keras_rcnn": sys.executable}
     if arguments.peer:
-        sides |= {"torchvision": arguments.peer, "torchvision channels_last": arguments.peer}
+        sides |= {"torchvision": arguments.peer, other: arguments.peer}
     runs = {side: [] for side in sides}
     for number in range(arguments.rounds):
         for side, python in sides.items():
@@ -50,18 +59,20 @@ def infer(arguments):
             "wall": statistics.median(t for r in results for t in r["wall"]),
             "cpu": statistics.median(t for r in results for t in r["cpu"]),
             "memory_mb": max(r["memory_mb"] for r in results),
-            "detections": results[0]["detections"],
+            "found": results[0]["found"],
         }
-    print(f"{arguments.model}, {Path(arguments.photo).name}, input {runs['keras_rcnn'][0]['input']}")
-    print(f"{'':28}{'wall s':>9}{'CPU s':>9}{'peak MB':>9}{'boxes':>7}{'wall ratio':>12}")
+    print(runs["keras_rcnn"][0]["input"])
+    count = {"infer": "boxes", "paste": "pixels"}[arguments.what]
+    print(f"{'':28}{'wall s':>9}{'CPU s':>9}{'peak MB':>9}{count:>12}{'wall ratio':>12}")
     ours = table["keras_rcnn"]
     for side, row in table.items():
         ratio = ours["wall"] / row["wall"]
         print(
-            f"{side:28}{row['wall']:9.3f}{row['cpu']:9.3f}{row['memory_mb']:9.0f}{row['detections']:7d}{ratio:12.2f}"
+            f"{side:28}{row['wall']:9.3f}{row['cpu']:9.3f}{row['memory_mb']:9.0f}{row['found']:12d}{ratio:12.2f}"
         )
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps({"model": arguments.model, "sides": table}, indent=2) + "\n")
+        answer = {"input": runs["keras_rcnn"][0]["input"], "sides": table}
+        Path(arguments.json).write_text(json.dumps(answer, indent=2) + "\n")
 
 
 def spawn(side, python, arguments):
@@ -69,9 +80,10 @@ def spawn(side, python, arguments):
     threads = str(arguments.threads)
     # waiting threads that spin are ruinous for the peer when anything else runs on the machine
     environment = os.environ | {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [python, __file__, "worker", "--side", side]
-    for name in ("model", "weights", "photo", "calls", "threads"):
-        command += [f"--{name}", str(getattr(arguments, name))]
+    command = [python, __file__, arguments.what, "--side", side, "--size", *map(str, arguments.size)]
+    for name in ("model", "weights", "photo", "masks", "calls", "threads"):
+        if getattr(arguments, name) is not None:
+            command += [f"--{name}", str(getattr(arguments, name))]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
@@ -83,8 +95,8 @@ def worker(arguments):
     import resource
     import time
 
-    build = ours if arguments.side == "keras_rcnn" else peer
-    call, size = build(arguments)
+    builders = {"infer": (infer_ours, infer_peer), "paste": (paste_ours, paste_peer)}[arguments.what]
+    call, what = builders[arguments.side != "keras_rcnn"](arguments)
     for _ in range(2):
         found = call()
     wall, cpu = [], []
@@ -94,10 +106,13 @@ def worker(arguments):
         wall.append(round(time.perf_counter() - start[0], 4))
         cpu.append(round(time.process_time() - start[1], 4))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"wall": wall, "cpu": cpu, "memory_mb": memory, "detections": found, "input": size}))
+    print(json.dumps({"wall": wall, "cpu": cpu, "memory_mb": memory, "found": int(found), "input": what}))
 
 
-def ours(arguments):
+# === infer ===
+
+
+def infer_ours(arguments):
     """`model.detect` on the decoded photo."""
     sys.path.insert(0, str(ROOT))
     import tensorflow as tf
@@ -111,10 +126,11 @@ def ours(arguments):
     assign(model, convert_torchvision(arguments.model, of_model(read_torch_file(arguments.weights), arguments.model)))
     image = read_image(arguments.photo)
     size = model.preprocessor.batch([image])["images"].shape[1:3]
-    return lambda: len(model.detect(image, score=0.0)["scores"]), f"{size[0]}x{size[1]}"
+    what = f"{arguments.model}, {Path(arguments.photo).name}, input {size[0]}x{size[1]}"
+    return lambda: len(model.detect(image, score=0.0)["scores"]), what
 
 
-def peer(arguments):
+def infer_peer(arguments):
     """torchvision's own model on the decoded photo."""
     import numpy as np
     import torch
@@ -165,6 +181,65 @@ def freeze(module, epsilon):
 def of_model(state, model):
     """Mask R-CNN's weights serve a Faster R-CNN without their mask head."""
     return {k: v for k, v in state.items() if "mask" in model or ".mask_" not in k}
+
+
+# === paste ===
+
+
+def blobs(arguments):
+    """Ellipses [n, 28, 28] as probabilities; boxes from 1/40 of the photo's side to all of it, some sticking out."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    height, width = arguments.size
+    y, x = (np.mgrid[:28, :28] + 0.5) / 14 - 1
+    radius = rng.uniform(0.5, 1.0, (2, arguments.masks, 1, 1))
+    masks = 1 / (1 + np.exp(8 * ((x / radius[0]) ** 2 + (y / radius[1]) ** 2 - 1)))
+    sides = np.exp(rng.uniform(np.log(1 / 40), 0, (arguments.masks, 2))) * (width, height)
+    corners = rng.uniform(-0.05, 1.0, (arguments.masks, 2)) * ((width, height) - 0.9 * sides)
+    return masks.astype(np.float32), np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+
+
+def paste_ours(arguments):
+    """The function that `model.detect` calls."""
+    sys.path.insert(0, str(ROOT))
+    import cv2
+
+    cv2.setNumThreads(arguments.threads)
+    from keras_rcnn.data.paste import paste_masks
+
+    masks, boxes = blobs(arguments)
+    what = "{} masks, {} x {}".format(arguments.masks, *arguments.size)
+    return counted(lambda: paste_masks(masks, boxes, *arguments.size), lambda pasted: pasted.sum()), what
+
+
+def paste_peer(arguments):
+    """torchvision's `paste_masks_in_image`, whose answer is probabilities; to compare, thresholded at 0.5."""
+    import torch
+    from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+    torch.set_num_threads(arguments.threads)
+    masks, boxes = (torch.from_numpy(values) for values in blobs(arguments))
+
+    def call():
+        with torch.inference_mode():
+            pasted = paste_masks_in_image(masks[:, None], boxes, tuple(arguments.size))
+            return pasted >= 0.5 if arguments.side.endswith("boolean") else pasted
+
+    return counted(call, lambda pasted: (pasted >= 0.5).sum()), "the same"
+
+
+def counted(call, count):
+    """`call`, the first of whose answers is counted; the others are only timed."""
+    first = []
+
+    def once():
+        answer = call()
+        if not first:
+            first.append(count(answer))
+        return first[0]
+
+    return once
 
 
 if __name__ == "__main__":
