@@ -114,6 +114,29 @@ class Dataset:
         """The dataset of the records for which `keep(record)` is true."""
         return self._with([record for record in self.records if keep(record)])
 
+    def split(self, share, seed=0):
+        """Keeps a random part of the images apart, to validate on: `train, val = dataset.split(0.2)`.
+
+        Args:
+            share: float, of the images, that the second dataset gets.
+            seed: int; the same one makes the same choice.
+
+        Returns:
+            Two datasets: the rest, and the part.
+
+        Raises:
+            DataError: if one of them would be empty.
+        """
+        count = round(len(self) * share)
+        if not 0 < count < len(self):
+            raise DataError(
+                f"{self.name}: {share} of {len(self)} images leaves {len(self) - count} to train on and {count} to "
+                "validate on"
+            )
+        chosen = set(np.random.default_rng(seed).permutation(len(self))[:count].tolist())
+        rest, part = ([one for i, one in enumerate(self) if (i in chosen) == held] for held in (False, True))
+        return self._with(rest), self._with(part)
+
     def batches(self, preprocessor, batch_size=2, **kwargs):
         """The padded batches that `fit` takes: `keras_rcnn.data.Batches(self, preprocessor, ...)`."""
         from keras_rcnn.data.batches import Batches

@@ -30,6 +30,8 @@ DEFAULTS = {
     "data": None,
     "train": None,
     "val": None,
+    # without val: the share of the training images, chosen by the seed, that is validated on instead of trained on
+    "hold_out": 0.0,
     "on_bad": "error",
     "augment": ("hflip", "color"),
     "cache": True,
@@ -193,7 +195,11 @@ def train(settings, out, resume=False, verbose=1):
         raise RecipeError("The settings name no training data: set train = {'coco': ..., 'images': ...}.")
     keras.utils.set_random_seed(settings.seed)
     training = load_data(settings.train, settings.on_bad)
-    validation = load_data(settings.val, settings.on_bad, training.class_names) if settings.val else None
+    validation = None
+    if settings.val:
+        validation = load_data(settings.val, settings.on_bad, training.class_names)
+    elif settings.hold_out:
+        training, validation = training.split(settings.hold_out, settings.seed)
     model = build_model(settings, training.class_names)
     batches = training.batches(
         model.preprocessor,

@@ -28,6 +28,17 @@ def test_dataset_is_a_sequence():
     assert "pets: 5 images, 5 objects" in dataset.summary() and "cat" in dataset.summary()
 
 
+def test_split():
+    dataset = Dataset([record(i) for i in range(10)], ["cat"], category_ids=[7], name="pets")
+    train, val = dataset.split(0.2, seed=1)
+    assert len(train) == 8 and len(val) == 2 and val.category_ids == [7]
+    assert {r.image_id for r in train} | {r.image_id for r in val} == set(range(10))
+    assert [r.image_id for r in dataset.split(0.2, seed=1)[1]] == [r.image_id for r in val]
+    for share in (0.01, 1.0):
+        with pytest.raises(DataError, match="to train on"):
+            dataset.split(share)
+
+
 @pytest.mark.parametrize(
     ("records", "names", "message"),
     [
