@@ -4,7 +4,7 @@ Every transform is called as `transform(image, boxes, labels, masks, rng)` and r
 
 - image: uint8 RGB `[h, w, 3]`;
 - boxes: float32 `[n, 4]`, xyxy px;
-- labels: int32 `[n]`;
+- labels: int32 `[n]`; `PROPOSAL` marks a box that is no object but a proposal, and moves along;
 - masks: list of `n` `InstanceMask`, or None;
 - rng: `numpy.random.Generator`.
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_rcnn.data.masks import InstanceMask
 
+PROPOSAL = -2
 _FILL = (124, 116, 104)  # ImageNet's mean: 0 once it is normalised
 
 
@@ -116,7 +117,7 @@ class ScaleJitter:
             visible = np.clip(moved, 0, limit)
             kept = _areas(visible) >= np.maximum(self.min_visible * _areas(moved), 1e-3)
             kept &= (visible[:, 2:] - visible[:, :2] >= 1).all(axis=1)
-            if kept.any():
+            if (kept & (labels != PROPOSAL)).any():
                 break
         if factor < 1:
             image = cv2.resize(image, zoomed, interpolation=cv2.INTER_AREA)  # averages, which warpAffine does not
@@ -132,20 +133,35 @@ class ScaleJitter:
 
 
 class ColorJitter:
-    """Changes brightness, contrast and saturation, each by a factor within `1 - x .. 1 + x`."""
+    """Changes brightness, contrast and saturation, each by a factor within `1 - x .. 1 + x`, and the hue.
+
+    Args:
+        brightness, contrast, saturation: x.
+        hue: the most that colours are turned about the grey axis either way, in whole turns: 0.5 is any hue. For
+            photos whose colour says little, such as those of stained tissue.
+    """
 
     keeps_size = True
 
-    def __init__(self, brightness=0.2, contrast=0.2, saturation=0.2):
-        self.ranges = (brightness, contrast, saturation)
+    def __init__(self, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.0):
+        self.ranges, self.hue = (brightness, contrast, saturation), hue
 
     def __call__(self, image, boxes, labels, masks, rng):
         brightness, contrast, saturation = (1 + rng.uniform(-x, x) for x in self.ranges)
         grey = np.array([0.299, 0.587, 0.114])
         mean = float(image.reshape(-1, 3).mean(axis=0) @ grey)
         mix = saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * grey  # all three in one pass over the px
+        if self.hue:
+            mix = mix @ _turned_colours(2 * np.pi * rng.uniform(-self.hue, self.hue))
         offset = np.full((3, 1), brightness * (1 - contrast) * mean)
         return cv2.transform(image, np.hstack([brightness * contrast * mix, offset])), boxes, labels, masks
+
+
+def _turned_colours(angle):
+    """The rotation [3, 3] of RGB about the grey axis; grey stays, red becomes green at a third of a turn."""
+    cos, sin = np.cos(angle), np.sin(angle) / np.sqrt(3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+    return cos * np.eye(3) + (1 - cos) / 3 * np.ones((3, 3)) + sin * cross
 
 
 def _flip(image, boxes, labels, masks, axis):

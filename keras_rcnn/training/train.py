@@ -99,21 +99,23 @@ def load_data(source, on_bad="error", class_names=None):
 
 
 def build_augment(names):
-    """The recipe's `augment`: names among hflip, vflip, rot90, color, or `("scale", low, high)`."""
-    simple = {
+    """The recipe's `augment`: names among hflip, vflip, rot90, color and scale, or tuples of a name and its settings.
+
+    `("scale", 0.5, 2.0)` is `ScaleJitter(0.5, 2.0)`, `("color", 0.2, 0.2, 0.2, 0.1)` is `ColorJitter` with hue.
+    """
+    kinds = {
         "hflip": transforms.HorizontalFlip,
         "vflip": transforms.VerticalFlip,
         "rot90": transforms.Rotate90,
         "color": transforms.ColorJitter,
+        "scale": transforms.ScaleJitter,
     }
     chosen = []
     for name in names:
-        if isinstance(name, (list, tuple)) and name and name[0] == "scale":
-            chosen.append(transforms.ScaleJitter(*name[1:]))
-        elif name in simple:
-            chosen.append(simple[name]())
-        else:
-            raise RecipeError(f"Unknown augmentation {name!r}: use {', '.join(simple)} or ('scale', low, high).")
+        name, *rest = (name,) if isinstance(name, str) else name
+        if name not in kinds:
+            raise RecipeError(f"Unknown augmentation {name!r}: use {', '.join(kinds)}, or ('scale', low, high).")
+        chosen.append(kinds[name](*rest))
     return transforms.Compose(chosen) if chosen else None
 
 

@@ -134,6 +134,8 @@ def test_color_jitter_by_hand():
     np.testing.assert_allclose(jittered(0.5, 0, 0), np.clip(image * 1.5, 0, 255), atol=1)
     np.testing.assert_allclose(jittered(0, -1, 0), np.full_like(image, grey.mean().round()), atol=1)
     np.testing.assert_allclose(jittered(0, 0, -1), np.repeat(grey[..., None], 3, -1), atol=1)
+    turned = augment.ColorJitter(0, 0, 0, hue=0.5)(image, None, None, None, Fixed(0, 0, 0, 1 / 3))[0]
+    np.testing.assert_allclose(turned.astype(float), image[..., [2, 0, 1]], atol=1)  # red becomes green
 
 
 def test_keeps_size():
