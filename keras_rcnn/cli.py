@@ -155,6 +155,27 @@ def evaluate(args):
         _write_json(args.json, metrics)
 
 
+def proposals(args):
+    """Where to look: selective search over a data set, or a file's boxes, and how many of the objects they cover."""
+    from keras_rcnn.data import compute_proposals, load_proposals, proposal_recall, save_proposals
+    from keras_rcnn.training.train import load_data
+
+    source = _source(args)
+    if source is None:
+        raise ValueError("proposals for what? Give --coco FILE --images DIR, --voc DIR --split NAME or --csv FILE")
+    if args.out and Path(args.out).suffix.lower() not in (".npz", ".json"):
+        raise ValueError(f"--out {args.out}: proposals are kept in .npz or .json files")
+    dataset = load_data(source, args.on_bad or "error")
+    if args.file:
+        found = load_proposals(args.file, dataset)
+    else:
+        found = compute_proposals(dataset, args.mode, args.cache, min_size=args.min_size, progress=sys.stderr.isatty())
+    print(recall_table(proposal_recall(dataset, found)))
+    if args.out:
+        save_proposals(args.out, found)
+        print(f"\nProposals: {args.out}")
+
+
 def presets(args):
     """What there is in the zoo."""
     from keras_rcnn.presets import presets as zoo
@@ -240,6 +261,20 @@ def _parser():
     one.add_argument("--metric", choices=("coco", "voc07", "voc10"), default="coco", help="default: coco")
     one.add_argument("--batch-size", type=_positive, metavar="N")
     one.add_argument("--json", metavar="FILE", help="write the metrics to this file as well")
+
+    one = command(
+        proposals,
+        "regions to look at, and their recall",
+        "Runs selective search on a data set, or reads proposals from a file, and prints how many objects they cover.",
+    )
+    _add_source(one)
+    one.add_argument("--mode", choices=("fast", "quality"), default="fast", help="of selective search; default: fast")
+    one.add_argument(
+        "--min-size", type=_positive, default=20, metavar="PX", help="shorter side of a box at least; default: 20"
+    )
+    one.add_argument("--cache", metavar="DIR", help="keep each image's boxes here; the same command then goes on there")
+    one.add_argument("--file", metavar="FILE", help="read the proposals from this .npz or .json file instead")
+    one.add_argument("--out", metavar="FILE", help="write the proposals to this .npz or .json file")
 
     one = command(presets, "list the model zoo")
     one.add_argument("--markdown", action="store_true", help="as the README's table")
@@ -439,6 +474,16 @@ def metrics_table(metrics):
     columns = list(dict.fromkeys(key for values in classes.values() for key in values))
     rows = [[name, *(_figure(values.get(key)) for key in columns)] for name, values in classes.items()]
     return figures + "\n\n" + _table(["class", *columns], rows, left=(0,))
+
+
+def recall_table(recall):
+    """What `proposal_recall` returns as text: a row for each number of proposals that is looked at."""
+    rows = [
+        [str(limit), f"{count:.1f}", *(_figure(values[limit]) for values in recall["recall"].values())]
+        for limit, count in recall["boxes"].items()
+    ]
+    head = ["best", "an image", *(f"recall at IoU {threshold:g}" for threshold in recall["recall"])]
+    return f"{recall['images']} images, {recall['objects']} objects\n\n" + _table(head, rows)
 
 
 def presets_table(presets, markdown=False):

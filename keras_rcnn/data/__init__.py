@@ -6,6 +6,14 @@ from keras_rcnn.data.coco import load_coco
 from keras_rcnn.data.csv import load_csv
 from keras_rcnn.data.images import ImageError, read_image
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
+from keras_rcnn.data.proposals import (
+    ProposalSet,
+    compute_proposals,
+    load_proposals,
+    proposal_recall,
+    save_proposals,
+    selective_search,
+)
 from keras_rcnn.data.records import DataError, Dataset, Record
 from keras_rcnn.data.voc import load_voc
 
@@ -15,12 +23,18 @@ __all__ = [
     "Dataset",
     "ImageError",
     "Preprocessor",
+    "ProposalSet",
     "Record",
     "as_tf_dataset",
     "augment",
+    "compute_proposals",
     "load_coco",
     "load_csv",
+    "load_proposals",
     "load_voc",
+    "proposal_recall",
     "read_image",
+    "save_proposals",
     "scale_boxes",
+    "selective_search",
 ]

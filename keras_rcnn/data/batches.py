@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
-from keras_rcnn.data.augment import standard
-from keras_rcnn.data.masks import instance_mask, sample_mask
+from keras_rcnn.data.augment import PROPOSAL, standard
+from keras_rcnn.data.masks import InstanceMask, instance_mask, sample_mask
 from keras_rcnn.data.preprocess import scale_boxes
 from keras_rcnn.data.records import DataError
 
@@ -24,7 +24,8 @@ class Batches(keras.utils.PyDataset):
     - `x = {"images": float32 [B, H, W, 3], "image_sizes": float32 [B, 2]}`, see `Preprocessor.batch`;
     - `y = {"boxes": float32 [B, N, 4], "labels": int32 [B, N]}` in px of the resized image, padded with 0 and -1;
     - with `masks=True` also `y["masks"]`, uint8 `[B, N, M, M]`, each mask cropped to its frame and resized to `M x M`,
-      and `y["mask_frames"]`, float32 `[B, N, 4]`, the frames: the objects' boxes.
+      and `y["mask_frames"]`, float32 `[B, N, 4]`, the frames: the objects' boxes;
+    - with `proposals` also `x["proposals"]`, float32 `[B, P, 4]` in px of the resized image, best first, padded with 0.
 
     Order and augmentation follow from `(seed, epoch, index)` alone, whatever the threads do. `epoch` counts up with
     every epoch of `fit`; set it to resume. Pass `shuffle=False` to `fit`: the batches are shuffled here, and Keras
@@ -47,6 +48,8 @@ class Batches(keras.utils.PyDataset):
         drop_remainder: Leaves the last batch out if it is not full.
         difficult: Whether VOC's `difficult` objects are targets.
         cache: Keeps decoded images in memory, in as many bytes at most (True: 2 GiB).
+        proposals: A `ProposalSet` with boxes for every image; the augmentation moves them as it does the objects.
+        max_proposals: P at most; the best are taken. It is less if no image has so many.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class Batches(keras.utils.PyDataset):
         drop_remainder=False,
         difficult=False,
         cache=False,
+        proposals=None,
+        max_proposals=2000,
     ):
         workers = min(os.cpu_count() or 1, 4) if workers is None else workers
         super().__init__(workers=workers, max_queue_size=max(2 * workers, 2))
@@ -81,6 +86,13 @@ class Batches(keras.utils.PyDataset):
         self.max_objects = max(max(counts), 1) if max_objects is None else int(max_objects)
         if masks:
             self._require_masks()
+        self.proposals, self.max_proposals = proposals, 0
+        if proposals is not None:
+            proposals.check(dataset)
+            if max_proposals < 1:
+                raise ValueError(f"max_proposals must be at least 1, got {max_proposals}")
+            most = max(len(proposals[record]) for record in dataset)
+            self.max_proposals = max(min(int(max_proposals), most), 1)
         self.epoch = 0
         self._in_epoch = False
         self._varies = self._varying_sides()
@@ -101,7 +113,11 @@ class Batches(keras.utils.PyDataset):
         images = [image for image, *_ in samples]
         sizes = [self.preprocessor.size(*image.shape[:2]) for image in images]
         x = self.preprocessor.batch(images, padded_size=self._padded_size(sizes, index))
-        return x, self._pad([targets for _, *targets in samples], images, sizes)
+        if self.proposals is not None:
+            x["proposals"] = np.zeros((len(samples), self.max_proposals, 4), np.float32)
+            for row, (image, *_, proposals), size in zip(x["proposals"], samples, sizes):
+                row[: len(proposals)] = scale_boxes(proposals, image.shape[:2], size)
+        return x, self._pad([targets for _, *targets, _ in samples], images, sizes)
 
     def on_epoch_begin(self):
         self._in_epoch = True
@@ -118,7 +134,7 @@ class Batches(keras.utils.PyDataset):
         return np.random.default_rng([self.seed, epoch, 0]).permutation(len(self.dataset))
 
     def sample(self, index, epoch):
-        """One record as it is in an epoch, before the resize: `(image, boxes, labels, masks or None)`."""
+        """One record as it is in an epoch, before the resize: `(image, boxes, labels, masks or None, proposals)`."""
         record, rng = self.dataset[index], np.random.default_rng([self.seed, epoch, 1 + index])
         image = self._read(index)
         kept = np.flatnonzero(self._targets(record))
@@ -126,13 +142,18 @@ class Batches(keras.utils.PyDataset):
         if self.masks:
             size = (record.height, record.width)
             masks = [instance_mask(record.segmentations[i], *size, record.boxes[i]) for i in kept]
+        proposals = np.zeros((0, 4), np.float32) if self.proposals is None else self.proposals[record]
         if self.augment is not None:
+            if len(proposals):
+                boxes, labels, masks = _join(boxes, labels, masks, proposals)
             image, boxes, labels, masks = self.augment(image, boxes, labels, masks, rng)
+            if len(proposals):
+                boxes, labels, masks, proposals = _part(boxes, labels, masks)
         if len(boxes) > self.max_objects:
             chosen = np.sort(rng.choice(len(boxes), self.max_objects, replace=False))
             boxes, labels = boxes[chosen], labels[chosen]
             masks = None if masks is None else [masks[i] for i in chosen]
-        return image, boxes, labels, masks
+        return image, boxes, labels, masks, proposals[: self.max_proposals]
 
     def _pad(self, targets, images, sizes):
         b, n, m = len(targets), self.max_objects, self.mask_size
@@ -196,6 +217,22 @@ class Batches(keras.utils.PyDataset):
         )
 
 
+def _join(boxes, labels, masks, proposals):
+    """Proposals appended to the objects as boxes of the label `PROPOSAL`, so that transforms move them too."""
+    labels = np.concatenate([labels, np.full(len(proposals), PROPOSAL, labels.dtype)])
+    if masks is not None:
+        masks = masks + [InstanceMask(np.zeros((1, 1), np.uint8), box) for box in proposals]
+    return np.concatenate([boxes, proposals]), labels, masks
+
+
+def _part(boxes, labels, masks):
+    """The reverse of `_join`: `(boxes, labels, masks, proposals)`."""
+    marked = labels == PROPOSAL
+    if masks is not None:
+        masks = [masks[i] for i in np.flatnonzero(~marked)]
+    return boxes[~marked], labels[~marked], masks, boxes[marked]
+
+
 def as_tf_dataset(batches):
     """`Batches` as a `tf.data.Dataset` of one epoch; each pass over it is the next epoch.
 
@@ -211,6 +248,8 @@ def as_tf_dataset(batches):
     n, m = batches.max_objects, batches.mask_size
     b = batches.batch_size if batches.drop_remainder else None
     x = {"images": tf.TensorSpec((b, *fixed, 3), tf.float32), "image_sizes": tf.TensorSpec((b, 2), tf.float32)}
+    if batches.proposals is not None:
+        x["proposals"] = tf.TensorSpec((b, batches.max_proposals, 4), tf.float32)
     y = {"boxes": tf.TensorSpec((b, n, 4), tf.float32), "labels": tf.TensorSpec((b, n), tf.int32)}
     if batches.masks:
         y["masks"] = tf.TensorSpec((b, n, m, m), tf.uint8)

@@ -1,0 +1,493 @@
+"""Where to look, from outside the network: selective search, or boxes that another program has found."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+import zipfile
+from collections import defaultdict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from keras_rcnn.data import search as worker_file
+from keras_rcnn.data.images import read_image
+from keras_rcnn.data.records import DataError, Record, clean_boxes, refuse_swapped
+
+logger = logging.getLogger(__name__)
+
+
+class ProposalSet(Mapping):
+    """The proposals of a data set: image id -> boxes, best first.
+
+    Args:
+        boxes: dict from `image_id` to `[n, 4]`, `[x1, y1, x2, y2]` in px of the image, best first.
+
+    Raises:
+        DataError: Boxes of another shape, or that are not finite.
+
+    Example:
+
+    ```python
+    proposals = compute_proposals(dataset, cache="proposals")
+    proposals[dataset[0]]                    # float32 [n, 4]; proposals[dataset[0].image_id] is the same
+    ```
+    """
+
+    def __init__(self, boxes):
+        self._boxes = {}
+        for image_id, values in boxes.items():
+            values = np.asarray(values, np.float32)
+            values = values.reshape(-1, 4) if values.size == 0 else values
+            if values.ndim != 2 or values.shape[1] != 4:
+                raise DataError(f"proposals of image {image_id!r}: shape {values.shape}, expected [n, 4]")
+            if not np.isfinite(values).all():
+                raise DataError(f"proposals of image {image_id!r}: not all of the numbers are finite")
+            self._boxes[image_id] = values
+
+    def __getitem__(self, key):
+        return self._boxes[key.image_id if isinstance(key, Record) else key]
+
+    def __iter__(self):
+        return iter(self._boxes)
+
+    def __len__(self):
+        return len(self._boxes)
+
+    def __repr__(self):
+        return f"<ProposalSet: {len(self)} images, {sum(map(len, self._boxes.values()))} boxes>"
+
+    def check(self, dataset):
+        """Raises a `DataError` unless every image of `dataset` has proposals, and these lie in it."""
+        missing = [record.name for record in dataset if record.image_id not in self._boxes]
+        if missing:
+            raise _error(dataset.name, f"{len(missing)} of {len(dataset)} images have no proposals", missing)
+        bad = []
+        for record in dataset:
+            reasons = clean_boxes(self[record], record.height, record.width)[2]
+            bad += [f"{record.name}: {reason}" for reason in reasons.values()]
+        if bad:
+            raise _error(dataset.name, f"{len(bad)} proposals do not fit; boxes are [x1, y1, x2, y2] in px", bad)
+
+
+# === Selective search ===
+
+
+def selective_search(image, mode="fast", max_boxes=2000, min_size=20, width=500, seed=0):
+    """Boxes that may hold an object: segments of similar px, merged step by step (Uijlings et al. 2013, by OpenCV).
+
+    The same image and settings give the same boxes: the C library's `rand` is seeded for each image. It is one for the
+    whole process, so threads of other libraries that draw from it meanwhile would disturb the order;
+    `compute_proposals` has processes for it.
+
+    An image of one colour is one segment: its only proposal is the whole image. None is left if that, too, is smaller
+    than `min_size`.
+
+    Args:
+        image: What `read_image` takes: uint8 RGB `[h, w, 3]`, or a path.
+        mode: `"fast"`, or `"quality"` for more segmentations and 4 to 8 times the boxes and the seconds.
+        max_boxes: The best so many are kept.
+        min_size: Both sides of a box are at least so many px, of the image as it is segmented.
+        width: A larger image is shrunk to `width` x `2 * width` px to be segmented (R-CNN's code: 500). None: never.
+        seed: int. Boxes are ranked by their place in the hierarchy times a random number, as in the paper.
+
+    Returns:
+        float32 `[n, 4]`, `[x1, y1, x2, y2]` in px of the image as given, without doubles, best first.
+    """
+    return worker_file.search(read_image(image), mode, max_boxes, min_size, width, seed)
+
+
+def compute_proposals(
+    dataset,
+    mode="fast",
+    cache=None,
+    workers=None,
+    max_boxes=2000,
+    min_size=20,
+    width=500,
+    seed=0,
+    progress=True,
+):
+    """Runs `selective_search` over a data set, in several processes.
+
+    Args:
+        dataset: A `Dataset`.
+        mode, max_boxes, min_size, width, seed: As in `selective_search`.
+        cache: Folder for the results, one file an image, named by the image's content and the settings: a run that was
+            interrupted goes on where it was, and other settings or another image are computed anew. None: not kept.
+        workers: Processes. None: one a core.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        `ProposalSet`. An image without any proposal has an empty array; one warning counts these.
+
+    Raises:
+        ImageError, DataError: An image that cannot be read or has not the size that was annotated.
+        RuntimeError: A process failed; the image is named.
+    """
+    worker_file.check_settings(mode, max_boxes, min_size, width)
+    settings = {"mode": mode, "max_boxes": max_boxes, "min_size": min_size, "width": width, "seed": seed}
+    workers = (os.cpu_count() or 1) if workers is None else int(workers)
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    if cache is not None:
+        cache = Path(cache)
+        cache.mkdir(parents=True, exist_ok=True)
+    found = {}
+    with _Searchers(workers) as searchers:
+        # a thread for each process, which reads the image that the process segments
+        pool = ThreadPoolExecutor(workers)
+        try:
+            jobs = {pool.submit(_proposals, one, settings, cache, searchers): one.image_id for one in dataset}
+            for job in tqdm(as_completed(jobs), total=len(jobs), desc="proposals", disable=not progress):
+                found[jobs[job]] = job.result()
+        except BaseException:
+            searchers.stop()  # what is under way ends at once
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+    empty = [record.name for record in dataset if not len(found[record.image_id])]
+    if empty:
+        logger.warning(
+            "%s: no proposals in %d of %d images: %s", dataset.name, len(empty), len(dataset), _listed(empty, "; ")
+        )
+    return ProposalSet({record.image_id: found[record.image_id] for record in dataset})
+
+
+def _proposals(record, settings, cache, searchers):
+    path = None if cache is None else cache / f"{_key(record, settings)}.npz"
+    if path is not None and path.is_file():
+        # a file that a full disk has damaged is as good as none
+        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as file:
+            return file["boxes"].reshape(-1, 4).astype(np.float32)
+    boxes = searchers.search(record, settings)
+    if path is not None:
+        _write_npz(path, {"boxes": boxes})
+    return boxes
+
+
+def _key(record, settings):
+    """Names what a result depends on: the image's content, the settings and OpenCV's version."""
+    if isinstance(record.image, (str, os.PathLike)) and os.path.isfile(record.image):
+        content = hashlib.sha256(Path(record.image).read_bytes())
+    else:
+        image = record.read()
+        content = hashlib.sha256(f"{image.shape}".encode() + image.tobytes())
+    content.update(json.dumps([settings, cv2.__version__], sort_keys=True).encode())
+    return content.hexdigest()[:32]
+
+
+class _Searchers:
+    """Processes that run `search.py`, each started by the first image that needs it.
+
+    They are plain child processes: `multiprocessing` would import the package in each of them, and the user's script.
+    """
+
+    def __init__(self, count):
+        self._idle = queue.SimpleQueue()
+        for _ in range(count):
+            self._idle.put(None)
+        self._started, self._stopped, self._lock = [], False, threading.Lock()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.stop()
+
+    def search(self, record, settings):
+        """The proposals of a record."""
+        image = record.read()
+        process = self._idle.get()
+        try:
+            if process is None:
+                process = self._start()
+            worker_file.send(process.stdin, settings, image)
+            problem, boxes = worker_file.receive(process.stdout)
+        except (EOFError, OSError) as error:
+            how = f"did not start: {error}" if process is None else f"ended with code {process.wait()}"
+            raise RuntimeError(f"{record.name}: the process that searches it {how}") from error
+        finally:
+            self._idle.put(process)
+        if problem is not None:
+            raise RuntimeError(f"{record.name}: selective search failed: {problem}")
+        return boxes
+
+    def stop(self):
+        """Ends the processes, done with their work or not."""
+        with self._lock:
+            self._stopped = True
+        for process in self._started:
+            process.kill()
+        for process in self._started:
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._started = []
+
+    def _start(self):
+        with self._lock:
+            if self._stopped:
+                raise OSError("stopped")
+            # -P: the folder of the file, with its csv.py, must not come before Python's own modules
+            command = [sys.executable, "-P", worker_file.__file__]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._started.append(process)
+        return process
+
+
+# === Files ===
+
+
+def save_proposals(path, proposals):
+    """Writes proposals to a file that `load_proposals` reads.
+
+    Args:
+        path: `.npz` (an array `[n, 4]` for each image) or `.json` (`{image id: [[x1, y1, x2, y2], ...]}`).
+        proposals: A `ProposalSet`.
+
+    Raises:
+        DataError: Another ending, or ids that are the same as text.
+    """
+    path = Path(path)
+    _check_ending(path)
+    boxes = {str(image_id): values for image_id, values in proposals.items()}
+    if len(boxes) < len(proposals):
+        raise DataError(f"{path}: some image ids are the same when they are written, such as 1 and '1'")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".npz":
+        _write_npz(path, boxes)
+        return
+    # a float32's shortest text, not that of the double it becomes
+    text = {key: [[float(str(side)) for side in box] for box in values] for key, values in boxes.items()}
+    with _aside(path) as aside:
+        aside.write_text(json.dumps(text), encoding="utf-8")
+
+
+def load_proposals(path, dataset):
+    """Reads the proposals of a data set from a file.
+
+    Boxes are put in the order of their scores, where the file has scores, and otherwise stay in the file's.
+
+    Args:
+        path: `.npz` with an array `[n, 4]` (x1, y1, x2, y2) or `[n, 5]` (and a score) for each image, named by image
+            id or file name; `.json` of the form `{name: [[x1, y1, x2, y2], ...]}`, or with COCO's list of results
+            `[{"image_id": .., "bbox": [x, y, width, height], "score": ..}, ...]`.
+        dataset: The `Dataset` that they are of: all of it; parts of the data set can use the answer as well.
+
+    Returns:
+        `ProposalSet`, boxes that stick out of their image by up to 2 px clipped.
+
+    Raises:
+        DataError: The file does not fit the data set: what is wrong, with the image and the value.
+    """
+    path = Path(path)
+    _check_ending(path)
+    arrays, form = _read_npz(path) if path.suffix.lower() == ".npz" else _read_json(path)
+    arrays = {key: _ordered(values, f"{path}, {key}") for key, values in arrays.items()}
+    owners = _owners(arrays, dataset, path)
+    keys = list(owners)
+    counts = [len(arrays[key]) for key in keys]
+    raw = np.concatenate([arrays[key] for key in keys])
+    sizes = np.repeat([(owners[key].height, owners[key].width) for key in keys], counts, axis=0)
+    hint = "write them as the other" if form == "xywh" else "convert them, or write COCO's list of results"
+    refuse_swapped(raw, sizes, path, hint, given=form, on_bad="error")
+    boxes = raw if form == "xyxy" else np.concatenate([raw[:, :2], raw[:, :2] + raw[:, 2:]], axis=1)
+    boxes, _, reasons = clean_boxes(boxes, sizes[:, 0], sizes[:, 1], raw)
+    if reasons:
+        names = np.repeat(keys, counts)
+        lines = [f"{names[i]}: {reason}" for i, reason in reasons.items()]
+        other = "xyxy" if form == "xywh" else "xywh"
+        what = f"{len(reasons)} of {len(raw)} boxes do not fit their image as {form} (are they {other}, or those of"
+        raise _error(path, f"{what} another size of the image?)", lines)
+    parts = np.split(boxes, np.cumsum(counts)[:-1])
+    found = {owners[key].image_id: part for key, part in zip(keys, parts, strict=True)}
+    return ProposalSet({record.image_id: found[record.image_id] for record in dataset})
+
+
+def _read_npz(path):
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}, "xyxy"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not an .npz file of plain arrays ({error})") from error
+
+
+def _read_json(path):
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid json ({error})") from error
+    if isinstance(content, dict):
+        return content, "xyxy"
+    if not isinstance(content, list):
+        raise DataError(f"{path}: expected COCO's list of results, or an object {{name: [[x1, y1, x2, y2], ...]}}")
+    arrays = defaultdict(list)
+    scored = sum("score" in one for one in content if isinstance(one, dict))
+    for number, one in enumerate(content):
+        if not isinstance(one, dict) or "image_id" not in one or "bbox" not in one:
+            raise DataError(f"{path}: result number {number} is no object with 'image_id' and 'bbox'")
+        if scored and "score" not in one:
+            raise DataError(f"{path}: result number {number} has no 'score', others have")
+        if not isinstance(one["bbox"], list) or len(one["bbox"]) != 4:
+            raise DataError(f"{path}: result number {number}: bbox {one['bbox']!r} is not [x, y, width, height]")
+        arrays[str(one["image_id"])].append([*one["bbox"], *([one["score"]] if scored else [])])
+    return dict(arrays), "xywh"
+
+
+def _ordered(values, where):
+    """`[n, 4]`, or `[n, 5]` by falling score -> float64 `[n, 4]`."""
+    try:
+        values = np.asarray(values)
+        if values.size == 0:
+            return np.zeros((0, 4))
+        if values.dtype.kind not in "fiu":
+            raise ValueError(f"these are no numbers but {values.dtype}")
+        values = values.astype(np.float64)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: not an array [n, 4] of boxes ({error})") from error
+    if values.ndim != 2 or values.shape[1] not in (4, 5):
+        raise DataError(f"{where}: shape {values.shape}, expected [n, 4] boxes, or [n, 5] with a score")
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise DataError(f"{where}: box number {bad[0]}, {values[bad[0]].tolist()}, is not finite")
+    return values[np.argsort(-values[:, 4], kind="stable"), :4] if values.shape[1] == 5 else values
+
+
+def _owners(keys, dataset, path):
+    """The record that each key names, by image id or by (the end of the) path; by the one that fits more keys."""
+    ids, files = defaultdict(list), defaultdict(list)
+    for record in dataset:
+        ids[str(record.image_id)].append(record)
+        if isinstance(record.image, (str, os.PathLike)):
+            files[Path(record.image).name].append(record)
+    by_id = {key: ids.get(key, []) for key in keys}
+    by_file = {}
+    for key in keys:
+        parts = Path(key).parts
+        same = files.get(parts[-1], []) if parts else []
+        by_file[key] = [one for one in same if Path(one.image).parts[-len(parts) :] == parts]
+    owners = max(by_id, by_file, key=lambda table: sum(map(bool, table.values())))
+    unknown = [key for key, records in owners.items() if not records]
+    if unknown:
+        what = f"{len(unknown)} of {len(owners)} names are no image id and no file name of {dataset.name}"
+        what += " (of part of a data set: load the proposals with all of it, the part can use them)"
+        raise _error(path, what, unknown)
+    double = [f"{key} ({', '.join(one.name for one in records)})" for key, records in owners.items() if records[1:]]
+    if double:
+        raise _error(path, "names that fit more than one image, give more of the path", double)
+    owners = {key: records[0] for key, records in owners.items()}
+    named = defaultdict(list)
+    for key, record in owners.items():
+        named[record.image_id].append(key)
+    double = [" and ".join(keys) for keys in named.values() if len(keys) > 1]
+    if double:
+        raise _error(path, "names of the same image", double)
+    missing = [record.name for record in dataset if record.image_id not in named]
+    if missing:
+        what = f"no proposals for {len(missing)} of the {len(dataset)} images of {dataset.name}"
+        raise _error(path, f"{what} (an image that has none needs an empty array or list)", missing)
+    return owners
+
+
+def _check_ending(path):
+    if path.suffix.lower() not in (".npz", ".json"):
+        raise DataError(f"{path}: proposals are kept in .npz or .json files")
+
+
+def _write_npz(path, arrays):
+    # numpy.savez has no keys that are named as its arguments are
+    with _aside(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, values in arrays.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(values))
+
+
+@contextlib.contextmanager
+def _aside(path):
+    """A file beside `path` that takes its place once it is whole."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _error(source, what, lines):
+    return DataError(f"{source}: {what}\n  {_listed(lines, chr(10) + '  ')}")
+
+
+def _listed(lines, separator, shown=5):
+    more = [f"... and {len(lines) - shown} more"] if len(lines) > shown else []
+    return separator.join([*map(str, lines[:shown]), *more])
+
+
+# === How good they are ===
+
+
+def proposal_recall(dataset, proposals, thresholds=(0.5, 0.7), limits=(100, 300, 1000, 2000)):
+    """The share of the objects that proposals cover: what no detector on top of them can exceed.
+
+    Crowd and difficult objects are left out.
+
+    Args:
+        dataset: A `Dataset`.
+        proposals: A `ProposalSet`.
+        thresholds: An object is covered by a proposal of at least this IoU.
+        limits: How many proposals of each image are looked at, the best first.
+
+    Returns:
+        dict `{"images", "objects", "boxes", "recall"}`: counts of images and objects; the proposals an image, on
+        average, within each limit `{limit: float}`; and `{threshold: {limit: recall}}`, NaN without any object.
+
+    Raises:
+        DataError: The proposals do not fit the data set.
+    """
+    proposals.check(dataset)
+    limits = [int(limit) for limit in limits]
+    covered = [[] for _ in limits]  # for each object the best IoU within the limit
+    for record in dataset:
+        truth, boxes = record.boxes[~(record.crowd | record.difficult)], proposals[record]
+        overlap = _pairwise_iou(truth, boxes[: max(limits)])
+        for best, limit in zip(covered, limits, strict=True):
+            best.append(overlap[:, :limit].max(axis=1, initial=0.0))
+    covered = [np.concatenate(best) for best in covered]
+    counts = np.array([len(proposals[record]) for record in dataset])
+    objects = len(covered[0])
+
+    def recall(best, threshold):
+        return float((best >= threshold).mean()) if objects else float("nan")
+
+    return {
+        "images": len(dataset),
+        "objects": objects,
+        "boxes": {limit: float(np.minimum(counts, limit).mean()) for limit in limits},
+        "recall": {
+            threshold: {limit: recall(best, threshold) for limit, best in zip(limits, covered, strict=True)}
+            for threshold in thresholds
+        },
+    }
+
+
+def _pairwise_iou(a, b):
+    """IoU float64 `[n, m]` of boxes `[n, 4]` and `[m, 4]`."""
+    a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    shared = np.maximum(sides, 0).prod(axis=-1)
+    union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - shared
+    return shared / np.maximum(union, 1e-9)

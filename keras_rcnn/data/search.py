@@ -1,0 +1,104 @@
+"""Selective search (Uijlings et al. 2013) of one picture, and the process that does it for `compute_proposals`.
+
+This file runs as a program of its own: it imports OpenCV and numpy, and nothing of the package, whose `__init__` would
+load TensorFlow into every process.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+
+import cv2
+import numpy as np
+
+_RAND = threading.Lock()  # the C library's rand() is one for all threads
+
+
+def search(image, mode="fast", max_boxes=2000, min_size=20, width=500, seed=0):
+    """`keras_rcnn.data.selective_search` of a uint8 RGB array `[h, w, 3]`."""
+    check_settings(mode, max_boxes, min_size, width)
+    height, wide = image.shape[:2]
+    size = working_size(height, wide, width)
+    if size != (height, wide):
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    segmentation = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    segmentation.setBaseImage(np.ascontiguousarray(image[..., ::-1]))  # its colour spaces start from BGR
+    if mode == "fast":
+        segmentation.switchToSelectiveSearchFast()
+    else:
+        segmentation.switchToSelectiveSearchQuality()
+    with _RAND:
+        _srand(seed)  # the order is drawn with rand(); cv2.setRNGSeed is of another generator
+        found = segmentation.process()
+    found = np.asarray(found, np.int64).reshape(-1, 4)
+    found = found[(found[:, 2:] >= max(min_size, 1)).all(axis=1)]
+    found = found[np.sort(np.unique(found, axis=0, return_index=True)[1])][:max_boxes]
+    boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
+    boxes = boxes * np.tile([wide / size[1], height / size[0]], 2)
+    return np.clip(boxes, 0, [wide, height, wide, height]).astype(np.float32)
+
+
+def check_settings(mode, max_boxes, min_size, width):
+    """A `ValueError` for settings that make no sense."""
+    if mode not in ("fast", "quality"):
+        raise ValueError(f"mode must be 'fast' or 'quality', got {mode!r}")
+    if max_boxes < 1 or min_size < 0:
+        raise ValueError(f"max_boxes must be at least 1 and min_size 0, got {max_boxes} and {min_size}")
+    if width is not None and width < 16:
+        raise ValueError(f"width is in px, at least 16 (500 in R-CNN's code), or None; got {width}")
+
+
+def working_size(height, wide, width):
+    """`(height, width)` in px at which an image is segmented: within `width` x `2 * width`, and never enlarged."""
+    scale = 1.0 if width is None else min(1.0, width / wide, 2 * width / height)
+    return max(round(height * scale), 1), max(round(wide * scale), 1)
+
+
+def _srand(seed):
+    ctypes.CDLL("ucrtbase" if os.name == "nt" else None).srand(ctypes.c_uint(seed))
+
+
+def serve():
+    """Answers requests on stdin until it is closed; `send` and `receive` are their form."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes stdin
+    cv2.setNumThreads(1)  # there is a process for each core
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library may print is no answer
+    try:
+        while True:
+            settings, image = receive(sys.stdin.buffer)
+            try:
+                boxes, problem = search(image, **settings), None
+            except (cv2.error, ValueError, MemoryError) as error:
+                boxes, problem = np.zeros((0, 4), np.float32), f"{type(error).__name__}: {error}"
+            send(answers, problem, boxes)
+    except (EOFError, BrokenPipeError):  # the parent is done, or was killed
+        os._exit(0)
+
+
+def send(pipe, message, array):
+    """Writes what `receive` reads: anything that json holds, and an array."""
+    header = [message, str(array.dtype), array.shape]
+    pipe.write(json.dumps(header).encode() + b"\n")
+    pipe.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    pipe.flush()
+
+
+def receive(pipe):
+    """Reads `(message, array)`; an `EOFError` where the other side has ended."""
+    header = pipe.readline()
+    if not header.endswith(b"\n"):
+        raise EOFError("the other process has ended")
+    message, dtype, shape = json.loads(header)
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    data = pipe.read(size)
+    if len(data) < size:
+        raise EOFError("the other process has ended")
+    return message, np.frombuffer(data, dtype).reshape(shape)
+
+
+if __name__ == "__main__":
+    serve()
