@@ -94,7 +94,7 @@ def selective_search(image, mode="fast", max_boxes=2000, min_size=20, width=500,
 
     Args:
         image: What `read_image` takes: uint8 RGB `[h, w, 3]`, or a path.
-        mode: `"fast"`, or `"quality"` for more segmentations and 4 to 8 times the boxes and the seconds.
+        mode: `"fast"`, or `"quality"` for more segmentations: about 3 times the boxes and the seconds.
         max_boxes: The best so many are kept.
         min_size: Both sides of a box are at least so many px, of the image as it is segmented.
         width: A larger image is shrunk to `width` x `2 * width` px to be segmented (R-CNN's code: 500). None: never.
