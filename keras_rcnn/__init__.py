@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 __all__ = [
+    "RCNN",
+    "FastRCNN",
     "FasterRCNN",
     "MaskRCNN",
     "backbones",
@@ -33,14 +35,16 @@ if TYPE_CHECKING or not _COMMAND:
     from keras_rcnn import backbones, data, evaluation, layers, models, ops, training
     from keras_rcnn.data import load_coco, load_csv, load_voc
     from keras_rcnn.evaluation import evaluate
-    from keras_rcnn.models import FasterRCNN, MaskRCNN
+    from keras_rcnn.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
     from keras_rcnn.presets import from_preset, presets, save_preset
     from keras_rcnn.visualize import draw
 else:
 
     _HOMES = {
+        "FastRCNN": "models",
         "FasterRCNN": "models",
         "MaskRCNN": "models",
+        "RCNN": "models",
         "draw": "visualize",
         "evaluate": "evaluation",
         "from_preset": "presets",

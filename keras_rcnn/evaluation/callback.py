@@ -16,7 +16,7 @@ class EvaluateCallback(keras.callbacks.Callback):
     Args:
         dataset: `keras_rcnn.data.Dataset`.
         every: int. Evaluate each so many epochs, and after the last one.
-        batch_size, metric, max_detections: as in `evaluate`.
+        batch_size, metric, max_detections, proposals: as in `evaluate`.
         progress: bool. Show a progress bar for the evaluation.
 
     Attributes:
@@ -28,7 +28,9 @@ class EvaluateCallback(keras.callbacks.Callback):
         ...           keras.callbacks.EarlyStopping("val_AP50", mode="max", patience=5)])
     """
 
-    def __init__(self, dataset, every=1, *, batch_size=1, metric="coco", max_detections=100, progress=False):
+    def __init__(
+        self, dataset, every=1, *, batch_size=1, metric="coco", max_detections=100, progress=False, proposals=None
+    ):
         super().__init__()
         if every < 1:
             raise ValueError(f"every must be at least 1, not {every!r}.")
@@ -39,6 +41,7 @@ class EvaluateCallback(keras.callbacks.Callback):
             "metric": metric,
             "max_detections": max_detections,
             "progress": progress,
+            "proposals": proposals,
         }
         self.last = None
         self.last_epoch = None

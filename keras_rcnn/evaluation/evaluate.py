@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from keras_rcnn.data.proposals import compute_proposals
 from keras_rcnn.evaluation.coco import coco_metrics, encode_masks, has_segmentation
 from keras_rcnn.evaluation.voc import voc_metrics
 
@@ -14,7 +15,7 @@ logger = logging.getLogger(__name__)
 METRICS = ("coco", "voc07", "voc10")
 
 
-def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100, progress=True):
+def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100, progress=True, proposals=None):
     """Detect on every image of a dataset and score the detections.
 
     Args:
@@ -26,6 +27,8 @@ def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100,
         metric: `"coco"`, or Pascal VOC's AP at IoU 0.5: `"voc07"` (11 points) or `"voc10"` (area under the curve).
         max_detections: int, see `coco_metrics`. The model's own limit on detections applies before it.
         progress: bool. Show a progress bar on stderr.
+        proposals: `keras_rcnn.data.ProposalSet` for a model whose proposals come from outside; `None` runs selective
+            search on every image.
 
     Returns:
         dict of dicts of floats 0..1, NaN for what does not occur:
@@ -42,7 +45,7 @@ def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100,
     """
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}.")
-    detections = detect_all(model, dataset, batch_size=batch_size, progress=progress)
+    detections = detect_all(model, dataset, batch_size=batch_size, progress=progress, proposals=proposals)
     if metric != "coco":
         scores = voc_metrics(dataset, detections, eleven_point=metric == "voc07")
         per_class = scores.pop("per_class")
@@ -58,11 +61,11 @@ def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100,
     return result
 
 
-def detect_all(model, dataset, *, batch_size=1, progress=True):
+def detect_all(model, dataset, *, batch_size=1, progress=True, proposals=None):
     """Every detection of a model on a dataset, whatever its score, with the dataset's labels.
 
     Args:
-        model, dataset, batch_size, progress: as in `evaluate`.
+        model, dataset, batch_size, progress, proposals: as in `evaluate`.
 
     Returns:
         list of dicts, one per record in record order, as `model.detect` returns them; masks are compressed to COCO
@@ -72,12 +75,18 @@ def detect_all(model, dataset, *, batch_size=1, progress=True):
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size!r}.")
     new_label = label_map(model, dataset)
-    masks = {"masks": "rle"} if getattr(model, "has_masks", False) else {}
+    arguments = {"masks": "rle"} if getattr(model, "has_masks", False) else {}
+    if proposals is not None:
+        proposals.check(dataset)
+    elif getattr(model, "wants_proposals", False):
+        proposals = compute_proposals(dataset, progress=progress)
     detections = []
     chunks = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
     with _bar(len(dataset), progress) as bar:
-        for images in _ahead(lambda chunk: [dataset[i].read() for i in chunk], chunks):
-            for found in model.detect(images, score=0.0, batch_size=batch_size, **masks):
+        for chunk, images in zip(chunks, _ahead(lambda chunk: [dataset[i].read() for i in chunk], chunks), strict=True):
+            if proposals is not None:
+                arguments["proposals"] = [proposals[dataset[i]] for i in chunk]
+            for found in model.detect(images, score=0.0, batch_size=batch_size, **arguments):
                 if new_label is not None:
                     found = _relabelled(found, new_label)
                 if "masks" in found:

@@ -4,8 +4,9 @@ from keras_rcnn.layers.detections import DetectionDecoder, MaskDecoder
 from keras_rcnn.layers.fpn import FPN, SingleLevel
 from keras_rcnn.layers.heads import BoxHead, BoxPredictor, MaskHead
 from keras_rcnn.layers.losses import BoxLoss, MaskLoss, RPNLoss
-from keras_rcnn.layers.regions import RoIAlign, RoIPool
+from keras_rcnn.layers.regions import RegionCNN, RegionWarp, RoIAlign, RoIPool
 from keras_rcnn.layers.rpn import AnchorGenerator, Proposals, RPNHead
+from keras_rcnn.layers.stages import BoxRegressors, ClassLoss, ClassPredictor, RegionSVMs, ScoreDecoder
 from keras_rcnn.layers.targets import BoxTargets, MaskTargets, RPNTargets
 
 __all__ = [
@@ -14,7 +15,10 @@ __all__ = [
     "BoxHead",
     "BoxLoss",
     "BoxPredictor",
+    "BoxRegressors",
     "BoxTargets",
+    "ClassLoss",
+    "ClassPredictor",
     "DetectionDecoder",
     "MaskDecoder",
     "MaskHead",
@@ -24,7 +28,11 @@ __all__ = [
     "RPNHead",
     "RPNLoss",
     "RPNTargets",
+    "RegionCNN",
+    "RegionSVMs",
+    "RegionWarp",
     "RoIAlign",
     "RoIPool",
+    "ScoreDecoder",
     "SingleLevel",
 ]

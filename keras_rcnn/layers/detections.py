@@ -39,7 +39,7 @@ class DetectionDecoder(Geometry):
         self.max_detections, self.min_size, self.weights_of_deltas = max_detections, min_size, tuple(weights)
 
     def call(self, logits, deltas, proposals, image_sizes):
-        scores = ops.softmax(logits, axis=-1)[..., :-1]
+        scores = self.scores(logits)
         boxes = delta_ops.decode(deltas, proposals[:, :, None], self.weights_of_deltas)
         boxes = box_ops.clip(boxes, image_sizes[:, None])
         valid = ops.logical_and(box_ops.at_least(boxes, self.min_size), box_ops.area(proposals)[..., None] > 0)
@@ -47,6 +47,10 @@ class DetectionDecoder(Geometry):
         most = self.max_detections
         boxes, scores, labels = multiclass_nms(boxes, scores, self.iou_threshold, self.score_threshold, most, most)
         return {"boxes": boxes, "scores": scores, "labels": labels}
+
+    def scores(self, logits):
+        """Logits [B, R, K + 1] -> the classes' scores [B, R, K]."""
+        return ops.softmax(logits, axis=-1)[..., :-1]
 
     def compute_output_spec(self, logits, deltas, proposals, image_sizes):
         batch, count = logits.shape[0], self.max_detections

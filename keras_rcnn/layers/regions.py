@@ -1,11 +1,13 @@
-"""Features of regions as layers: RoIAlign over pyramid levels, and RoIPool."""
+"""Features of regions as layers: RoIAlign over pyramid levels, RoIPool, and R-CNN's warp and CNN for each region."""
 
 import math
 
 import keras
+from keras import ops
 
 from keras_rcnn.layers.base import Geometry, register
 from keras_rcnn.ops import roi
+from keras_rcnn.ops.warp import MODES, warp_regions
 
 
 class _Regions(Geometry):
@@ -79,3 +81,88 @@ class RoIPool(_Regions):
 
     def get_config(self):
         return {**super().get_config(), "size": self.size, "strides": self.strides}
+
+
+@register
+class RegionWarp(Geometry):
+    """Each region of the image, stretched to one size (R-CNN, section 2.1); see `keras_rcnn.ops.warp.warp_regions`.
+
+    Args:
+        size: int, side of the crops: 227 for AlexNet, 224 for VGG16.
+        context: int, pixels of a crop, on each side, that show what is around the region.
+        mode: `"warp"`, `"square"` or `"square_without_context"`.
+
+    Call with images [B, H, W, C], boxes [B, R, 4] and image sizes [B, 2]; returns [B, R, size, size, C].
+    """
+
+    def __init__(self, size=224, context=16, mode="warp", **kwargs):
+        super().__init__(**{"name": "region_warp", **kwargs})
+        if not 0 <= 2 * context < size:
+            raise ValueError(f"context={context} pixels on each side leave nothing of a crop of {size}.")
+        if mode not in MODES:
+            raise ValueError(f"The warp's mode is one of {', '.join(MODES)}, not {mode!r}.")
+        self.size, self.context, self.mode = size, context, mode
+
+    def call(self, images, boxes, image_sizes):
+        return warp_regions(images, boxes, image_sizes, self.size, self.context, self.mode)
+
+    def compute_output_spec(self, images, boxes, image_sizes):
+        shape = (*boxes.shape[:2], self.size, self.size, images.shape[-1])
+        return keras.KerasTensor(shape, dtype=images.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size, "context": self.context, "mode": self.mode}
+
+
+@register
+class RegionCNN(keras.layers.Layer):
+    """The whole CNN for each region on its own (R-CNN, section 2.1): what Fast R-CNN's shared map made needless.
+
+    Args:
+        backbone: a model from `keras_rcnn.backbones`.
+        neck: `SingleLevel`, the map that is taken.
+        warp: `RegionWarp`.
+        chunk: int, regions at once at inference; memory grows with it and not with their number.
+
+    Call with images [B, H, W, 3], boxes [B, R, 4] and image sizes [B, 2]; returns [B, R, h, w, C].
+    """
+
+    def __init__(self, backbone, neck, warp, chunk=32, **kwargs):
+        super().__init__(**{"name": "region_cnn", **kwargs})
+        self.backbone, self.neck, self.warp, self.chunk = backbone, neck, warp, chunk
+
+    def build(self, *shapes):
+        self.built = True  # the backbone is
+
+    def call(self, images, boxes, image_sizes, training=False):
+        if training:
+            return self._features(images, boxes, image_sizes, training)
+        count = ops.shape(boxes)[1]
+        chunks = (count + self.chunk - 1) // self.chunk
+        padded = ops.pad(boxes, ((0, 0), (0, chunks * self.chunk - count), (0, 0)))
+        parts = ops.reshape(padded, (ops.shape(boxes)[0], chunks, self.chunk, 4))
+        found = ops.map(lambda part: self._features(images, part, image_sizes, False), ops.moveaxis(parts, 1, 0))
+        found = ops.moveaxis(found, 0, 1)
+        return ops.reshape(found, (ops.shape(boxes)[0], chunks * self.chunk, *found.shape[3:]))[:, :count]
+
+    def _features(self, images, boxes, image_sizes, training):
+        crops = self.warp(images, boxes, image_sizes)
+        batch, count, size = ops.shape(crops)[0], ops.shape(crops)[1], self.warp.size
+        maps = self.backbone(ops.reshape(crops, (-1, size, size, 3)), training=training)
+        (features,) = self.neck(maps)
+        return ops.reshape(features, (batch, count, *features.shape[1:]))
+
+    def compute_output_spec(self, images, boxes, image_sizes, training=False):
+        crop = keras.KerasTensor((None, self.warp.size, self.warp.size, 3), dtype="float32")
+        (features,) = self.neck.compute_output_spec(self.backbone.compute_output_spec(crop))
+        return keras.KerasTensor((*boxes.shape[:2], *features.shape[1:]), dtype=features.dtype)
+
+    def get_config(self):
+        config = {"backbone": self.backbone, "neck": self.neck, "warp": self.warp}
+        config = {key: keras.saving.serialize_keras_object(value) for key, value in config.items()}
+        return {**super().get_config(), **config, "chunk": self.chunk}
+
+    @classmethod
+    def from_config(cls, config):
+        parts = {k: keras.saving.deserialize_keras_object(config[k]) for k in ("backbone", "neck", "warp")}
+        return cls(**{**config, **parts})

@@ -1,7 +1,9 @@
 """The four detectors, one flat file each."""
 
 from keras_rcnn.models.detector import Detector
+from keras_rcnn.models.fast_rcnn import FastRCNN
 from keras_rcnn.models.faster_rcnn import FasterRCNN
 from keras_rcnn.models.mask_rcnn import MaskRCNN
+from keras_rcnn.models.rcnn import RCNN
 
-__all__ = ["Detector", "FasterRCNN", "MaskRCNN"]
+__all__ = ["RCNN", "Detector", "FastRCNN", "FasterRCNN", "MaskRCNN"]

@@ -8,7 +8,11 @@ from keras import ops
 
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.paste import paste_masks, paste_rle
-from keras_rcnn.data.preprocess import Preprocessor
+from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
+from keras_rcnn.data.proposals import selective_search
+
+# numbers of proposals are rounded up to this, so that a model is compiled for a few of them only
+_PROPOSAL_STEP = 500
 
 
 class Detector(keras.Model):
@@ -38,6 +42,11 @@ class Detector(keras.Model):
     def has_masks(self):
         """Whether the detector predicts masks, and wants them of the training data (`batches(masks=True)`)."""
         return "mask_head" in self.parts
+
+    @property
+    def wants_proposals(self):
+        """Whether proposals come from outside, as `x["proposals"]`."""
+        return any(one.name == "proposals" for one in self.inputs)
 
     # === Training ===
 
@@ -90,7 +99,7 @@ class Detector(keras.Model):
 
     # === Inference ===
 
-    def detect(self, images, score=0.5, batch_size=None, masks=True, size=None):
+    def detect(self, images, score=0.5, batch_size=None, masks=True, size=None, proposals=None):
         """Finds the objects in photos of any size.
 
         Args:
@@ -102,6 +111,8 @@ class Detector(keras.Model):
                 never needs such an array, False for none.
             size: int, shorter side in pixels that photos are resized to instead of the preprocessor's `min_size` (its
                 `max_size` grows in proportion). For objects that are smaller in the photo than those of the training.
+            proposals: of a detector whose proposals come from outside (Fast R-CNN): [P, 4] xyxy in pixels of the image,
+                for a list of images a list of such. None runs selective search, which takes seconds an image.
 
         Returns:
             For a single image a dict, for a list a list of dicts, of numpy arrays, best first: `boxes` float32 [n, 4]
@@ -118,6 +129,10 @@ class Detector(keras.Model):
         """
         many = isinstance(images, (list, tuple))
         images = list(images) if many else [images]
+        if proposals is not None:
+            proposals = list(proposals) if many else [proposals]
+            if len(proposals) != len(images):
+                raise ValueError(f"Proposals for {len(proposals)} images, but there are {len(images)} images.")
         batch_size = batch_size or 1
         preprocessor = self.preprocessor
         if size is not None:
@@ -127,6 +142,9 @@ class Detector(keras.Model):
         for start in range(0, len(images), batch_size):
             arrays = [read_image(image) for image in images[start : start + batch_size]]
             x = preprocessor.batch(arrays)
+            if self.wants_proposals:
+                given = proposals and proposals[start : start + batch_size]
+                x["proposals"] = _proposals(given, arrays, x["image_sizes"])
             outputs = {k: np.asarray(v) for k, v in self.predict_on_batch(x).items()}
             for i, array in enumerate(arrays):
                 one = {name: values[i] for name, values in outputs.items()}
@@ -181,6 +199,11 @@ def image_inputs():
     }
 
 
+def proposal_inputs():
+    """The further input of a detector that is told where to look: P is the padded number of proposals."""
+    return {"proposals": keras.Input((None, 4), name="proposals", dtype="float32")}
+
+
 def target_inputs():
     """The symbolic targets that every detector has: G is the padded number of objects."""
     return {
@@ -195,6 +218,16 @@ def mask_inputs():
         "masks": keras.Input((None, None, None), name="masks", dtype="uint8"),
         "mask_frames": keras.Input((None, 4), name="mask_frames", dtype="float32"),
     }
+
+
+def _proposals(given, images, sizes):
+    """Proposals in pixels of the images -> float32 [B, P, 4] in pixels of the resized ones, padded with zeros."""
+    given = given or [selective_search(image) for image in images]
+    most = max(-(-max(map(len, given)) // _PROPOSAL_STEP), 1) * _PROPOSAL_STEP
+    answer = np.zeros((len(images), most, 4), np.float32)
+    for row, boxes, image, size in zip(answer, given, images, sizes, strict=True):
+        row[: len(boxes)] = scale_boxes(np.reshape(boxes, (-1, 4)), image.shape[:2], size)
+    return answer
 
 
 def _is_serialised(value):

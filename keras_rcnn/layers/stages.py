@@ -1,0 +1,140 @@
+"""R-CNN's later stages as layers: a softmax to fine-tune by, linear SVMs and box regressors (R-CNN 2014, section 2.3).
+
+The SVMs and regressors are not trained by `fit`; `RCNN.fit_svms` and `fit_box_regressors` put them in as weights.
+
+Shapes: B images, R regions, F features, K classes.
+"""
+
+import keras
+from keras import ops
+
+from keras_rcnn.layers.base import Geometry, register, spec
+from keras_rcnn.layers.detections import DetectionDecoder
+from keras_rcnn.ops import losses
+
+
+@register
+class ClassPredictor(keras.layers.Layer):
+    """Class logits, without boxes: what R-CNN's CNN is fine-tuned by.
+
+    Args:
+        num_classes: int K, without background.
+
+    Call with [B, R, F]; returns float32 [B, R, K + 1], background last.
+    """
+
+    def __init__(self, num_classes, **kwargs):
+        super().__init__(**{"name": "class_predictor", **kwargs})
+        self.num_classes = num_classes
+        self.logits = keras.layers.Dense(
+            num_classes + 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="logits"
+        )
+
+    def build(self, input_shape):
+        self.logits.build(input_shape)
+        self.built = True
+
+    def call(self, x):
+        return ops.cast(self.logits(x), "float32")
+
+    def compute_output_spec(self, x):
+        return spec(*x.shape[:2], self.num_classes + 1)
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+
+@register
+class ClassLoss(Geometry):
+    """Softmax cross-entropy of the sampled regions.
+
+    Call with logits [B, S, K + 1] and the dict of `BoxTargets`; returns a dict of `loss_classifier`, float32 [B].
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"name": "class_loss", **kwargs})
+
+    def call(self, logits, targets):
+        nothing = ops.zeros((*ops.shape(logits)[:2], 1, 4))
+        return {"loss_classifier": losses.box_losses(logits, nothing, targets["labels"], targets["deltas"])[0]}
+
+    def compute_output_spec(self, logits, targets):
+        return {"loss_classifier": spec(logits.shape[0])}
+
+
+@register
+class RegionSVMs(keras.layers.Layer):
+    """One linear SVM a class; until they are fitted, the softmax of the fine-tuned CNN.
+
+    Args:
+        num_classes: int K.
+
+    Call with features [B, R, F] and logits [B, R, K + 1]; returns scores float32 [B, R, K] in 0..1: of SVMs the
+    logistic function of the margin, so that 0.5 is the boundary.
+    """
+
+    def __init__(self, num_classes, **kwargs):
+        super().__init__(**{"name": "svms", **kwargs})
+        self.num_classes = num_classes
+
+    def build(self, features_shape, logits_shape=None):
+        shape = (features_shape[-1], self.num_classes)
+        self.kernel = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="kernel")
+        self.bias = self.add_weight(shape=shape[1:], initializer="zeros", trainable=False, name="bias")
+        self.fitted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="fitted")
+        self.built = True
+
+    def call(self, features, logits):
+        margins = ops.cast(features, "float32") @ ops.cast(self.kernel, "float32") + ops.cast(self.bias, "float32")
+        return ops.where(self.fitted > 0, ops.sigmoid(margins), ops.softmax(logits, axis=-1)[..., :-1])
+
+    def compute_output_spec(self, features, logits):
+        return spec(*features.shape[:2], self.num_classes)
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+
+@register
+class BoxRegressors(keras.layers.Layer):
+    """One linear regression of the deltas a class (R-CNN, appendix C); until they are fitted, boxes stay as they are.
+
+    Args:
+        num_classes: int K.
+
+    Call with the maps of the regions [B, R, h, w, C]; returns deltas float32 [B, R, K, 4], of weights 1.
+    """
+
+    def __init__(self, num_classes, **kwargs):
+        super().__init__(**{"name": "box_regressors", **kwargs})
+        self.num_classes = num_classes
+
+    def build(self, input_shape):
+        _, _, height, width, channels = input_shape
+        shape = (height * width * channels, self.num_classes * 4)
+        self.kernel = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="kernel")
+        self.bias = self.add_weight(shape=shape[1:], initializer="zeros", trainable=False, name="bias")
+        self.built = True
+
+    def call(self, x):
+        batch, count = ops.shape(x)[0], ops.shape(x)[1]
+        x = ops.cast(ops.reshape(x, (batch, count, self.kernel.shape[0])), "float32")
+        deltas = x @ ops.cast(self.kernel, "float32") + ops.cast(self.bias, "float32")
+        return ops.reshape(deltas, (batch, count, self.num_classes, 4))
+
+    def compute_output_spec(self, x):
+        return spec(*x.shape[:2], self.num_classes, 4)
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+
+@register
+class ScoreDecoder(DetectionDecoder):
+    """`DetectionDecoder` for scores that are no softmax: call it with scores [B, R, K] in the place of logits."""
+
+    def __init__(self, iou_threshold=0.3, weights=(1.0, 1.0, 1.0, 1.0), **kwargs):
+        super().__init__(iou_threshold=iou_threshold, weights=weights, **kwargs)
+
+    def scores(self, scores):
+        return scores

@@ -1,0 +1,330 @@
+"""R-CNN's stages after the CNN: its features on disk, linear SVMs with hard negatives, ridge regression of the boxes.
+
+Section 2.3 and appendices B and C of the paper; the numbers are those of its published code.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from keras_rcnn.data.preprocess import scale_boxes
+from keras_rcnn.ops import boxes as box_ops
+from keras_rcnn.ops import deltas as delta_ops
+
+logger = logging.getLogger(__name__)
+
+# features are scaled so that their mean norm is this; C and lambda belong to it
+_NORM = 20.0
+# the bias of a class that no image shows: its score is 2e-9
+_NEVER = -20.0
+
+
+def fit_svms(
+    model,
+    dataset,
+    proposals,
+    cache,
+    positives="truth",
+    background=0.3,
+    C=1e-3,
+    positive_weight=2.0,
+    bias=10.0,
+    retrain_every=2000,
+    passes=1,
+    progress=True,
+):
+    """Trains one linear SVM a class on the CNN's vectors, with hard negative mining (R-CNN, section 2.3).
+
+    Negatives are the regions that overlap every object of the class by less than `background`. Image after image,
+    those with a margin over -1.0001 join the class's negatives; after every `retrain_every` new ones its SVM is trained
+    anew, and negatives with a margin under -1.2 are dropped. A class without any object is never detected; a warning
+    names it.
+
+    Args:
+        model: a fine-tuned `RCNN`; it gets the SVMs as weights.
+        dataset: `Dataset`.
+        proposals: `ProposalSet` of it.
+        cache: folder for the features, float16, a file an image: an interrupted run goes on, and
+            `fit_box_regressors` reads them too.
+        positives: `"truth"`, the objects' own boxes alone (the paper), or a number: all regions of at least that IoU
+            (the review article's reading has 0.3).
+        background: float, IoU below which a region is a negative.
+        C: float, of the SVM.
+        positive_weight: float, weight of a positive in the SVM's loss.
+        bias: float, the constant feature that the SVM's bias multiplies.
+        retrain_every: int, new negatives of a class.
+        passes: int, over the images.
+        progress: whether to show progress bars.
+
+    Returns:
+        A list of dicts, one for each time that an SVM was trained: `class`, `pass` (from 1), `images` seen in it,
+        `positives`, `negatives`, `seen` (regions looked at since the last time) and `violations` (those of them with a
+        margin over -1.0001).
+
+    Raises:
+        ValueError: for other classes or a setting that makes no sense.
+        ImportError: without scikit-learn.
+    """
+    if passes < 1 or retrain_every < 1:
+        raise ValueError(f"passes and retrain_every are at least 1, not {passes} and {retrain_every}.")
+    if positives != "truth" and not 0 < positives <= 1:
+        raise ValueError(f'positives is "truth" or an IoU, not {positives!r}.')
+    features = _Features(model, dataset, proposals, cache, progress)
+    scale = _NORM / max(features.mean_norm, 1e-6)
+    classes = range(model.num_classes)
+    found = [[] for _ in classes]
+    for one in features.each("positives"):
+        for c in classes:
+            chosen = one.is_truth & (one.labels == c) if positives == "truth" else one.overlap(c) >= positives
+            found[c].append(one.vectors[chosen] * scale)
+    miners = [_Miner(np.concatenate(found[c]), C, positive_weight, bias) for c in classes]
+    history = []
+    for number in range(passes):
+        for i, one in enumerate(features.each("hard negatives")):
+            vectors = one.vectors * scale
+            for c, miner in enumerate(miners):
+                rows = np.flatnonzero(one.overlap(c) < background)
+                miner.see(vectors[rows], i * 10**6 + rows)
+                last = i + 1 == len(dataset)
+                if miner.new >= retrain_every or (last and miner.seen):
+                    facts = {"class": model.class_names[c], "pass": number + 1, "images": i + 1}
+                    history.append({**facts, **miner.train()})
+    empty = [model.class_names[c] for c, miner in enumerate(miners) if not len(miner.positives)]
+    if empty:
+        logger.warning("%s shows no %s: no SVM, and nothing is detected as such.", dataset.name, ", ".join(empty))
+    svms = model.parts["svms"]
+    svms.kernel.assign(np.stack([miner.weights * scale for miner in miners], axis=1))
+    svms.bias.assign([miner.bias for miner in miners])
+    svms.fitted.assign(1.0)
+    return history
+
+
+def fit_box_regressors(model, dataset, proposals, cache, overlap=0.6, regularisation=1000.0, progress=True):
+    """Fits a ridge regression a class from a region's map to the deltas onto its object (R-CNN, appendix C).
+
+    Args:
+        model: a fine-tuned `RCNN`; it gets the regressions as weights.
+        dataset, proposals, cache, progress: as in `fit_svms`.
+        overlap: float; regions with more than this IoU with an object of the class are learned from.
+        regularisation: float, lambda; or `"cv"`: of 10, 100, 1,000 and 10,000 the best by leave-one-out
+            cross-validation, for each class.
+
+    Returns:
+        A dict for each class name: `pairs`, the number of regions, and `regularisation`, the lambda taken. A class
+        without pairs has 0 and None; its boxes stay the proposals.
+    """
+    features = _Features(model, dataset, proposals, cache, progress, least=overlap)
+    found = [([], []) for _ in range(model.num_classes)]
+    for one in features.each("boxes"):
+        for c, (maps, targets) in enumerate(found):
+            near = one.overlap(c, one.near) > overlap
+            if near.any():
+                own = one.objects_of(c)[one.iou_of(c, one.near)[near].argmax(axis=1)]
+                maps.append(one.maps[near])
+                targets.append(np.asarray(delta_ops.encode(own, one.boxes[one.near][near])))
+    counts = [sum(map(len, maps)) for maps, _ in found]
+    norms = [np.linalg.norm(part.astype(np.float32), axis=1).sum() for maps, _ in found for part in maps]
+    scale = _NORM / max(sum(norms) / max(sum(counts), 1), 1e-6)
+    layer, answer = model.parts["box_regressors"], {}
+    kernel, bias = (np.zeros(w.shape, np.float32) for w in (layer.kernel, layer.bias))
+    for c, (maps, targets) in enumerate(found):
+        alpha = None
+        if counts[c]:
+            x = np.concatenate(maps).astype(np.float32) * scale
+            part = slice(4 * c, 4 * c + 4)
+            kernel[:, part], bias[part], alpha = ridge(x, np.concatenate(targets), regularisation)
+            kernel[:, part] *= scale
+        answer[model.class_names[c]] = {"pairs": counts[c], "regularisation": alpha}
+    layer.kernel.assign(kernel)
+    layer.bias.assign(bias)
+    return answer
+
+
+def ridge(x, targets, regularisation=1000.0):
+    """Ridge regression on whitened targets.
+
+    Args:
+        x: float32 [n, F].
+        targets: float32 [n, 4].
+        regularisation: float, lambda, or `"cv"`.
+
+    Returns:
+        `(kernel [F, 4], bias [4], lambda)`, for the targets as they were.
+    """
+    from sklearn.linear_model import Ridge, RidgeCV
+
+    mean = targets.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov(targets - mean, rowvar=False, bias=True))
+    deviation = np.sqrt(np.maximum(values, 0) + 1e-3)
+    whitened = (targets - mean) @ (vectors / deviation @ vectors.T)
+    back = vectors * deviation @ vectors.T
+    many = regularisation == "cv" and len(x) > 1
+    model = RidgeCV([1e1, 1e2, 1e3, 1e4]) if many else Ridge(1e3 if regularisation == "cv" else regularisation)
+    model.fit(x, whitened)
+    kernel, bias = model.coef_.T @ back, model.intercept_ @ back + mean
+    return kernel.astype(np.float32), bias.astype(np.float32), float(model.alpha_ if many else model.alpha)
+
+
+def plot_violations(history, path):
+    """Draws the share of margin violations over the trainings of every class's SVM.
+
+    Args:
+        history: what `fit_svms` returned.
+        path: the picture to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name in dict.fromkeys(row["class"] for row in history):
+        rows = [row for row in history if row["class"] == name]
+        shares = [row["violations"] / max(row["seen"], 1) for row in rows]
+        axes.plot(range(1, len(rows) + 1), shares, marker="o", ms=3, label=name)
+    axes.set(xlabel="training of the SVM", ylabel="regions with margin > -1", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.new{path.suffix}")
+    figure.savefig(aside)
+    os.replace(aside, path)
+
+
+class _Miner:
+    """One class's SVM and its cache of hard negatives."""
+
+    def __init__(self, positives, C, positive_weight, constant):
+        from sklearn.svm import LinearSVC
+
+        weight = {1: positive_weight}
+        self.svm = LinearSVC(
+            C=C, loss="hinge", class_weight=weight, intercept_scaling=constant, max_iter=20000, random_state=0
+        )
+        self.positives = positives
+        self.negatives = np.zeros((0, positives.shape[1]), np.float32)
+        self.keys = np.zeros(0, np.int64)
+        self.weights, self.bias = np.zeros(positives.shape[1], np.float32), 0.0 if len(positives) else _NEVER
+        self.new = self.seen = self.violations = 0
+
+    def see(self, vectors, keys):
+        if not len(self.positives):
+            return
+        hard = self.margins(vectors) > -1.0001
+        self.seen, self.violations = self.seen + len(vectors), self.violations + int(hard.sum())
+        hard &= ~np.isin(keys, self.keys)  # in a second pass some are there already
+        self.negatives = np.concatenate([self.negatives, vectors[hard]])
+        self.keys = np.concatenate([self.keys, keys[hard]])
+        self.new += int(hard.sum())
+
+    def train(self):
+        facts = {"positives": len(self.positives), "negatives": len(self.negatives)}
+        facts |= {"seen": self.seen, "violations": self.violations}
+        if len(self.negatives):
+            x = np.concatenate([self.positives, self.negatives])
+            self.svm.fit(x, np.arange(len(x)) < len(self.positives))
+            self.weights, self.bias = self.svm.coef_[0].astype(np.float32), float(self.svm.intercept_[0])
+            kept = self.margins(self.negatives) >= -1.2
+            self.negatives, self.keys = self.negatives[kept], self.keys[kept]
+        self.new = self.seen = self.violations = 0
+        return facts
+
+    def margins(self, vectors):
+        return vectors @ self.weights + self.bias
+
+
+class _Image:
+    """The regions of one image: the objects' own boxes and the proposals."""
+
+    def __init__(self, record, stored):
+        kept = ~(record.crowd | record.difficult)
+        self.objects, self.object_labels = record.boxes[kept], record.labels[kept]
+        self.boxes = stored["boxes"]
+        self.vectors = stored["vectors"].astype(np.float32)
+        self.near, self.maps = stored["near"], stored["maps"]
+        count = len(self.objects)
+        self.is_truth = np.arange(len(self.boxes)) < count
+        self.labels = np.full(len(self.boxes), -1)
+        self.labels[:count] = self.object_labels
+
+    def objects_of(self, c):
+        return self.objects[self.object_labels == c]
+
+    def iou_of(self, c, rows=slice(None)):
+        """IoU [regions, objects of the class]."""
+        return np.asarray(box_ops.iou(self.boxes[rows], self.objects_of(c)))
+
+    def overlap(self, c, rows=slice(None)):
+        """The best IoU of each region with an object of the class, 0 without any."""
+        if not (self.object_labels == c).any():
+            return np.zeros(len(self.boxes[rows]), np.float32)
+        return self.iou_of(c, rows).max(axis=1)
+
+
+class _Features:
+    """A data set's features, computed when first asked for and kept on disk as float16.
+
+    Vectors of all regions; maps, which are larger, of those with an IoU over `least` with an object.
+    """
+
+    def __init__(self, model, dataset, proposals, cache, progress, least=0.6):
+        if list(dataset.class_names) != list(model.class_names):
+            raise ValueError(f"The dataset's classes are {dataset.class_names}, the model's {model.class_names}.")
+        proposals.check(dataset)
+        self.model, self.dataset, self.proposals, self.progress = model, dataset, proposals, progress
+        self.least, self.folder = least, Path(cache)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        weights = hashlib.sha256(json.dumps(model.preprocessor.get_config(), sort_keys=True).encode())
+        for weight in model.region_features.weights:
+            weights.update(np.asarray(weight).tobytes())
+        self.key = weights.hexdigest()
+        norms = [np.linalg.norm(one.vectors, axis=1) for one in self.each("features")]
+        self.mean_norm = float(np.concatenate(norms).mean()) if norms else 0.0
+
+    def each(self, what):
+        from tqdm import tqdm
+
+        for record in tqdm(self.dataset, desc=what, unit="image", disable=not self.progress):
+            yield _Image(record, self._of(record))
+
+    def _of(self, record):
+        kept = ~(record.crowd | record.difficult)
+        boxes = np.concatenate([record.boxes[kept], self.proposals[record]]).astype(np.float32)
+        name = hashlib.sha256(f"{self.key} {record.name} {record.image_id} {self.least}".encode() + boxes.tobytes())
+        path = self.folder / f"{name.hexdigest()[:32]}.npz"
+        if path.is_file():
+            try:
+                with np.load(path) as file:
+                    return dict(file)
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                logger.warning("%s is damaged: its features are computed anew.", path)
+        stored = self._compute(record, boxes, record.boxes[kept])
+        aside = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            with open(aside, "wb") as file:
+                np.savez(file, **stored)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+        return stored
+
+    def _compute(self, record, boxes, objects):
+        image = record.read()
+        x = self.model.preprocessor.batch([image])
+        x["proposals"] = scale_boxes(boxes, image.shape[:2], x["image_sizes"][0])[None]
+        found = {k: np.asarray(v)[0] for k, v in self.model.region_features.predict_on_batch(x).items()}
+        near = np.zeros(len(boxes), bool)
+        if len(objects):
+            near = np.asarray(box_ops.iou(boxes, objects)).max(axis=1) > self.least
+        maps = found["maps"].reshape(len(boxes), -1)[near]
+        return {
+            "boxes": boxes,
+            "vectors": found["vectors"].astype(np.float16),
+            "near": np.flatnonzero(near),
+            "maps": maps.astype(np.float16),
+        }

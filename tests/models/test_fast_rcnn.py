@@ -1,0 +1,136 @@
+"""R-CNN and Fast R-CNN as Keras models, on the pictures that Faster R-CNN is tested on, and the story of the files."""
+
+import difflib
+import io
+import json
+import re
+import tokenize
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_rcnn import layers, models
+from keras_rcnn.data import ProposalSet
+from keras_rcnn.evaluation import evaluate
+from keras_rcnn.models import RCNN, FastRCNN
+from tests.models.tiny import STRIDES, TinyBackbone, shapes, tiny_detector
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(0)
+
+
+def around(data, count=40, seed=0):
+    """Proposals: each object's box moved and stretched a little, and boxes anywhere."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for record in data:
+        near = np.repeat(record.boxes, 6, axis=0) + rng.uniform(-4, 4, (6 * len(record.boxes), 4))
+        corner = rng.uniform(0, 90, (count - len(near), 2))
+        boxes = np.concatenate([near, np.concatenate([corner, corner + rng.uniform(10, 38, corner.shape)], 1)])
+        found[record.image_id] = np.clip(boxes, 0, 128).astype(np.float32)
+    return ProposalSet(found)
+
+
+def fast_rcnn(**changes):
+    parts = {
+        "neck": layers.SingleLevel("C3"),
+        "box_targets": layers.BoxTargets(2, count=32, background=(0.0, 0.5), seed=1),
+        "box_pool": layers.RoIPool(5, (STRIDES["C3"],), name="box_pool"),
+        "box_head": layers.BoxHead((64,)),
+        "preprocessor": tiny_detector().preprocessor,
+    }
+    return FastRCNN(TinyBackbone(), 2, **{**parts, **changes})
+
+
+def rcnn(**changes):
+    parts = {
+        "neck": layers.SingleLevel("C4"),
+        "box_targets": layers.BoxTargets(2, count=32, seed=1),
+        "box_pool": layers.RegionWarp(48, context=4, name="box_pool"),
+        "box_head": layers.BoxHead((64,)),
+        "preprocessor": tiny_detector().preprocessor,
+    }
+    return RCNN(TinyBackbone(), 2, **{**parts, **changes})
+
+
+@pytest.mark.parametrize("build", [fast_rcnn, rcnn])
+def test_config_survives_json_and_weights_are_in_the_inference_graph(build):
+    model = build()
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+    rebuilt = keras.saving.deserialize_keras_object(config)
+    assert [w.path for w in rebuilt.weights] == [w.path for w in model.weights]
+    assert {w.path for w in model.training_graph.weights} <= {w.path for w in model.weights}
+    assert len({w.path for w in model.weights}) == len(model.weights)
+
+
+def test_fast_rcnn_overfits_eight_images():
+    data = shapes(8)
+    proposals = around(data)
+    model = fast_rcnn()
+    model.compile(keras.optimizers.AdamW(2e-3, clipnorm=5.0), jit_compile=False)
+    batches = data.batches(model.preprocessor, batch_size=4, shuffle=True, cache=True, proposals=proposals)
+    model.fit(batches, epochs=60, verbose=0)
+    result = evaluate(model, data, proposals=proposals, progress=False)
+    assert result["bbox"]["AP50"] > 0.9
+    one = model.detect(data[0].image, proposals=proposals[data[0]])
+    assert one["names"][0] == data.class_names[data[0].labels[0]]
+    with pytest.raises(ValueError, match="Proposals for 1 images"):
+        model.detect([data[0].image] * 2, proposals=[proposals[data[0]]])
+
+
+def test_without_proposals_selective_search_looks():
+    found = fast_rcnn().detect(shapes(1)[0].image, score=0.0)
+    assert set(found) == {"boxes", "scores", "labels", "names"}
+
+
+def test_rcnn_stage_by_stage(tmp_path):
+    data = shapes(8)
+    proposals = around(data)
+    model = rcnn()
+    model.compile(keras.optimizers.AdamW(2e-3, clipnorm=5.0), jit_compile=False)
+    batches = data.batches(model.preprocessor, batch_size=4, shuffle=True, cache=True, proposals=proposals)
+    model.fit(batches, epochs=25, verbose=0)
+    softmax = evaluate(model, data, proposals=proposals, progress=False)["bbox"]
+    assert softmax["AP50"] > 0.8
+    history = model.fit_svms(data, proposals, tmp_path, progress=False, retrain_every=60, passes=2)
+    assert {row["class"] for row in history} == {"square", "bar"}
+    shares = [row["violations"] / row["seen"] for row in history if row["class"] == "square"]
+    assert shares[0] == 1 and shares[-1] < 0.5
+    svms = evaluate(model, data, proposals=proposals, progress=False)["bbox"]
+    assert svms["AP50"] > 0.8
+    fitted = model.fit_box_regressors(data, proposals, tmp_path, progress=False)
+    assert all(one["pairs"] > 0 and one["regularisation"] == 1000 for one in fitted.values())
+    moved = evaluate(model, data, proposals=proposals, progress=False)["bbox"]
+    assert moved["AP50"] > 0.8
+    assert moved["AP"] > svms["AP"] - 0.02
+    # the later stages are weights like the others
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    a, b = (m.detect(data[3].image, proposals=proposals[data[3]], score=0.3) for m in (model, again))
+    np.testing.assert_allclose(a["boxes"], b["boxes"], atol=1e-3)
+    np.testing.assert_allclose(a["scores"], b["scores"], atol=1e-5)
+
+
+# === The story ===
+
+
+def code(module):
+    """A model file without docstrings and comments."""
+    text = Path(module.__file__).read_text(encoding="utf-8")
+    text = re.sub(r'^\s*"""(?s:.*?)"""\n', "", text, flags=re.M)
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    return [line for number, line in enumerate(text.splitlines(), 1) if number in lines and line.strip()]
+
+
+@pytest.mark.parametrize("pair", [("rcnn", "fast_rcnn"), ("fast_rcnn", "faster_rcnn"), ("faster_rcnn", "mask_rcnn")])
+def test_each_paper_is_a_small_step(pair):
+    before, after = (code(getattr(models, name)) for name in pair)
+    changed = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
+    assert len(changed) <= 40, "\n".join(changed)
