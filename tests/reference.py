@@ -138,7 +138,7 @@ def best_truth(box, truths, labels):
 
 def inside(box, image_size, border):
     height, width = image_size
-    return box[0] >= -border and box[1] >= -border and box[2] < width + border and box[3] < height + border
+    return box[0] >= -border and box[1] >= -border and box[2] <= width + border and box[3] <= height + border
 
 
 def rpn_targets(
@@ -195,11 +195,14 @@ def box_targets(
     return answer
 
 
-def mask_target(mask, frame, region, size):
-    """The mask [M, M'], stretched over its frame, as the region sees it: [size, size], by RoIAlign."""
+def mask_target(mask, frame, region, size, aligned=True):
+    """The mask [M, M'], stretched over its frame, as the region sees it: [size, size], by RoIAlign.
+
+    A cell's value is that of its middle; torchvision takes a pixel's to be that of its corner.
+    """
     rows, columns = mask.shape
     scale = np.array([columns / (frame[2] - frame[0]), rows / (frame[3] - frame[1])] * 2)
-    local = (np.array(region, np.float64) - [frame[0], frame[1]] * 2) * scale
+    local = (np.array(region, np.float64) - [frame[0], frame[1]] * 2 + (0 if aligned else 0.5)) * scale - 0.5
     return roi_align(mask[..., None], local, 1.0, size, samples=0, aligned=False)[..., 0]
 
 

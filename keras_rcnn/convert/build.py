@@ -23,7 +23,10 @@ def torchvision_detector(name, num_classes=90, class_names=None):
     common = {"num_classes": num_classes, "class_names": class_names, "name": name}
     # torchvision lets a ground-truth box that overlaps nothing claim every anchor of IoU 0
     rpn_targets = layers.RPNTargets(guard=False)
-    detector = MaskRCNN if name.startswith("maskrcnn") else FasterRCNN
+    detector = FasterRCNN
+    if name.startswith("maskrcnn"):
+        detector, positives = MaskRCNN, layers.BoxTargets(num_classes).most_positive
+        common["mask_targets"] = layers.MaskTargets(num_classes, positives, aligned=False)
     if name in ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"):
         # the published COCO weights were trained with this epsilon
         return detector(ResNet(50, norm="frozen", epsilon=0.0), rpn_targets=rpn_targets, **common)

@@ -43,7 +43,8 @@ class FPN(keras.layers.Layer):
         self.top_convs = []
         if top == "convs":
             self.top_convs = [
-                keras.layers.Conv2D(channels, 3, strides=2, padding="valid", name=f"top_{i}") for i in (6, 7)
+                keras.layers.Conv2D(channels, 3, strides=2, padding="valid", dtype=self.dtype_policy, name=f"top_{i}")
+                for i in (6, 7)
             ]
 
     def _conv(self, size, name):
@@ -54,6 +55,7 @@ class FPN(keras.layers.Layer):
             use_bias=self.norm is None,
             # torchvision's kaiming_uniform(a=1)
             kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
+            dtype=self.dtype_policy,
             name=name,
         )
 

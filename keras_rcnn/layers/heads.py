@@ -9,7 +9,7 @@ from keras import ops
 from keras_rcnn.layers.base import register, spec
 
 
-def _relu_conv(channels, index, norm):
+def _relu_conv(channels, index, norm, dtype):
     return keras.layers.Conv2D(
         channels,
         3,
@@ -17,6 +17,7 @@ def _relu_conv(channels, index, norm):
         use_bias=norm is None,
         activation="relu" if norm is None else None,
         kernel_initializer="he_normal",
+        dtype=dtype,
         name=f"conv_{index}",
     )
 
@@ -28,11 +29,13 @@ class _ConvStack(keras.layers.Layer):
         if norm not in (None, "batch"):
             raise ValueError(f"A head's norm is 'batch' or None, not {norm!r}.")
         self.norm = norm
-        self.convs = [_relu_conv(c, i, norm) for i, c in enumerate(channels)]
+        self.convs = [_relu_conv(c, i, norm, self.dtype_policy) for i, c in enumerate(channels)]
         self.norms = []
         if norm:
             self.norms = [
-                keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"conv_{i}_bn")
+                keras.layers.BatchNormalization(
+                    momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy, name=f"conv_{i}_bn"
+                )
                 for i in range(len(channels))
             ]
 
@@ -70,10 +73,12 @@ class BoxHead(_ConvStack):
         self.units, self.conv_channels, self.dropout = tuple(units), tuple(convs), dropout
         self._make_convs(self.conv_channels, norm)
         self.fcs = [
-            keras.layers.Dense(n, activation="relu", kernel_initializer="he_uniform", name=f"fc_{i}")
+            keras.layers.Dense(
+                n, activation="relu", kernel_initializer="he_uniform", dtype=self.dtype_policy, name=f"fc_{i}"
+            )
             for i, n in enumerate(self.units)
         ]
-        self.drop = keras.layers.Dropout(dropout) if dropout else None
+        self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy) if dropout else None
 
     def build(self, input_shape):
         _, _, height, width, channels = input_shape
@@ -117,11 +122,12 @@ class BoxPredictor(keras.layers.Layer):
         super().__init__(**{"name": "box_predictor", **kwargs})
         self.num_classes, self.class_agnostic = num_classes, class_agnostic
         self.boxes = 1 if class_agnostic else num_classes
+        normal, policy = keras.initializers.RandomNormal, self.dtype_policy
         self.logits = keras.layers.Dense(
-            num_classes + 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="logits"
+            num_classes + 1, kernel_initializer=normal(stddev=0.01), dtype=policy, name="logits"
         )
         self.deltas = keras.layers.Dense(
-            self.boxes * 4, kernel_initializer=keras.initializers.RandomNormal(stddev=0.001), name="deltas"
+            self.boxes * 4, kernel_initializer=normal(stddev=0.001), dtype=policy, name="deltas"
         )
 
     def build(self, input_shape):
@@ -164,10 +170,17 @@ class MaskHead(_ConvStack):
         self.class_agnostic = class_agnostic
         self._make_convs(self.conv_channels, norm)
         self.deconv = keras.layers.Conv2DTranspose(
-            channels, 2, strides=2, activation="relu", kernel_initializer="he_normal", name="deconv"
+            channels,
+            2,
+            strides=2,
+            activation="relu",
+            kernel_initializer="he_normal",
+            dtype=self.dtype_policy,
+            name="deconv",
         )
+        maps = 1 if class_agnostic else num_classes
         self.logits = keras.layers.Conv2D(
-            1 if class_agnostic else num_classes, 1, kernel_initializer="he_normal", name="logits"
+            maps, 1, kernel_initializer="he_normal", dtype=self.dtype_policy, name="logits"
         )
 
     def build(self, input_shape):

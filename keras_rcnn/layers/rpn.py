@@ -74,19 +74,17 @@ class RPNHead(keras.layers.Layer):
         self.num_anchors, self.num_convs, self.channels = num_anchors, convs, channels
 
     def build(self, input_shape):
-        normal = keras.initializers.RandomNormal(stddev=0.01)
+        settings = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.01), "dtype": self.dtype_policy}
         width = in_channels = input_shape[0][-1]
         self.convs = []
         for i in range(self.num_convs):
             width = self.channels or in_channels
-            conv = keras.layers.Conv2D(
-                width, 3, padding="same", activation="relu", kernel_initializer=normal, name=f"conv_{i}"
-            )
+            conv = keras.layers.Conv2D(width, 3, padding="same", activation="relu", name=f"conv_{i}", **settings)
             conv.build((None, None, None, in_channels))
             self.convs.append(conv)
             in_channels = width
-        self.objectness = keras.layers.Conv2D(self.num_anchors, 1, kernel_initializer=normal, name="objectness")
-        self.deltas = keras.layers.Conv2D(self.num_anchors * 4, 1, kernel_initializer=normal, name="deltas")
+        self.objectness = keras.layers.Conv2D(self.num_anchors, 1, name="objectness", **settings)
+        self.deltas = keras.layers.Conv2D(self.num_anchors * 4, 1, name="deltas", **settings)
         for layer in (self.objectness, self.deltas):
             layer.build((None, None, None, width))
         self.built = True

@@ -27,7 +27,10 @@ class ClassPredictor(keras.layers.Layer):
         super().__init__(**{"name": "class_predictor", **kwargs})
         self.num_classes = num_classes
         self.logits = keras.layers.Dense(
-            num_classes + 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="logits"
+            num_classes + 1,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            dtype=self.dtype_policy,
+            name="logits",
         )
 
     def build(self, input_shape):

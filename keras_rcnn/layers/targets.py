@@ -68,7 +68,7 @@ class RPNTargets(_Sampler):
         if self.border is not None:
             low = ops.all(anchors[:, :2] >= -self.border, axis=-1)
             limit = ops.flip(image_sizes, axis=1)[:, None] + self.border
-            inside = ops.logical_and(low[None], ops.all(anchors[None, :, 2:] < limit, axis=-1))
+            inside = ops.logical_and(low[None], ops.all(anchors[None, :, 2:] <= limit, axis=-1))
             iou = ops.where(inside[:, None], iou, -1.0)
         matched = match(iou, self.foreground, self.background, low_quality=True, guard=self.guard)
         negative = matched == BACKGROUND
@@ -126,6 +126,8 @@ class BoxTargets(_Sampler):
         **kwargs,
     ):
         super().__init__(**{"name": "box_targets", **kwargs})
+        if foreground < background[1]:
+            raise ValueError(f"BoxTargets' foreground={foreground} is below background's upper end, {background[1]}.")
         self.num_classes, self.count, self.positive_fraction = num_classes, count, positive_fraction
         self.foreground, self.background = foreground, tuple(background)
         self.add_truth, self.weights_of_deltas = add_truth, tuple(weights)
@@ -144,7 +146,7 @@ class BoxTargets(_Sampler):
         truth = ops.cast(ops.argmax(iou, axis=1), "int32")
         exists = box_ops.area(proposals) > 0
         positive = ops.logical_and(exists, best >= self.foreground)
-        # best is -1 without any ground truth: then everything is background
+        # best is -1 without any ground truth: then everything is background, if that begins at 0
         negative = ops.logical_and(ops.maximum(best, 0.0) >= self.background[0], best < self.background[1])
         negative = ops.logical_and(exists, negative)
         positive, negative = sample(positive, negative, self.count, self.positive_fraction, self.seed_generator)
@@ -191,15 +193,16 @@ class MaskTargets(Geometry):
     Args:
         count: int P, the most positive regions an image: `BoxTargets.most_positive`.
         size: int M, side of the targets: twice the bins of the mask branch's RoIAlign.
+        aligned: see `keras_rcnn.ops.masks.crop_masks`; False repeats torchvision.
 
     Call with the dict of `BoxTargets` (positives first), masks [B, G, H, W] (uint8 or float) and their frames
     [B, G, 4]; returns a dict: `boxes` [B, P, 4], `labels` int32 [B, P] (0..K-1, -1 where the region is not positive),
     `masks` [B, P, M, M] in [0, 1].
     """
 
-    def __init__(self, num_classes, count, size=28, **kwargs):
+    def __init__(self, num_classes, count, size=28, aligned=True, **kwargs):
         super().__init__(**{"name": "mask_targets", **kwargs})
-        self.num_classes, self.count, self.size = num_classes, count, size
+        self.num_classes, self.count, self.size, self.aligned = num_classes, count, size, aligned
         self.autocast = False  # masks come as uint8
 
     def call(self, sampled, masks, frames):
@@ -210,7 +213,7 @@ class MaskTargets(Geometry):
         # a region without an object is cut like a whole mask: over another's small frame it would take many samples
         positive, whole = (labels >= 0)[..., None], ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])
         frames, cut = ops.where(positive, frames, whole), ops.where(positive, boxes, whole)
-        targets = ops.stop_gradient(crop_masks(masks, frames, cut, self.size))
+        targets = ops.stop_gradient(crop_masks(masks, frames, cut, self.size, self.aligned))
         return {"boxes": boxes, "labels": labels, "masks": targets}
 
     def compute_output_spec(self, sampled, masks, frames):
@@ -222,5 +225,5 @@ class MaskTargets(Geometry):
         }
 
     def get_config(self):
-        config = {"num_classes": self.num_classes, "count": self.count, "size": self.size}
+        config = {"num_classes": self.num_classes, "count": self.count, "size": self.size, "aligned": self.aligned}
         return {**super().get_config(), **config}

@@ -10,7 +10,7 @@ from keras import ops
 from keras_rcnn.ops.roi import roi_align
 
 
-def crop_masks(masks, frames, boxes, size):
+def crop_masks(masks, frames, boxes, size, aligned=True):
     """Mask targets: the ground truth's mask under each box, by RoIAlign with adaptive sampling.
 
     Args:
@@ -18,6 +18,8 @@ def crop_masks(masks, frames, boxes, size):
         frames: float32 [B, R, 4], where in the image each mask lies.
         boxes: float32 [B, R, 4], the regions to cut out.
         size: int, side of the targets.
+        aligned: True takes a mask's cell to be known at its middle. False repeats torchvision, where a pixel of the
+            image is known at its corner: all targets are half a pixel of the image too far up and left.
 
     Returns:
         float32 [B, R, size, size] in [0, 1]; outside its frame a mask is 0.
@@ -29,7 +31,7 @@ def crop_masks(masks, frames, boxes, size):
     cells = ops.stack([ops.cast(columns, "float32"), ops.cast(rows, "float32")])
     scale = cells / extent
     scale, origin = ops.concatenate([scale, scale], -1), ops.concatenate([frames[..., :2]] * 2, -1)
-    local = (boxes - origin) * scale
+    local = (boxes - origin + (0.0 if aligned else 0.5)) * scale - 0.5
     maps = ops.reshape(ops.cast(masks, "float32"), (batch * count, rows, columns, 1))
     targets = roi_align(maps, ops.reshape(local, (-1, 1, 4)), 1.0, size, samples=0)
     return ops.reshape(targets, (batch, count, size, size))

@@ -119,7 +119,7 @@ EVERY_ARGUMENT = [
             "seed": 4,
         },
     ),
-    (layers.MaskTargets, {"num_classes": 3, "count": 8, "size": 14}),
+    (layers.MaskTargets, {"num_classes": 3, "count": 8, "size": 14, "aligned": False}),
     (
         layers.DetectionDecoder,
         {
@@ -195,3 +195,17 @@ def test_geometry_is_float32_under_any_policy():
     np.testing.assert_array_equal(found["boxes"][:, :1], exact)
     sampled = run(targets, exact, exact, np.zeros((1, 1), np.int32))
     np.testing.assert_array_equal(sampled["boxes"][:, :1], exact)
+
+
+def test_a_layers_own_precision_is_that_of_its_sublayers():
+    x = np.ones((1, 2, 3, 3, 4), np.float32)
+    found = layers.BoxHead((4,), convs=(4,), dtype="mixed_bfloat16")(x)
+    assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
+    head = layers.MaskHead(2, convs=(4,), channels=4, dtype="mixed_bfloat16")
+    head(x)
+    assert {one.compute_dtype for one in (*head.convs, head.deconv, head.logits)} == {"bfloat16"}
+
+
+def test_foreground_below_background_is_refused():
+    with pytest.raises(ValueError, match="foreground=0.3"):
+        layers.BoxTargets(2, foreground=0.3)

@@ -241,6 +241,19 @@ def test_mask_targets(dtype):
     assert np.isfinite(ours["masks"]).all()
 
 
+def test_an_edge_of_a_mask_stays_where_it_is():
+    """A mask whose right half is 1, in a crop of 112 px of a box of 448: the edge is in the middle of the target."""
+    mask = np.zeros((1, 1, 112, 112), np.uint8)
+    mask[..., 56:] = 1
+    frame = np.array([[[0, 0, 448, 448]]], np.float32)
+    region = sampled([(0, 0, 448, 448)], [0], [0])
+    edge = run(MaskTargets(1, 1, size=28), region, mask, frame)["masks"][0, 0, 14, 12:16]
+    close(edge, [0, 0, 1, 1])
+    # torchvision's are half a pixel of the image, 1/32 of a bin here, farther left
+    theirs = run(MaskTargets(1, 1, size=28, aligned=False), region, mask, frame)["masks"][0, 0, 14, 12:16]
+    close(theirs.sum(), 2 + 1 / 32)
+
+
 def test_masks_of_rectangles_are_cut_like_an_array():
     """Whole-image masks and regions of 8 px a bin: the nearest value of a target is the plain crop's."""
     rectangles = [(16, 8, 48, 72), (0, 0, 96, 96), (40, 24, 88, 40)]

@@ -254,7 +254,7 @@ def test_mask_targets_and_loss(unit):
     masks_of_rois = unit["masktarget_masks"][unit["masktarget_idx"]][None]
     rois = unit["masktarget_boxes"][None]
     whole = np.tile(np.array([0, 0, 90, 60], np.float32), (1, len(rois[0]), 1))
-    targets = masks.crop_masks(masks_of_rois, whole, rois, 28)
+    targets = masks.crop_masks(masks_of_rois, whole, rois, 28, aligned=False)
     equal(targets[0], unit["masktarget_28"], 1e-5)
     labels = unit["maskloss_labels_per_gt"][unit["masktarget_idx"]][None].astype("int32")
     logits = np.moveaxis(unit["maskloss_logits"], 1, -1)[None]
