@@ -184,14 +184,17 @@ def presets(args):
 
 
 def convert(args):
-    """torchvision's weights -> a preset folder."""
+    """torchvision's weights -> a preset folder, Caffe's -> weights for a backbone and its head."""
+    out = Path(args.out)
+    _check_out(out, args)
+    if args.framework == "caffe":
+        _convert_caffe(args, out)
+        return
     from keras_rcnn.convert import assign, convert_torchvision, read_torch_file
     from keras_rcnn.convert.build import torchvision_detector
     from keras_rcnn.convert.coco_names import COCO_NAMES
     from keras_rcnn.presets import save_preset
 
-    out = Path(args.out)
-    _check_out(out, args)
     values = convert_torchvision(args.model, read_torch_file(args.weights))
     num_classes = values["box_predictor/logits/bias"].shape[0] - 1
     names = args.class_names
@@ -203,6 +206,19 @@ def convert(args):
     assign(model, values)
     save_preset(model, out, dtype=args.dtype, name=out.resolve().name, source=f"torchvision {args.model}")
     print(f"{args.model} with {num_classes} classes: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
+
+
+def _convert_caffe(args, out):
+    from safetensors.numpy import save
+
+    from keras_rcnn.convert import read_caffe_weights
+
+    if args.class_names is not None:
+        raise ValueError("--class-names is for torchvision's detectors; weights of Caffe become no preset")
+    values = read_caffe_weights(args.model, args.weights)
+    path = out / "weights.safetensors"
+    _write(path, save({name: value.astype(args.dtype) for name, value in values.items()}))
+    print(caffe_usage(args.model, path, values))
 
 
 # === The command line ===
@@ -279,14 +295,20 @@ def _parser():
     one = command(presets, "list the model zoo")
     one.add_argument("--markdown", action="store_true", help="as the README's table")
 
-    one = command(convert, "weights of another framework -> a preset folder")
-    one.add_argument("framework", choices=("torchvision",))
-    one.add_argument("--model", required=True, metavar="NAME", help="e.g. fasterrcnn_resnet50_fpn")
-    one.add_argument("--weights", required=True, metavar="FILE", help=".pth, .npz or .safetensors")
+    one = command(
+        convert,
+        "weights of another framework as ours",
+        "torchvision's detectors become a preset folder, Caffe's backbones and their heads OUT/weights.safetensors.",
+    )
+    one.add_argument("framework", choices=("torchvision", "caffe"))
+    one.add_argument(
+        "--model", required=True, metavar="NAME", help="e.g. fasterrcnn_resnet50_fpn; of Caffe vgg16, caffenet or zf"
+    )
+    one.add_argument("--weights", required=True, metavar="FILE", help=".pth, .npz, .safetensors or .caffemodel")
     one.add_argument("--class-names", type=_names, metavar="A,B,C", help="default: COCO's for 90 classes, else numbers")
     one.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the file; default: float32")
-    one.add_argument("--out", required=True, metavar="DIR", help="folder for the preset")
-    one.add_argument("--overwrite", action="store_true", help="replace the preset that is in OUT")
+    one.add_argument("--out", required=True, metavar="DIR", help="folder for what comes out")
+    one.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
     return parser
 
 
@@ -425,7 +447,7 @@ def _write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -484,6 +506,40 @@ def recall_table(recall):
     ]
     head = ["best", "an image", *(f"recall at IoU {threshold:g}" for threshold in recall["recall"])]
     return f"{recall['images']} images, {recall['objects']} objects\n\n" + _table(head, rows)
+
+
+def caffe_usage(model, path, values):
+    """What `convert caffe` has written, and the Python that puts it into a detector."""
+    backbone = {"vgg16": "VGG16", "caffenet": "CaffeNet", "zf": "ZF"}[model]
+    parts = sorted({name.split("/")[0] for name in values if not name.startswith("conv")})
+    units = tuple(len(values[bias]) for i in range(2) if (bias := f"box_head/fc_{i}/bias") in values) or (4096, 4096)
+    logits = values.get("box_predictor/logits/bias")
+    detector = "FasterRCNN" if "rpn_head" in parts else "FastRCNN"
+    more = ""
+    if "rpn_head" in parts:
+        sizes = [128, 256, 512] if len(values["rpn_head/objectness/bias"]) == 9 else [64, 128, 256, 512]
+        more = f"    anchors=layers.AnchorGenerator([{sizes}]),\n"
+    whole = {"box_head", "box_predictor"} <= set(parts)
+    load = [f"values = convert.read_caffe_weights({model!r}, file)"] if parts else []
+    if whole:
+        load.append("convert.assign(model, values)")
+    for part in () if whole else parts:
+        of_part = f'{{name: value for name, value in values.items() if name.startswith("{part}/")}}'
+        load.append(f'convert.assign(model.get_layer("{part}"), {of_part})')
+    return f"""The weights of {", ".join([backbone, *parts])}: {path}
+
+from keras_rcnn import {detector}, backbones, convert, data, layers
+
+file = {str(path)!r}
+model = {detector}(
+    backbones.{backbone}(weights=file, freeze_at={2 if model == "vgg16" else 1}),
+    num_classes={20 if logits is None else len(logits) - 1},
+    neck=layers.SingleLevel("C4"),
+{more}    box_pool=layers.RoIPool({7 if model == "vgg16" else 6}, (16,), name="box_pool"),
+    box_head=layers.BoxHead({units}, dropout=0.5),
+    preprocessor=data.Preprocessor(600, 1000, [m / 255 for m in convert.CAFFE_MEAN], [1 / 255] * 3),
+)
+{chr(10).join(load)}"""
 
 
 def presets_table(presets, markdown=False):

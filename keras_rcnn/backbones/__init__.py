@@ -1,8 +1,19 @@
 """Backbones: images -> a dict of feature maps. There is no detection in them."""
 
+from keras_rcnn.backbones.alexnet import CaffeNet
 from keras_rcnn.backbones.efficientnet_lite import EfficientNetLite0
 from keras_rcnn.backbones.mobilenet_v3 import MobileNetV3Large
 from keras_rcnn.backbones.norm import FrozenBatchNormalization
 from keras_rcnn.backbones.resnet import ResNet
+from keras_rcnn.backbones.vgg import VGG16
+from keras_rcnn.backbones.zf import ZF
 
-__all__ = ["EfficientNetLite0", "FrozenBatchNormalization", "MobileNetV3Large", "ResNet"]
+__all__ = [
+    "VGG16",
+    "ZF",
+    "CaffeNet",
+    "EfficientNetLite0",
+    "FrozenBatchNormalization",
+    "MobileNetV3Large",
+    "ResNet",
+]

@@ -1,6 +1,8 @@
 """Weights of other frameworks: read without them, renamed and laid out as ours. NumPy alone."""
 
 from keras_rcnn.convert.assign import assign
+from keras_rcnn.convert.caffe import CAFFE_MEAN, CAFFE_MODELS, convert_caffe, read_caffe_weights
+from keras_rcnn.convert.caffe_file import read_caffemodel
 from keras_rcnn.convert.coco_names import COCO_NAMES
 from keras_rcnn.convert.efficientnet_lite import convert_efficientnet_lite0
 from keras_rcnn.convert.errors import ConversionError, UnsafeWeightsError, WeightsFileError
@@ -8,15 +10,20 @@ from keras_rcnn.convert.torch_file import read_torch_file
 from keras_rcnn.convert.torchvision import convert_mobilenet_v3_large, convert_resnet, convert_torchvision, looks_like
 
 __all__ = [
+    "CAFFE_MEAN",
+    "CAFFE_MODELS",
     "COCO_NAMES",
     "ConversionError",
     "UnsafeWeightsError",
     "WeightsFileError",
     "assign",
+    "convert_caffe",
     "convert_efficientnet_lite0",
     "convert_mobilenet_v3_large",
     "convert_resnet",
     "convert_torchvision",
     "looks_like",
+    "read_caffe_weights",
+    "read_caffemodel",
     "read_torch_file",
 ]

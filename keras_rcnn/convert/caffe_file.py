@@ -1,0 +1,185 @@
+"""Reads a .caffemodel without Caffe or protobuf: the few fields of its messages that carry weights.
+
+A message is a row of fields, each a tag (number * 8 + wire type) and a value: 0 a varint, 1 eight bytes, 2 a length and
+so many bytes (a string, a packed list or another message), 5 four bytes. All lengths are checked against the message
+that they lie in before anything is made of them.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from keras_rcnn.convert.errors import ConversionError
+from keras_rcnn.convert.torch_file import NOT_WEIGHTS
+
+VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
+WIDTHS = {EIGHT: 8, FOUR: 4}
+# NetParameter's field of its layers -> (the layer's name, its blobs): today's form, and the one before it
+LAYERS = {100: (1, 7), 2: (4, 6)}
+# the form of 2013 within the latter: a layer's field 1 is a message with (name, blobs)
+OLDEST, OLDEST_FIELDS = 1, (1, 50)
+SHAPE, SHAPE_DIM = 7, 1
+OLD_SHAPE = (1, 2, 3, 4)  # num, channels, height, width
+DATA = {5: ("<f4", FOUR), 8: ("<f8", EIGHT)}  # float, double
+
+
+def read_caffemodel(path):
+    """The weights in a .caffemodel, in Caffe's own names and layouts.
+
+    Args:
+        path: str or path. Today's form of the file and both older ones are read; Caffe's HDF5 files are not.
+
+    Returns:
+        A dict, layer name -> list of float32 arrays: of a convolution or an inner product the kernel and the bias.
+        Layers without weights are left out. In files from before 2015 every array has four axes.
+
+    Raises:
+        ConversionError: if the file is truncated, malformed or something else.
+        FileNotFoundError: if there is no such file.
+
+    Example:
+
+    >>> read_caffemodel("VGG_ILSVRC_16_layers.caffemodel")["conv1_1"][0].shape
+    (64, 3, 3, 3)
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no weights file {path}.")
+    if path.is_dir():
+        raise ConversionError(f"{path} is a folder, not a .caffemodel.")
+    if path.stat().st_size == 0:
+        raise ConversionError(f"{path} is empty (0 bytes).")
+    reader = _Reader(path)
+    reader.refuse_what_it_is_not()
+    blobs = {}
+    for number, kind, value in reader.fields(0, len(reader.data), "the network"):
+        if number in LAYERS and kind == BYTES:
+            name, arrays = reader.layer(*value, *LAYERS[number], oldest=number == 2)
+            if arrays and name in blobs:
+                raise ConversionError(f"{path} is malformed: it has the weights of two layers named {name!r}.")
+            if arrays:
+                blobs[name] = arrays
+    if not blobs:
+        raise ConversionError(f"{path} holds no layers with weights. Is it a .caffemodel?")
+    return blobs
+
+
+class _Reader:
+    """A file and where one is in it, for messages."""
+
+    def __init__(self, path):
+        self.path = path
+        self.data = np.memmap(path, np.uint8, "r")  # VGG16 is half a gigabyte
+
+    def refuse_what_it_is_not(self):
+        head = self.data[:512].tobytes().lstrip().lower()
+        for start, what in NOT_WEIGHTS:
+            if head.startswith(start):
+                what = "Caffe's HDF5 form; save it as .caffemodel with Caffe" if b"hdf" in start else what
+                raise ConversionError(f"{self.path} is {what}: not a .caffemodel.")
+        text = head.isascii() and b"\0" not in head
+        if text and head.startswith((b"name:", b"layer", b"input", b"#")):
+            raise ConversionError(f"{self.path} is a .prototxt, which describes a network; its weights are elsewhere.")
+
+    def error(self, what):
+        """What to raise."""
+        return ConversionError(f"{self.path} is truncated, or no .caffemodel: {what}. Download it again.")
+
+    def varint(self, at, end, what):
+        """`(value, where the next byte is)`."""
+        value = 0
+        for i in range(10):
+            if at + i >= end:
+                raise self.error(f"a number in {what} runs past byte {end}")
+            byte = int(self.data[at + i])
+            value |= (byte & 127) << (7 * i)
+            if byte < 128:
+                return value, at + i + 1
+        raise self.error(f"there is no number at byte {at} of {what}")
+
+    def field(self, at, end, what):
+        """`(number, wire type, value, where the next field is)`; the value of a varint, of others `(start, end)`."""
+        start = at
+        tag, at = self.varint(at, end, what)
+        number, kind = tag >> 3, tag & 7
+        if number == 0 or kind not in (VARINT, EIGHT, BYTES, FOUR):
+            raise self.error(f"there is no field at byte {start} of {what}")
+        if kind == VARINT:
+            value, at = self.varint(at, end, what)
+            return number, kind, value, at
+        size = WIDTHS.get(kind)
+        if size is None:
+            size, at = self.varint(at, end, what)
+        if at + size > end:
+            raise self.error(f"field {number} of {what} has {size} bytes from byte {at}, but only {end - at} are there")
+        return number, kind, (at, at + size), at + size
+
+    def fields(self, at, end, what):
+        """Yields `(number, wire type, value)` of a whole message."""
+        while at < end:
+            number, kind, value, at = self.field(at, end, what)
+            yield number, kind, value
+
+    def layer(self, at, end, name_field, blobs_field, oldest=False):
+        """`(name, arrays)`."""
+        name, places = "", []
+        for number, kind, value in self.fields(at, end, f"the layer at byte {at}"):
+            if oldest and number == OLDEST and kind == BYTES:
+                return self.layer(*value, *OLDEST_FIELDS)
+            if number == name_field and kind == BYTES:
+                name = self.data[slice(*value)].tobytes().decode("utf-8", "replace")
+            elif number == blobs_field and kind == BYTES:
+                places.append(value)
+        return name, [self.blob(*place, f"blob {i} of the layer {name!r}") for i, place in enumerate(places)]
+
+    def blob(self, at, end, what):
+        """A float32 array."""
+        shape, old_shape, parts = None, {}, []
+        while at < end:
+            number, kind, value, at = self.field(at, end, what)
+            if number == SHAPE and kind == BYTES:
+                shape = self.dimensions(*value, f"the shape of {what}")
+            elif number in OLD_SHAPE and kind == VARINT:
+                old_shape[number] = value
+            elif number in DATA and kind == BYTES:
+                parts.append(self.packed(*value, DATA[number][0], what))
+            elif number in DATA and kind == DATA[number][1]:
+                part, at = self.unpacked(value[0], end, number, *DATA[number])
+                parts.append(part)
+        if shape is None:
+            shape = [old_shape.get(number, 0) for number in OLD_SHAPE] if old_shape else None
+        count = sum(len(part) for part in parts)
+        if shape is None:
+            shape = [count]
+        if math.prod(shape) != count:
+            raise self.error(f"{what} has the shape {shape}, and {count} numbers")
+        data = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.float32), *parts])
+        return data.reshape(shape)
+
+    def packed(self, at, end, dtype, what):
+        """A list of numbers in one field, as float32."""
+        if (end - at) % np.dtype(dtype).itemsize:
+            raise self.error(f"{what} has {end - at} bytes of numbers, which is no whole count")
+        return np.array(self.data[at:end]).view(dtype).astype(np.float32, copy=False)
+
+    def unpacked(self, at, end, number, dtype, kind):
+        """`(numbers, where the next field is)` of a list with a field a number, read at one go: at is the first's."""
+        size = 1 + WIDTHS[kind]  # the tag has one byte
+        rows = self.data[at - 1 : at - 1 + (end - at + 1) // size * size].reshape(-1, size)
+        others = np.flatnonzero(rows[1:, 0] != number * 8 + kind)
+        count = 1 + int(others[0]) if len(others) else len(rows)
+        return np.ascontiguousarray(rows[:count, 1:]).view(dtype)[:, 0].astype(np.float32), at - 1 + count * size
+
+    def dimensions(self, at, end, what):
+        """The dimensions of a shape, packed or not."""
+        found = []
+        for number, kind, value in self.fields(at, end, what):
+            if number == SHAPE_DIM and kind == VARINT:
+                found.append(value)
+            elif number == SHAPE_DIM and kind == BYTES:
+                at, end = value
+                while at < end:
+                    dim, at = self.varint(at, end, what)
+                    found.append(dim)
+        return found
