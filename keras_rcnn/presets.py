@@ -21,7 +21,7 @@ import numpy as np
 
 from keras_rcnn.download import DownloadError, cache_folder, downloaded, megabytes, sha256_of
 
-DEFAULT_PRESET = "nuclei_frcnn"
+DEFAULT_PRESET = "nuclei_mrcnn"
 PRESET, WEIGHTS = "preset.json", "weights.safetensors"
 WEIGHT_DTYPES = ("float32", "float16")
 # precision is the loading program's business
@@ -135,7 +135,7 @@ def presets():
     Example:
 
     >>> [preset["name"] for preset in keras_rcnn.presets() if preset["local"]]
-    ['nuclei_frcnn']
+    ['nuclei_frcnn', 'nuclei_mrcnn']
     """
     records = {folder: read_preset(folder) for folder in _zoo().values()}
     return [_summary(folder, record) for folder, record in records.items() if record.get("weights")]

@@ -251,7 +251,9 @@ def _segmentation(record, i):
 def _mask_areas(masks):
     from pycocotools import mask as rle
 
-    return rle.area(masks) if masks else np.zeros(0)
+    # one call for more than 255 masks fails in pycocotools 2.0.11: it puts their number into a uint8
+    parts = [rle.area(masks[i : i + 255]) for i in range(0, len(masks), 255)]
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _xywh(boxes):

@@ -7,8 +7,9 @@ import math
 
 import numpy as np
 import pytest
+from pycocotools import mask as mask_tools
 
-from keras_rcnn.data import load_coco
+from keras_rcnn.data import Dataset, Record, load_coco
 from keras_rcnn.data.masks import full_mask
 from keras_rcnn.evaluation.coco import coco_metrics, coco_results
 from tests.shared import SHARED, needs_data
@@ -230,3 +231,18 @@ def test_what_else_is_refused(make):
         coco_metrics(dataset, found, max_detections=5)
     with pytest.raises(ValueError, match="iou_type"):
         coco_metrics(dataset, found, "mask")
+
+
+def test_more_masks_in_an_image_than_pycocotools_counts_in_a_byte():
+    full = np.zeros((20, 400), np.uint8, order="F")
+    masks, boxes = [], []
+    for i in range(300):
+        one = full.copy(order="F")
+        one[: 1 + i % 20, i] = 1
+        masks.append(mask_tools.encode(one))
+        boxes.append([i, 0, i + 1, 1 + i % 20])
+    boxes, labels = np.float32(boxes), np.zeros(300, np.int32)
+    record = Record(np.zeros((20, 400, 3), np.uint8), 1, 20, 400, boxes=boxes, labels=labels, segmentations=masks)
+    found = {"boxes": boxes, "labels": labels, "scores": np.linspace(1, 0.1, 300, dtype=np.float32), "masks": masks}
+    result = coco_metrics(Dataset([record], ["line"]), [found], "segm", max_detections=300)
+    assert result["AP"] == 1
