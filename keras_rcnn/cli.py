@@ -217,7 +217,7 @@ def _convert_caffe(args, out):
         raise ValueError("--class-names is for torchvision's detectors; weights of Caffe become no preset")
     values = read_caffe_weights(args.model, args.weights)
     path = out / "weights.safetensors"
-    _write(path, save({name: value.astype(args.dtype) for name, value in values.items()}))
+    _write(path, save({name: value.astype(args.dtype, copy=False) for name, value in values.items()}))
     print(caffe_usage(args.model, path, values))
 
 
@@ -510,6 +510,8 @@ def recall_table(recall):
 
 def caffe_usage(model, path, values):
     """What `convert caffe` has written, and the Python that puts it into a detector."""
+    from keras_rcnn.convert.caffe import ANCHOR_SIZES
+
     backbone = {"vgg16": "VGG16", "caffenet": "CaffeNet", "zf": "ZF"}[model]
     parts = sorted({name.split("/")[0] for name in values if not name.startswith("conv")})
     units = tuple(len(values[bias]) for i in range(2) if (bias := f"box_head/fc_{i}/bias") in values) or (4096, 4096)
@@ -517,8 +519,7 @@ def caffe_usage(model, path, values):
     detector = "FasterRCNN" if "rpn_head" in parts else "FastRCNN"
     more = ""
     if "rpn_head" in parts:
-        sizes = [128, 256, 512] if len(values["rpn_head/objectness/bias"]) == 9 else [64, 128, 256, 512]
-        more = f"    anchors=layers.AnchorGenerator([{sizes}]),\n"
+        more = f"    anchors=layers.AnchorGenerator([{ANCHOR_SIZES[len(values['rpn_head/objectness/bias'])]}]),\n"
     whole = {"box_head", "box_predictor"} <= set(parts)
     load = [f"values = convert.read_caffe_weights({model!r}, file)"] if parts else []
     if whole:

@@ -34,11 +34,11 @@ DENSE = ("fc6", "fc7", "cls_score", "bbox_pred")
 # the classifiers of ImageNet and of R-CNN's fine-tuning
 CLASSIFIERS = ("fc8", "fc8_pascal", "fc-rcnn")
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
+# anchors a cell -> their sizes in px: those of the paper, and of py-faster-rcnn's COCO models
+ANCHOR_SIZES = {9: (128, 256, 512), 12: (64, 128, 256, 512)}
 
 
-def convert_caffe(
-    model, blobs, *, heads=True, box_weights=(10.0, 10.0, 5.0, 5.0), anchor_sizes=(128, 256, 512)
-):
+def convert_caffe(model, blobs, *, heads=True, box_weights=(10.0, 10.0, 5.0, 5.0), anchor_sizes=None):
     """The weights of VGG16, CaffeNet or ZF, or of a Fast or Faster R-CNN on one of them, as ours.
 
     What differs and is taken care of: conv1 sees BGR in Caffe and RGB here; fc6 sees C x H x W cells in Caffe and
@@ -51,9 +51,10 @@ def convert_caffe(
         heads: whether fc6, fc7 and the R-CNN's own layers are wanted, or the backbone alone.
         box_weights: weights of the deltas (dx, dy, dw, dh) of the detector's `BoxTargets` and decoder. Published
             weights of `bbox_pred` are already denormalised, that is, of weights 1, 1, 1, 1: they are multiplied.
-        anchor_sizes: px, of the detector's `AnchorGenerator([anchor_sizes])`: (128, 256, 512) in the paper,
-            (64, 128, 256, 512) in the COCO models. py-faster-rcnn's anchors have their centres 8 px further right and
-            down, and other roundings; that goes into the RPN's deltas, and the proposals are the same.
+        anchor_sizes: px, of the detector's `AnchorGenerator([anchor_sizes])`; by default (128, 256, 512) for 9 anchors
+            a cell, as in the paper, and (64, 128, 256, 512) for 12, as in the COCO models. py-faster-rcnn's anchors
+            have their centres 8 px further right and down, and other roundings; that goes into the RPN's deltas, and
+            the proposals are the same.
 
     Returns:
         A dict, `variable.path` -> float32 array: `conv1_1/kernel` of the backbone, `box_head/fc_0` and `fc_1` (fc6 and
@@ -179,6 +180,8 @@ def _rpn_head(tensors, anchor_sizes):
     rows = {path: tensors.rows(f"rpn_head/{path}") for path in ("objectness", "deltas")}
     if None in rows.values():
         return
+    if anchor_sizes is None:
+        anchor_sizes = ANCHOR_SIZES.get(rows["objectness"] // 2, ANCHOR_SIZES[9])
     count = len(ASPECT_RATIOS) * len(anchor_sizes)
     if rows != {"objectness": 2 * count, "deltas": 4 * count}:
         raise ConversionError(

@@ -269,8 +269,11 @@ def test_imagenet_weights_and_the_rpn_alone():
     ours = convert_caffe("zf", caffe_writer.random_blobs("zf", anchors=9, width=16))
     assert {path.split("/")[0] for path in ours if not path.startswith("conv")} == {"rpn_head"}
     blobs = caffe_writer.random_blobs("zf", units=5, anchors=12, width=16)
-    ours = convert_caffe("zf", blobs, anchor_sizes=(64, 128, 256, 512))
+    ours, told = convert_caffe("zf", blobs), convert_caffe("zf", blobs, anchor_sizes=(64, 128, 256, 512))
     assert ours["rpn_head/objectness/bias"].shape == (12,)
+    np.testing.assert_array_equal(ours["rpn_head/deltas/bias"], told["rpn_head/deltas/bias"])
+    other = convert_caffe("zf", blobs, anchor_sizes=(32, 64, 128, 256))
+    assert not np.array_equal(ours["rpn_head/deltas/bias"], other["rpn_head/deltas/bias"])
 
 
 def test_mean_is_py_faster_rcnns():
