@@ -127,7 +127,7 @@ class SingleLevel(keras.layers.Layer):
     """One backbone map as the only level: the form of Fast and Faster R-CNN before FPN.
 
     Args:
-        in_feature: name of the map; C4 has stride 16 in ResNet, C5 in VGG16.
+        in_feature: name of the map; C4 has stride 16 in every backbone here.
     """
 
     def __init__(self, in_feature="C4", **kwargs):
