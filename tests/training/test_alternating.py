@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from keras_rcnn.evaluation import evaluate
 from keras_rcnn.training.alternating import RPN, alternate
@@ -16,6 +17,7 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 def test_four_steps_share_the_layers_in_the_end():
     keras.utils.set_random_seed(0)
     data = shapes(8)

@@ -41,6 +41,7 @@ def settings(folder, **changes):
     return SimpleNamespace(**{"train": source, "val": source, "epochs": 2, "evaluate_every": 1, **small, **changes})
 
 
+@pytest.mark.slow
 def test_training_leaves_a_preset_and_resumes(folder, tmp_path):
     out = train(settings(folder), tmp_path / "whole", verbose=0)
     for name in ("preset.json", "weights.safetensors", "history.csv", "history.png", "best", "last"):
