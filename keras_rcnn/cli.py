@@ -444,13 +444,10 @@ def _write_json(path, value):
 
 def _write(path, text):
     """Aside and renamed, so that a full disk leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    from keras_rcnn.data.files import aside
+
+    with aside(path) as temporary:
+        temporary.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
 
 
 def _plain(value):

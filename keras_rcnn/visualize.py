@@ -1,7 +1,6 @@
 """Draw detections onto a picture."""
 
 import colorsys
-import os
 from pathlib import Path
 
 import numpy as np
@@ -235,10 +234,7 @@ def _place(box, wide, high, size, taken):
 
 
 def _save(canvas, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # the ending tells PIL the format
-    try:
-        canvas.save(aside, **({"quality": 92} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}))
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    from keras_rcnn.data.files import aside
+
+    with aside(path) as temporary:
+        canvas.save(temporary, **({"quality": 92} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}))

@@ -1,12 +1,12 @@
 """COCO's json annotations -> records."""
 
-import json
 import logging
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 
+from keras_rcnn.data.files import read_json
 from keras_rcnn.data.masks import segmentation_problem
 from keras_rcnn.data.records import DataError, Dataset, Problems, Record, checked_size, clean_boxes, refuse_swapped
 
@@ -153,12 +153,7 @@ def _annotation_problem(item, known, label_of, seen):
 
 
 def _read_json(path):
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid json ({error})") from error
+    content = read_json(path)
     keys = ("images", "annotations", "categories")
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:

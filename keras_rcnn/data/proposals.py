@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_rcnn.data import search as worker_file
+from keras_rcnn.data.files import aside, read_json
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.records import DataError, Record, clean_boxes, refuse_swapped
 
@@ -264,14 +265,13 @@ def save_proposals(path, proposals):
     boxes = {str(image_id): values for image_id, values in proposals.items()}
     if len(boxes) < len(proposals):
         raise DataError(f"{path}: some image ids are the same when they are written, such as 1 and '1'")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".npz":
         _write_npz(path, boxes)
         return
     # a float32's shortest text, not that of the double it becomes
     text = {key: [[float(str(side)) for side in box] for box in values] for key, values in boxes.items()}
-    with _aside(path) as aside:
-        aside.write_text(json.dumps(text), encoding="utf-8")
+    with aside(path) as temporary:
+        temporary.write_text(json.dumps(text), encoding="utf-8")
 
 
 def load_proposals(path, dataset):
@@ -326,12 +326,7 @@ def _read_npz(path):
 
 
 def _read_json(path):
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid json ({error})") from error
+    content = read_json(path)
     if isinstance(content, dict):
         return content, "xyxy"
     if not isinstance(content, list):
@@ -411,21 +406,10 @@ def _check_ending(path):
 
 def _write_npz(path, arrays):
     # numpy.savez has no keys that are named as its arguments are
-    with _aside(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
+    with aside(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, values in arrays.items():
             with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(values))
-
-
-@contextlib.contextmanager
-def _aside(path):
-    """A file beside `path` that takes its place once it is whole."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _error(source, what, lines):

@@ -6,12 +6,12 @@ Section 2.3 and appendices B and C of the paper; the numbers are those of its pu
 import hashlib
 import json
 import logging
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from keras_rcnn.data.files import aside
 from keras_rcnn.data.preprocess import scale_boxes
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
@@ -75,7 +75,7 @@ def fit_svms(
     if positives != "truth" and not 0 < positives <= 1:
         raise ValueError(f'positives is "truth" or an IoU, not {positives!r}.')
     features = _Features(model, dataset, proposals, cache, progress)
-    scale = _NORM / max(features.mean_norm, 1e-6)
+    scale = _NORM / max(features.mean_norm(), 1e-6)
     classes = range(model.num_classes)
     found = [[] for _ in classes]
     for one in features.each("positives"):
@@ -190,10 +190,8 @@ def plot_violations(history, path):
     axes.set(xlabel="training of the SVM", ylabel="regions with margin > -1", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.new{path.suffix}")
-    figure.savefig(aside)
-    os.replace(aside, path)
+    with aside(path) as temporary:
+        figure.savefig(temporary)
 
 
 class _Miner:
@@ -283,8 +281,11 @@ class _Features:
         for weight in model.region_features.weights:
             weights.update(np.asarray(weight).tobytes())
         self.key = weights.hexdigest()
+
+    def mean_norm(self):
+        """The mean length of all vectors."""
         norms = [np.linalg.norm(one.vectors, axis=1) for one in self.each("features")]
-        self.mean_norm = float(np.concatenate(norms).mean()) if norms else 0.0
+        return float(np.concatenate(norms).mean())
 
     def each(self, what):
         from tqdm import tqdm
@@ -304,13 +305,8 @@ class _Features:
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 logger.warning("%s is damaged: its features are computed anew.", path)
         stored = self._compute(record, boxes, record.boxes[kept])
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with open(aside, "wb") as file:
-                np.savez(file, **stored)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with aside(path) as temporary:
+            np.savez(temporary, **stored)
         return stored
 
     def _compute(self, record, boxes, objects):

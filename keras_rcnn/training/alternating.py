@@ -8,7 +8,6 @@ from keras_rcnn.layers.base import register
 from keras_rcnn.models import FastRCNN
 from keras_rcnn.models.detector import Detector, image_inputs, target_inputs
 
-STEPS = ("RPN", "Fast R-CNN", "RPN, shared layers fixed", "Fast R-CNN, shared layers fixed")
 _RPN = ("anchors", "rpn_head", "proposals", "rpn_targets", "rpn_loss")
 _BOXES = ("box_targets", "box_pool", "box_head", "box_predictor", "box_loss", "decoder")
 

@@ -1,17 +1,17 @@
 """Callbacks for `fit`: a history that survives, the best and the last model, a stop at NaN, a limit of time."""
 
-import contextlib
 import csv
 import json
 import logging
 import math
-import os
 import shutil
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
+
+from keras_rcnn.data.files import aside
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class HistoryCSV(keras.callbacks.Callback):
         row |= {key: float(value) for key, value in (logs or {}).items() if np.ndim(value) == 0}
         self.rows.append(row)
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        with _aside(self.path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        with aside(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows({key: f"{value:.7g}" for key, value in row.items()} for row in self.rows)
@@ -114,8 +114,8 @@ def plot_history(path, picture):
             axes.set_ylim(bottom=0)
         if len(keys) > 1:
             axes.legend(fontsize="small")
-    with _aside(Path(picture)) as aside:
-        figure.savefig(aside)
+    with aside(picture) as temporary:
+        figure.savefig(temporary)
 
 
 class BestAndLast(keras.callbacks.Callback):
@@ -306,18 +306,6 @@ class TimeLimit(keras.callbacks.Callback):
             self.reached = True
             self.model.stop_training = True
             logger.warning("The time limit of %g minutes is reached after batch %d.", self.minutes, batch + 1)
-
-
-@contextlib.contextmanager
-def _aside(path):
-    """A name beside `path`, for a file that takes its place if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # the ending tells matplotlib the format
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _old(folder):
