@@ -142,7 +142,7 @@ def evaluate(args):
         )
     from keras_rcnn.evaluation import evaluate as run
     from keras_rcnn.presets import from_preset
-    from keras_rcnn.training.train import load_data
+    from keras_rcnn.training.build import load_data
 
     model = from_preset(args.preset)
     dataset = load_data(source, args.on_bad or "error")
@@ -158,7 +158,7 @@ def evaluate(args):
 def proposals(args):
     """Where to look: selective search over a data set, or a file's boxes, and how many of the objects they cover."""
     from keras_rcnn.data import compute_proposals, load_proposals, proposal_recall, save_proposals
-    from keras_rcnn.training.train import load_data
+    from keras_rcnn.training.build import load_data
 
     source = _source(args)
     if source is None:

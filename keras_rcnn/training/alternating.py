@@ -70,7 +70,7 @@ def propose(model, dataset, progress=True):
     return ProposalSet({record.image_id: model.detect(record.read(), score=0.0)["boxes"] for record in bar})
 
 
-def alternate(model, dataset, fit, progress=True):
+def alternate(model, dataset, fit, progress=True, done=0, start=None):
     """Trains a Faster R-CNN in the four steps of the paper, in the place of its `fit`.
 
     1. The RPN, on the backbone as it is now (ImageNet's weights). 2. Fast R-CNN, on a backbone of its own that starts
@@ -83,9 +83,11 @@ def alternate(model, dataset, fit, progress=True):
         fit: function `(step, detector, proposals)`, called four times: compiles and fits `detector`, an `RPN` in steps
             0 and 2 and a `FastRCNN` in steps 1 and 3, for which `proposals` is a `ProposalSet` and otherwise None.
         progress: whether to show a progress bar while proposals are made.
+        done: int, steps that were done before, whose result the model's weights are: these are left out.
+        start: with `done`, the weights before step 1: a dict of `get_weights()` of the parts "backbone" and "neck".
 
     Returns:
-        A list of the four values that `fit` returned.
+        A list of the values that `fit` returned, one for each step.
 
     Example:
 
@@ -95,20 +97,22 @@ def alternate(model, dataset, fit, progress=True):
     ...     return detector.fit(batches, epochs=8)
     >>> alternate(model, dataset, fit)
     """
-    start = {part: model.parts[part].get_weights() for part in ("backbone", "neck")}
+    start = start or {part: model.parts[part].get_weights() for part in ("backbone", "neck")}
     answers = []
-    rpn = _rpn(model)
-    answers.append(fit(0, rpn, None))
-    proposals = propose(rpn, dataset, progress)
-    # Fast R-CNN begins again from the weights before step 1: in the paper the two do not share anything yet
-    for part, weights in start.items():
-        model.parts[part].set_weights(weights)
-    fast = _fast(model)
-    answers.append(fit(1, fast, proposals))
+    if done < 2:
+        rpn = _rpn(model)
+        if done < 1:
+            answers.append(fit(0, rpn, None))
+        proposals = propose(rpn, dataset, progress)
+        # Fast R-CNN begins again from the weights before step 1: in the paper the two do not share anything yet
+        for part, weights in start.items():
+            model.parts[part].set_weights(weights)
+        answers.append(fit(1, _fast(model), proposals))
     with _frozen(model.parts["backbone"], model.parts["neck"]):
         # a model's trainable weights are asked for when it is compiled: new models for the fixed layers
         rpn = _rpn(model)
-        answers.append(fit(2, rpn, None))
+        if done < 3:
+            answers.append(fit(2, rpn, None))
         answers.append(fit(3, _fast(model), propose(rpn, dataset, progress)))
     return answers
 

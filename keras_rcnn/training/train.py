@@ -2,19 +2,24 @@
 
 import json
 import logging
+import math
 import os
 import shutil
+import time
 import types
 from pathlib import Path
 
 import keras
 
-from keras_rcnn import data as readers
-from keras_rcnn import layers
-from keras_rcnn.data import augment as transforms
-from keras_rcnn.evaluation import EvaluateCallback
+from keras_rcnn.convert import assign
+from keras_rcnn.data.files import aside
+from keras_rcnn.evaluation import EvaluateCallback, evaluate
 from keras_rcnn.evaluation.evaluate import has_masks
-from keras_rcnn.models import FasterRCNN, MaskRCNN
+from keras_rcnn.models import RCNN, FasterRCNN
+from keras_rcnn.models.rcnn_stages import plot_violations
+from keras_rcnn.presets import from_preset, save_preset, to_json
+from keras_rcnn.training.alternating import alternate
+from keras_rcnn.training.build import build_augment, build_model, find_proposals, load_data
 from keras_rcnn.training.callbacks import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit
 from keras_rcnn.training.recipe import RecipeError
 from keras_rcnn.training.schedules import WarmupCosine
@@ -36,22 +41,50 @@ DEFAULTS = {
     "augment": ("hflip", "color"),
     "cache": True,
     "max_objects": None,
-    # model: a preset to start from (with masks if it has them), or a new one on a backbone with ImageNet weights:
-    # Faster R-CNN, or with masks Mask R-CNN
+    # model: a preset to start from (with masks if it has them), or a new one on a backbone with ImageNet weights
     "base": None,
+    # "rcnn", "fast_rcnn", "faster_rcnn" or "mask_rcnn"; None is Faster R-CNN, or with masks Mask R-CNN
+    "detector": None,
     "masks": False,
     "backbone": "efficientnet_lite0",
+    # file of weights: for vgg16, zf and caffenet their .caffemodel, whose fc6 and fc7 begin the box head
+    "backbone_weights": None,
     "freeze_at": 1,
     "min_size": 448,
     "max_size": 640,
+    # "fpn" with so many channels, or the name of a single map, "C4"
+    "neck": "fpn",
     "channels": 128,
+    # RoIAlign ("align"), or on a single map RoIPool ("pool"), to pool_size x pool_size
+    "pool": "align",
+    "pool_size": 7,
     "head_units": (512, 512),
+    "dropout": 0.0,
+    # an anchor's side in strides of its level; on a single map there are those of twice and four times the side, too
     "anchor_scale": 4.0,
     "aspect_ratios": (0.5, 1.0, 2.0),
+    "border": None,
     "proposals": (1000, 600),
-    "rois": 256,
+    # sampled regions an image, the background's IoU, and the last NMS; None: the paper's, or torchvision's with an RPN
+    "rois": None,
+    "background": None,
+    "nms": None,
     "mask_convs": (128, 128, 128, 128),
     "max_detections": 100,
+    # where R-CNN and Fast R-CNN look: settings of `compute_proposals`, its cache (None: a folder in the output), or
+    # files of proposals
+    "search": {"mode": "fast"},
+    "search_cache": None,
+    "train_proposals": None,
+    "val_proposals": None,
+    # R-CNN: the side of a region's crop, how much of it shows the surroundings, and settings of `fit_svms` and
+    # `fit_box_regressors` (None: without)
+    "crop": 224,
+    "context": 16,
+    "svms": {},
+    "box_regressors": {},
+    # Faster R-CNN's 4-step training: the epochs of each step, in the place of `epochs`
+    "alternating": None,
     # schedule
     "epochs": 20,
     "minutes": None,
@@ -83,102 +116,15 @@ def default_settings(**changes):
     return types.SimpleNamespace(**{**DEFAULTS, **changes})
 
 
-def load_data(source, on_bad="error", class_names=None):
-    """A `Dataset` from a recipe's `train` or `val` entry."""
-    source = dict(source)
-    for kind in ("coco", "voc", "csv"):
-        if kind in source:
-            path = source.pop(kind)
-            if kind == "coco":
-                return readers.load_coco(path, source["images"], on_bad=on_bad)
-            if kind == "voc":
-                return readers.load_voc(path, source["split"], class_names=class_names, on_bad=on_bad)
-            rest = {key: value for key, value in source.items() if key == "box_format"}
-            return readers.load_csv(path, source["images"], class_names=class_names, on_bad=on_bad, **rest)
-    raise RecipeError(f"A data set is given by 'coco', 'voc' or 'csv', not {sorted(source)}.")
-
-
-def build_augment(names):
-    """The recipe's `augment`: names among hflip, vflip, rot90, color and scale, or tuples of a name and its settings.
-
-    `("scale", 0.5, 2.0)` is `ScaleJitter(0.5, 2.0)`, `("color", 0.2, 0.2, 0.2, 0.1)` is `ColorJitter` with hue.
-    """
-    kinds = {
-        "hflip": transforms.HorizontalFlip,
-        "vflip": transforms.VerticalFlip,
-        "rot90": transforms.Rotate90,
-        "color": transforms.ColorJitter,
-        "scale": transforms.ScaleJitter,
-    }
-    chosen = []
-    for name in names:
-        name, *rest = (name,) if isinstance(name, str) else name
-        if name not in kinds:
-            raise RecipeError(f"Unknown augmentation {name!r}: use {', '.join(kinds)}, or ('scale', low, high).")
-        chosen.append(kinds[name](*rest))
-    return transforms.Compose(chosen) if chosen else None
-
-
-def build_model(settings, class_names):
-    """The detector that the settings describe: a preset with new predictors, or a new Faster or Mask R-CNN with FPN."""
-    if settings.base is not None:
-        from keras_rcnn.presets import from_preset
-
-        model = from_preset(settings.base, class_names=class_names)
-        if settings.masks and not model.has_masks:
-            raise RecipeError(f"masks=True, but the preset {settings.base} has no mask branch: take a Mask R-CNN.")
-        return model
-    backbone, preprocessor = _backbone(settings)
-    neck = layers.FPN(settings.channels)
-    strides = neck.strides(backbone.strides)
-    num_classes, scale = len(class_names), settings.anchor_scale
-    # regions go to the level whose anchors have about their size, as 224 at P4 does for anchors of 8 strides
-    pool = {"strides": strides[: neck.roi_levels()], "canonical_size": 28 * scale}
-    parts = {}
-    if settings.masks:
-        convs = settings.mask_convs
-        parts = {
-            "mask_pool": layers.RoIAlign(14, **pool, name="mask_pool"),
-            "mask_head": layers.MaskHead(num_classes, convs, channels=convs[-1]),
-        }
-    detector = MaskRCNN if settings.masks else FasterRCNN
-    return detector(
-        backbone,
-        num_classes,
-        neck=neck,
-        anchors=layers.AnchorGenerator([[scale * stride] for stride in strides], settings.aspect_ratios),
-        proposals=layers.Proposals(settings.proposals, settings.proposals),
-        rpn_targets=layers.RPNTargets(seed=settings.seed),
-        box_targets=layers.BoxTargets(num_classes, count=settings.rois, seed=settings.seed + 1),
-        box_pool=layers.RoIAlign(7, **pool, name="box_pool"),
-        box_head=layers.BoxHead(settings.head_units),
-        decoder=layers.DetectionDecoder(max_detections=settings.max_detections),
-        preprocessor=preprocessor,
-        class_names=class_names,
-        name=settings.name,
-        **parts,
-    )
-
-
-def _backbone(settings):
-    if settings.backbone == "efficientnet_lite0":
-        from keras_rcnn.backbones import EfficientNetLite0
-
-        preprocessor = readers.Preprocessor(
-            settings.min_size, settings.max_size, mean=[127 / 255] * 3, std=[128 / 255] * 3
-        )
-        return EfficientNetLite0(weights="imagenet", freeze_at=settings.freeze_at), preprocessor
-    raise RecipeError(
-        f"A recipe's backbone is 'efficientnet_lite0', not {settings.backbone!r}: build other models in Python, or "
-        "start from a preset with base=..."
-    )
-
-
 def train(settings, out, resume=False, verbose=1):
     """Trains a detector and leaves a preset folder.
 
     `out` then holds the preset (the best model), `best/` and `last/`, `history.csv` and `history.png`. A killed run
     goes on with `resume=True` after its last whole epoch, with the optimizer's state and the same order of the data.
+
+    R-CNN's `fit` is the fine-tuning; after it come SVMs and box regressors, whose gains are in `stages.json` and whose
+    mining is drawn in `violations.png`. With `alternating`, Faster R-CNN is trained in four steps, and a killed run
+    goes on after its last whole step.
 
     Args:
         settings: a namespace with some of `DEFAULTS`, from `load_recipe` or `default_settings`.
@@ -203,83 +149,204 @@ def train(settings, out, resume=False, verbose=1):
     elif settings.hold_out:
         training, validation = training.split(settings.hold_out, settings.seed)
     model = build_model(settings, training.class_names)
-    batches = training.batches(
-        model.preprocessor,
-        batch_size=settings.batch_size,
-        shuffle=True,
-        augment=build_augment(settings.augment),
-        seed=settings.seed,
-        cache=settings.cache,
-        max_objects=settings.max_objects,
-        masks=model.has_masks,
-    )
-    rate = WarmupCosine(
-        settings.learning_rate,
-        steps=settings.epochs * len(batches),
-        warmup_steps=min(settings.warmup_steps, settings.epochs * len(batches) // 2),
-    )
-    model.compile(
-        keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, clipnorm=settings.clipnorm),
-        jit_compile=False,  # XLA has no kernel for crop_and_resize, and makes training on CPU slower
-    )
     out = Path(out)
+    run = _Run(settings, out, training, validation, resume, verbose)
+    if settings.alternating is not None:
+        run.alternating(model)
+        return out
+    run.find_proposals(model)
     out.mkdir(parents=True, exist_ok=True)
-    done = _restore(model, out / "last") if resume else 0
-    batches.epoch = done
-
-    callbacks = [StopOnNaN(batches)]
-    if settings.minutes:
-        callbacks.insert(0, TimeLimit(settings.minutes))
-    evaluation = None
-    if validation is not None:
-        evaluation = EvaluateCallback(
-            validation, every=settings.evaluate_every, max_detections=settings.eval_detections
-        )
-        callbacks.append(evaluation)
-    callbacks.append(HistoryCSV(out / "history.csv", plot=out / "history.png"))
-
-    def save(model, folder):
-        _save(model, folder, settings, validation, evaluation)
-
-    monitor = "loss"
-    if validation is not None:
-        monitor = "val_segm_AP50" if model.has_masks and has_masks(validation) else "val_AP50"
-    callbacks.append(BestAndLast(out, save, monitor=monitor))
-    model.fit(
-        batches, epochs=max(settings.epochs, done), initial_epoch=done, callbacks=callbacks, verbose=verbose
-    )
+    run.fit(model, settings.epochs)
     best = out / "best" if (out / "best").is_dir() else out / "last"
+    if isinstance(model, RCNN):
+        run.stages(from_preset(best))
+        return out
     for file in ("preset.json", "weights.safetensors"):
-        shutil.copyfile(best / file, out / f".{file}")
-        os.replace(out / f".{file}", out / file)
+        with aside(out / file) as temporary:
+            shutil.copyfile(best / file, temporary)
     return out
 
 
-def _save(model, folder, settings, validation, evaluation):
-    """A preset into a folder that exists and is empty, with the optimizer's state for `resume`."""
-    from safetensors.numpy import save_file
+class _Run:
+    """One training: its settings, data and folder."""
 
-    from keras_rcnn.presets import save_preset
+    def __init__(self, settings, out, training, validation, resume, verbose):
+        self.settings, self.out, self.resume, self.verbose = settings, out, resume, verbose
+        self.training, self.validation = training, validation
+        self.proposals = self.val_proposals = None
+        self.started, self.cpu = time.monotonic(), _cpu_seconds()
 
-    metrics = {}
-    if evaluation is not None and evaluation.last is not None:
-        metrics = {"dataset": validation.name, **{k: v for k, v in evaluation.last.items() if k != "per_class"}}
-    folder = Path(folder)
-    save_preset(
-        model,
-        folder,
-        dtype=settings.weights_dtype,
-        name=settings.name,
-        title=settings.title,
-        license=settings.license,
-        source=settings.source,
-        notes=settings.notes,
-        metrics=metrics,
-    )
-    if folder.name == ".last.new":
-        state = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
-        weights = {"weights/" + w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
-        save_file({**state, **weights}, folder / "state.safetensors")  # the weights once more, in float32
+    def find_proposals(self, model):
+        """For a detector that is told where to look: selective search, or files."""
+        if not model.wants_proposals:
+            return
+        settings = self.settings
+        cache = settings.search_cache or self.out / "proposals"
+        self.proposals = find_proposals(settings, self.training, cache, settings.train_proposals)
+        if self.validation is not None:
+            self.val_proposals = find_proposals(settings, self.validation, cache, settings.val_proposals)
+
+    def fit(self, model, epochs, first=0, proposals=None, saved=True):
+        """Fits a detector, evaluated and saved after each epoch; `first` epochs came before, in other steps."""
+        settings = self.settings
+        batches = self.training.batches(
+            model.preprocessor,
+            batch_size=settings.batch_size,
+            shuffle=True,
+            augment=build_augment(settings.augment),
+            seed=settings.seed,
+            cache=settings.cache,
+            max_objects=settings.max_objects,
+            masks=model.has_masks,
+            proposals=proposals or self.proposals,
+        )
+        rate = WarmupCosine(
+            settings.learning_rate,
+            steps=epochs * len(batches),
+            warmup_steps=min(settings.warmup_steps, epochs * len(batches) // 2),
+        )
+        model.compile(
+            keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, clipnorm=settings.clipnorm),
+            jit_compile=False,  # XLA has no kernel for crop_and_resize, and makes training on CPU slower
+        )
+        done = first + (_restore(model, self.out / "last") if self.resume and saved else 0)
+        batches.epoch = done
+        callbacks = [StopOnNaN(batches)]
+        if settings.minutes:
+            callbacks.insert(0, TimeLimit(settings.minutes))
+        evaluation = None
+        # R-CNN's evaluation takes seconds an image, and comes with its stages
+        if saved and self.validation is not None and not isinstance(model, RCNN):
+            evaluation = EvaluateCallback(
+                self.validation,
+                every=settings.evaluate_every,
+                max_detections=settings.eval_detections,
+                proposals=self.val_proposals,
+            )
+            callbacks.append(evaluation)
+        callbacks.append(HistoryCSV(self.out / "history.csv", plot=self.out / "history.png"))
+
+        def save(model, folder):
+            self.save(model, folder, evaluation and evaluation.last)
+
+        monitor = "loss"
+        if self.validation is not None:
+            monitor = "val_segm_AP50" if model.has_masks and has_masks(self.validation) else "val_AP50"
+        if saved:
+            callbacks.append(BestAndLast(self.out, save, monitor=monitor))
+        last = max(first + epochs, done)
+        return model.fit(batches, epochs=last, initial_epoch=done, callbacks=callbacks, verbose=self.verbose)
+
+    def stages(self, model):
+        """R-CNN's SVMs and box regressors; the preset in `out` has both."""
+        settings, cache, results = self.settings, self.out / "features", {}
+
+        def measure(stage):
+            if self.validation is not None:
+                found = evaluate(model, self.validation, proposals=self.val_proposals, progress=bool(self.verbose))
+                results[stage] = found
+                logger.info("%s: AP50 %.3f", stage, found["bbox"]["AP50"])
+
+        measure("softmax")
+        common = {"cache": cache, "progress": bool(self.verbose)}
+        if settings.svms is not None:
+            history = model.fit_svms(self.training, self.proposals, **common, **settings.svms)
+            plot_violations(history, self.out / "violations.png")
+            results["mining"] = history
+            measure("svms")
+        if settings.box_regressors is not None:
+            regression = model.fit_box_regressors(self.training, self.proposals, **common, **settings.box_regressors)
+            results["regression"] = regression
+            measure("box_regressors")
+        with aside(self.out / "stages.json") as temporary:
+            temporary.write_text(to_json(_finite(results)), encoding="utf-8")
+        last = [results[stage] for stage in ("softmax", "svms", "box_regressors") if stage in results]
+        self.save(model, self.out, last[-1] if last else None)
+        shutil.rmtree(cache, ignore_errors=True)
+
+    def alternating(self, model):
+        """The four steps; `step_1` to `step_3` keep the weights after each until the end."""
+        settings = self.settings
+        steps = settings.alternating
+        if type(model) is not FasterRCNN:
+            raise RecipeError("alternating is Faster R-CNN's training: leave masks and detector unset.")
+        if len(steps) != 4 or min(steps) < 1:
+            raise RecipeError(f"alternating = {steps}: the epochs of each of the four steps.")
+        if settings.minutes:
+            raise RecipeError("minutes ends a joint training; of an alternating one, choose the epochs.")
+        self.out.mkdir(parents=True, exist_ok=True)
+        start = {part: model.parts[part].get_weights() for part in ("backbone", "neck")}
+        done = self._done(model) if self.resume else 0
+
+        def fit(step, detector, proposals):
+            self.fit(detector, steps[step], first=sum(steps[:step]), proposals=proposals, saved=False)
+            if step < 3:
+                self._keep(model, step + 1)
+
+        alternate(model, self.training, fit, bool(self.verbose), done, start)
+        found = None
+        if self.validation is not None:
+            found = evaluate(model, self.validation, progress=bool(self.verbose))
+        self.save(model, self.out, found)
+        for step in (1, 2, 3):
+            (self.out / f"step_{step}.safetensors").unlink(missing_ok=True)
+
+    def _keep(self, model, step):
+        from safetensors.numpy import save_file
+
+        with aside(self.out / f"step_{step}.safetensors") as temporary:
+            save_file({w.path: keras.ops.convert_to_numpy(w) for w in model.weights}, temporary)
+
+    def _done(self, model):
+        """Puts the weights of the last whole step into the model; returns its number."""
+        from safetensors.numpy import load_file
+
+        for step in (3, 2, 1):
+            path = self.out / f"step_{step}.safetensors"
+            if path.is_file():
+                assign(model, load_file(path))
+                return step
+        return 0
+
+    def save(self, model, folder, found):
+        """A preset into a folder that exists and is empty, with the optimizer's state if it is for `resume`."""
+        from safetensors.numpy import save_file
+
+        settings, metrics = self.settings, {}
+        if found is not None:
+            metrics = {"dataset": self.validation.name, **{k: v for k, v in found.items() if k != "per_class"}}
+        if not self.resume:
+            metrics["seconds"] = round(time.monotonic() - self.started)
+            metrics["cpu_seconds"] = round(_cpu_seconds() - self.cpu)
+        save_preset(
+            model,
+            folder,
+            dtype=settings.weights_dtype,
+            name=settings.name,
+            title=settings.title,
+            license=settings.license,
+            source=settings.source,
+            notes=settings.notes,
+            metrics=metrics,
+        )
+        if folder.name == ".last.new":
+            state = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
+            weights = {"weights/" + w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
+            save_file({**state, **weights}, folder / "state.safetensors")  # the weights once more, in float32
+
+
+def _cpu_seconds():
+    """Of this process and those of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def _finite(values):
+    """Dicts and lists with None for NaN, which JSON does not have."""
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and math.isnan(values) else values
 
 
 def _restore(model, folder):

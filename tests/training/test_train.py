@@ -12,7 +12,8 @@ from PIL import Image
 from keras_rcnn.data import DataError
 from keras_rcnn.presets import from_preset
 from keras_rcnn.training import RecipeError
-from keras_rcnn.training.train import build_augment, default_settings, train
+from keras_rcnn.training.build import build_augment
+from keras_rcnn.training.train import default_settings, train
 from tests.models.tiny import shapes
 
 pytestmark = pytest.mark.skipif(
