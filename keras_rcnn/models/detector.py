@@ -108,7 +108,7 @@ class Detector(keras.Model):
                 `score_threshold` never are.
             batch_size: int, images run at once; None takes 1, the fastest for images of unequal size.
             masks: of a detector with masks: True for boolean arrays of the photo's size, `"rle"` for COCO RLE, which
-                never needs such an array, False for none.
+                never needs such an array, `"crops"` for the probabilities, each in its box, False for none.
             size: int, shorter side in pixels that photos are resized to instead of the preprocessor's `min_size` (its
                 `max_size` grows in proportion). For objects that are smaller in the photo than those of the training.
             proposals: of a detector whose proposals come from outside (Fast R-CNN): [P, 4] xyxy in pixels of the image,
@@ -117,7 +117,8 @@ class Detector(keras.Model):
         Returns:
             For a single image a dict, for a list a list of dicts, of numpy arrays, best first: `boxes` float32 [n, 4]
             xyxy in pixels of the image as given (EXIF rotation applied), `scores` float32 [n], `labels` int32 [n] and
-            `names`, a list of n class names; with masks also `masks`, bool [n, height, width] or a list of n RLEs.
+            `names`, a list of n class names; with masks also `masks`, bool [n, height, width], a list of n RLEs, or
+            float32 [n, 28, 28].
 
         Raises:
             keras_rcnn.data.ImageError: for a file that is not a readable image; it names the file.
@@ -162,7 +163,9 @@ class Detector(keras.Model):
             "labels": labels.astype(np.int32),
             "names": [self.class_names[i] for i in labels],
         }
-        if "masks" in outputs and masks:
+        if "masks" in outputs and masks == "crops":
+            found["masks"] = outputs["masks"][keep]
+        elif "masks" in outputs and masks:
             paste = paste_rle if masks == "rle" else paste_masks
             found["masks"] = paste(outputs["masks"][keep], found["boxes"], *size)
         return found

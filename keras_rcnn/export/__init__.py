@@ -1,0 +1,68 @@
+"""A detector for other runtimes: TensorFlow's SavedModel, LiteRT (TFLite), ONNX; each proven equal to `detect`."""
+
+import importlib
+import inspect
+
+from keras_rcnn.export.parity import ParityError, Tolerance
+from keras_rcnn.export.target import ExportError
+
+__all__ = ["ExportError", "ParityError", "Tolerance", "export"]
+
+# format -> module and function
+_FORMATS = {
+    "saved_model": ("saved_model", "export_saved_model"),
+    "litert": ("litert", "export_litert"),
+    "onnx": ("onnx", "export_onnx"),
+}
+
+
+def export(model, path, format="saved_model", *, photos=None, proposals=None, **options):
+    """Writes a detector for another runtime, with preprocessing, decoding and NMS in its graph.
+
+    It ends with a check on photos: the exported model must answer as `model.detect` does. If it does not, the export
+    fails and nothing is left of it.
+
+    Args:
+        model: a detector.
+        path: where to: of `"saved_model"` a folder, which gets a folder for the version, `PATH/1`; of the others a
+            file. Nothing that exists is replaced.
+        format: `"saved_model"`, `"litert"` or `"onnx"`.
+        photos: list of paths or arrays for the check; None: crops of the demo's photo.
+        proposals: of a detector that wants proposals, for each of the photos [P, 4] in its px; None: selective search.
+        **options: of the format: see `export_saved_model`, `export_litert` and `export_onnx`.
+
+    Returns:
+        A dict: `path`, what was written, and `parity`, a row for each photo of the check (see `parity.check`).
+
+    Raises:
+        ExportError: for an unknown format or option, a path that exists or cannot be written.
+        ParityError: if the exported model does not answer as `detect` does.
+
+    Example:
+
+    >>> model = keras_rcnn.from_preset("nuclei_mrcnn")
+    >>> keras_rcnn.export(model, "served/nuclei")["path"]
+    PosixPath('served/nuclei/1')
+    """
+    if format not in _FORMATS:
+        raise ExportError(f"format is one of {', '.join(map(repr, _FORMATS))}, not {format!r}.")
+    _check_model(model)
+    module, name = _FORMATS[format]
+    function = getattr(importlib.import_module(f"keras_rcnn.export.{module}"), name)
+    known = [one for one in inspect.signature(function).parameters if one not in ("model", "path")]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ExportError(f"The format {format!r} has no option {', '.join(unknown)}; it has {', '.join(known)}.")
+    return function(model, path, photos=photos, proposals=proposals, **options)
+
+
+def _check_model(model):
+    import keras
+
+    if not all(hasattr(model, one) for one in ("preprocessor", "detect", "wants_proposals")):
+        raise ExportError(f"A detector is exported, such as from_preset returns, not a {type(model).__name__}.")
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(
+            f"Exports are made by TensorFlow, and Keras runs on {keras.backend.backend()}: save_preset the model, and "
+            "export the folder in a process with KERAS_BACKEND=tensorflow."
+        )
