@@ -516,7 +516,8 @@ def caffe_usage(model, path, values):
     detector = "FasterRCNN" if "rpn_head" in parts else "FastRCNN"
     more = ""
     if "rpn_head" in parts:
-        more = f"    anchors=layers.AnchorGenerator([{ANCHOR_SIZES[len(values['rpn_head/objectness/bias'])]}]),\n"
+        sizes = ANCHOR_SIZES[len(values["rpn_head/objectness/bias"])]
+        more = f"    anchors=layers.AnchorGenerator([{sizes}], strides=(16,)),\n"
     whole = {"box_head", "box_predictor"} <= set(parts)
     load = [f"values = convert.read_caffe_weights({model!r}, file)"] if parts else []
     if whole:

@@ -388,7 +388,7 @@ def _to_safetensors(model, dtype):
         # a variance may be 1e-9, and a float16 is 0 below 6e-8
         if dtype == "float16" and value.dtype.kind == "f" and value.ndim > 1 and _fits_float16(value):
             value = value.astype(np.float16)
-        tensors[weight.path] = np.ascontiguousarray(value)
+        tensors[weight.path] = np.array(value, order="C")  # ascontiguousarray would make a vector of a scalar
     return save(tensors, metadata={"format": "keras_rcnn"})
 
 

@@ -21,8 +21,7 @@ class ZF(Backbone):
         dtype: dtype policy of the layers.
 
     Call with float images [B, H, W, 3]; returns a dict of maps. As Caffe rounds, C4 has a cell more a side than
-    H / 16: 51 for 800 px. `AnchorGenerator` takes a stride to be the sides' whole quotient, 15 here, which puts Faster
-    R-CNN's anchors off by a pixel a cell.
+    H / 16: 51 for 800 px; with Faster R-CNN, `AnchorGenerator` is to be told `strides=(16,)`.
 
     Example:
 

@@ -21,14 +21,19 @@ class AnchorGenerator(Geometry):
         sizes: for each level the side lengths in pixels.
         aspect_ratios: height / width, the same for every level.
         rounded: whether corners are rounded to whole pixels, as torchvision does.
+        strides: for each level the pixels a cell. None: the image's side floor-divided by the map's, as torchvision
+            has it, which is less than a cell's pixels where the map has been rounded up.
 
     Call with the list of L feature maps and the images [B, H, W, 3] (for their size); returns L tensors [A_l, 4].
     """
 
-    def __init__(self, sizes, aspect_ratios=(0.5, 1.0, 2.0), rounded=True, **kwargs):
+    def __init__(self, sizes, aspect_ratios=(0.5, 1.0, 2.0), rounded=True, strides=None, **kwargs):
         super().__init__(**{"name": "anchors", **kwargs})
         self.sizes = tuple(tuple(level) for level in sizes)
         self.aspect_ratios, self.rounded = tuple(aspect_ratios), rounded
+        self.strides = None if strides is None else tuple(strides)
+        if strides is not None and len(self.strides) != len(self.sizes):
+            raise ValueError(f"{len(self.strides)} strides for {len(self.sizes)} lists of anchor sizes.")
 
     @property
     def num_anchors(self):
@@ -42,11 +47,11 @@ class AnchorGenerator(Geometry):
         if len(features) != len(self.sizes):
             raise ValueError(f"{len(self.sizes)} lists of anchor sizes for {len(features)} feature levels.")
         image_size = ops.shape(images)[1:3]
+        strides = self.strides or [None] * len(features)
+        cells = [anchor_ops.cell_anchors(sizes, self.aspect_ratios, self.rounded) for sizes in self.sizes]
         return [
-            anchor_ops.grid_anchors(
-                anchor_ops.cell_anchors(sizes, self.aspect_ratios, self.rounded), ops.shape(f)[1:3], image_size
-            )
-            for sizes, f in zip(self.sizes, features, strict=True)
+            anchor_ops.grid_anchors(cell, ops.shape(f)[1:3], image_size, stride)
+            for cell, f, stride in zip(cells, features, strides, strict=True)
         ]
 
     def compute_output_spec(self, features, images):
@@ -54,6 +59,7 @@ class AnchorGenerator(Geometry):
 
     def get_config(self):
         config = {"sizes": self.sizes, "aspect_ratios": self.aspect_ratios, "rounded": self.rounded}
+        config["strides"] = self.strides
         return {**super().get_config(), **config}
 
 

@@ -64,7 +64,7 @@ class FasterRCNN(Detector):
         neck = neck or layers.FPN()
         strides = neck.strides(backbone.strides)
         sizes = [[8 * s] for s in strides] if len(strides) > 1 else [[128, 256, 512]]
-        anchors = anchors or layers.AnchorGenerator(sizes)
+        anchors = anchors or layers.AnchorGenerator(sizes, strides=strides)
         rpn_head = rpn_head or layers.RPNHead(anchors.num_anchors)
         proposals = proposals or layers.Proposals()
         rpn_targets = rpn_targets or layers.RPNTargets()

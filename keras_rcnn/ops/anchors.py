@@ -23,23 +23,24 @@ def cell_anchors(sizes, aspect_ratios, rounded=True):
     return (np.round(corners) if rounded else corners).astype(np.float32)
 
 
-def grid_anchors(cell, map_size, image_size):
+def grid_anchors(cell, map_size, image_size, stride=None):
     """The anchors of a whole feature map, cells row by row, a cell's anchors innermost.
 
-    Centres lie at i * stride with no half offset, and the stride is the padded image's side floor-divided by the map's,
-    per axis: torchvision's rule, under which a pooled level can have stride 58 where 64 is expected.
+    Centres lie at i * stride with no half offset.
 
     Args:
         cell: [A, 4] from `cell_anchors`.
         map_size: (height, width) of the feature map: ints or scalar tensors.
         image_size: (height, width) of the padded image.
+        stride: int, pixels a cell. None: the padded image's side floor-divided by the map's, per axis, which is
+            torchvision's rule: a pooled level can have stride 58 where 64 is expected.
 
     Returns:
         float32 [height * width * A, 4] xyxy in pixels.
     """
     cell = ops.convert_to_tensor(cell, dtype="float32")
-    ys = ops.cast(ops.arange(map_size[0]) * (image_size[0] // map_size[0]), "float32")
-    xs = ops.cast(ops.arange(map_size[1]) * (image_size[1] // map_size[1]), "float32")
+    steps = [image_size[i] // map_size[i] if stride is None else stride for i in (0, 1)]
+    ys, xs = (ops.cast(ops.arange(map_size[i]) * steps[i], "float32") for i in (0, 1))
     y, x = ops.meshgrid(ys, xs, indexing="ij")
     shifts = ops.reshape(ops.stack([x, y, x, y], axis=-1), (-1, 1, 4))
     return ops.reshape(shifts + cell[None], (-1, 4))

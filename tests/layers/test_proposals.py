@@ -23,7 +23,17 @@ def test_anchors(rounded, image):
         close(level, expected, 1e-5)
 
 
+def test_anchors_of_a_map_that_was_rounded_up():
+    """ZF has 39 cells for 600 px and 51 for 800, each of 16 px."""
+    features, images = [np.zeros((1, 39, 51, 1), np.float32)], np.zeros((1, 600, 800, 3), np.float32)
+    (found,) = AnchorGenerator([[128]], (1.0,), strides=(16,))(features, images)
+    centres = (np.asarray(found)[:, :2] + np.asarray(found)[:, 2:]) / 2
+    np.testing.assert_array_equal(centres[[0, 1, 51, -1]], [[0, 0], [16, 0], [0, 16], [800, 608]])
+
+
 def test_anchors_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match="2 strides for 1 lists"):
+        AnchorGenerator([[16]], strides=(4, 8))
     with pytest.raises(ValueError, match="same number of anchor sizes"):
         _ = AnchorGenerator([[16, 32], [64]]).num_anchors
     with pytest.raises(ValueError, match="2 lists of anchor sizes for 1 "):

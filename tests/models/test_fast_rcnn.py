@@ -15,6 +15,7 @@ from keras_rcnn import layers, models
 from keras_rcnn.data import ProposalSet
 from keras_rcnn.evaluation import evaluate
 from keras_rcnn.models import RCNN, FastRCNN
+from keras_rcnn.presets import from_preset, save_preset
 from tests.models.tiny import STRIDES, TinyBackbone, shapes, tiny_detector
 
 
@@ -112,6 +113,9 @@ def test_rcnn_stage_by_stage(tmp_path):
     again = keras.saving.load_model(tmp_path / "model.keras")
     a, b = (m.detect(data[3].image, proposals=proposals[data[3]], score=0.3) for m in (model, again))
     np.testing.assert_allclose(a["boxes"], b["boxes"], atol=1e-3)
+    np.testing.assert_allclose(a["scores"], b["scores"], atol=1e-5)
+    again = from_preset(save_preset(model, tmp_path / "preset"))
+    b = again.detect(data[3].image, proposals=proposals[data[3]], score=0.3)
     np.testing.assert_allclose(a["scores"], b["scores"], atol=1e-5)
 
 
