@@ -146,13 +146,42 @@ def evaluate(args):
 
     model = from_preset(args.preset)
     dataset = load_data(source, args.on_bad or "error")
+    found = _proposals_for(args, model, dataset)
     metrics = run(
-        model, dataset, batch_size=args.batch_size or 1, metric=args.metric, progress=sys.stderr.isatty()
+        model,
+        dataset,
+        batch_size=args.batch_size or 1,
+        metric=args.metric,
+        progress=sys.stderr.isatty(),
+        proposals=found,
     )
     print(f"{args.preset} on {dataset.name}, {len(dataset)} images\n")
     print(metrics_table(metrics))
     if args.json:
         _write_json(args.json, metrics)
+
+
+def compress(args):
+    """A preset with its fully connected layers truncated, and what that costs and saves."""
+    out = Path(args.out)
+    _check_out(out, args)
+    source = _source(args)
+    if source is None:
+        raise ValueError("compared on what? Give --coco FILE --images DIR, --voc DIR --split NAME or --csv FILE")
+    from keras_rcnn.evaluation import compare
+    from keras_rcnn.models import truncate_box_head
+    from keras_rcnn.presets import from_preset, save_preset
+    from keras_rcnn.training.build import load_data
+
+    model, dataset = from_preset(args.preset), load_data(source, args.on_bad or "error")
+    small = truncate_box_head(model, args.ranks)
+    found = _proposals_for(args, model, dataset)
+    rows = compare({"whole": model, "truncated": small}, dataset, proposals=found, progress=sys.stderr.isatty())
+    print(f"{args.preset} on {dataset.name}, {len(dataset)} images; ranks {', '.join(map(str, args.ranks))}\n")
+    print(comparison_table(rows, {"whole": model, "truncated": small}))
+    source = f"{args.preset}, its box head truncated to ranks {', '.join(map(str, args.ranks))}"
+    save_preset(small, out, args.dtype, name=out.resolve().name, source=source)
+    print(f"\nThe truncated preset: {out}")
 
 
 def proposals(args):
@@ -169,11 +198,30 @@ def proposals(args):
     if args.file:
         found = load_proposals(args.file, dataset)
     else:
-        found = compute_proposals(dataset, args.mode, args.cache, min_size=args.min_size, progress=sys.stderr.isatty())
+        found = compute_proposals(
+            dataset,
+            args.mode,
+            args.cache,
+            min_size=args.min_size,
+            max_boxes=args.max_boxes,
+            width=args.width,
+            progress=sys.stderr.isatty(),
+        )
     print(recall_table(proposal_recall(dataset, found)))
     if args.out:
         save_proposals(args.out, found)
         print(f"\nProposals: {args.out}")
+
+
+def _proposals_for(args, model, dataset):
+    """What `--proposals` says for a detector that is told where to look; None lets selective search run."""
+    if args.proposals is None:
+        return None
+    if not model.wants_proposals:
+        raise ValueError(f"--proposals {args.proposals}: {args.preset} finds its proposals itself")
+    from keras_rcnn.data import load_proposals
+
+    return load_proposals(args.proposals, dataset)
 
 
 def presets(args):
@@ -276,7 +324,21 @@ def _parser():
     _add_source(one)
     one.add_argument("--metric", choices=("coco", "voc07", "voc10"), default="coco", help="default: coco")
     one.add_argument("--batch-size", type=_positive, metavar="N")
+    _add_proposals(one)
     one.add_argument("--json", metavar="FILE", help="write the metrics to this file as well")
+
+    one = command(
+        compress,
+        "truncated SVD of the fully connected layers",
+        "Replaces each layer of the box head by two of low rank, and prints AP, seconds and size of both detectors.",
+    )
+    one.add_argument("preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+    one.add_argument("--ranks", required=True, type=_positive, nargs="+", metavar="T", help="one for each layer")
+    _add_source(one)
+    _add_proposals(one)
+    one.add_argument("--dtype", choices=("float32", "float16"), default="float16", help="of the file; default: float16")
+    one.add_argument("--out", required=True, metavar="DIR", help="folder for the truncated preset")
+    one.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
 
     one = command(
         proposals,
@@ -287,6 +349,10 @@ def _parser():
     one.add_argument("--mode", choices=("fast", "quality"), default="fast", help="of selective search; default: fast")
     one.add_argument(
         "--min-size", type=_positive, default=20, metavar="PX", help="shorter side of a box at least; default: 20"
+    )
+    one.add_argument("--max-boxes", type=_positive, default=2000, metavar="N", help="of an image; default: 2000")
+    one.add_argument(
+        "--width", type=_positive, default=500, metavar="PX", help="a larger image is shrunk to it; default: 500"
     )
     one.add_argument("--cache", metavar="DIR", help="keep each image's boxes here; the same command then goes on there")
     one.add_argument("--file", metavar="FILE", help="read the proposals from this .npz or .json file instead")
@@ -318,6 +384,14 @@ def _add_score(parser):
 
 def _add_out(parser, default):
     parser.add_argument("--out", default=default, metavar="DIR", help=f"folder for pictures; default: {default}")
+
+
+def _add_proposals(parser):
+    parser.add_argument(
+        "--proposals",
+        metavar="FILE",
+        help="where R-CNN and Fast R-CNN look, .npz or .json; default: selective search in fast mode",
+    )
 
 
 def _add_source(parser, prefix=""):
@@ -493,6 +567,20 @@ def metrics_table(metrics):
     columns = list(dict.fromkeys(key for values in classes.values() for key in values))
     rows = [[name, *(_figure(values.get(key)) for key in columns)] for name, values in classes.items()]
     return figures + "\n\n" + _table(["class", *columns], rows, left=(0,))
+
+
+def comparison_table(rows, models):
+    """What `compare` returns as text, with the weights' number."""
+    body = [
+        [
+            name,
+            *(_figure(row["bbox"][key]) for key in ("AP", "AP50")),
+            f"{row['seconds']:.3f}",
+            f"{models[name].count_params() / 1e6:.2f}",
+        ]
+        for name, row in rows.items()
+    ]
+    return _table(["", "AP", "AP50", "seconds an image", "million weights"], body, left=(0,))
 
 
 def recall_table(recall):

@@ -64,11 +64,13 @@ class BoxHead(_ConvStack):
         convs: channels of 3x3 convolutions before them; torchvision's v2 has (256, 256, 256, 256) and units (1024,).
         norm: None or `"batch"`, of the convolutions.
         dropout: float, after each fully connected layer; 0.5 in the classic recipes.
+        ranks: for each fully connected layer the rank t of its truncated SVD (Fast R-CNN, section 3.1), a layer of t
+            units without bias before it, or None for whole; see `keras_rcnn.models.truncate_box_head`.
 
     Call with [B, R, S, S, C]; returns [B, R, units[-1]].
     """
 
-    def __init__(self, units=(1024, 1024), convs=(), norm=None, dropout=0.0, **kwargs):
+    def __init__(self, units=(1024, 1024), convs=(), norm=None, dropout=0.0, ranks=None, **kwargs):
         super().__init__(**{"name": "box_head", **kwargs})
         self.units, self.conv_channels, self.dropout = tuple(units), tuple(convs), dropout
         self._make_convs(self.conv_channels, norm)
@@ -78,13 +80,23 @@ class BoxHead(_ConvStack):
             )
             for i, n in enumerate(self.units)
         ]
+        self.ranks = None if ranks is None else tuple(ranks)
+        if ranks is not None and len(self.ranks) != len(self.units):
+            raise ValueError(f"{len(self.ranks)} ranks for {len(self.units)} fully connected layers.")
+        self.factors = [
+            rank and keras.layers.Dense(rank, use_bias=False, dtype=self.dtype_policy, name=f"fc_{i}_factor")
+            for i, rank in enumerate(self.ranks or [None] * len(self.units))
+        ]
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy) if dropout else None
 
     def build(self, input_shape):
         _, _, height, width, channels = input_shape
         width_of = self._build_convs((None, height, width, channels))
         features = height * width * width_of[-1]
-        for fc in self.fcs:
+        for factor, fc in zip(self.factors, self.fcs, strict=True):
+            if factor:
+                factor.build((None, features))
+                features = factor.units
             fc.build((None, features))
             features = fc.units
         self.built = True
@@ -93,8 +105,8 @@ class BoxHead(_ConvStack):
         batch, count = ops.shape(x)[0], ops.shape(x)[1]
         x = self._run_convs(ops.reshape(x, (-1, *x.shape[2:])), training)
         x = ops.reshape(x, (-1, x.shape[1] * x.shape[2] * x.shape[3]))
-        for fc in self.fcs:
-            x = fc(x)
+        for factor, fc in zip(self.factors, self.fcs, strict=True):
+            x = fc(factor(x) if factor else x)
             if self.drop is not None:
                 x = self.drop(x, training=training)
         return ops.reshape(x, (batch, count, self.units[-1]))
@@ -104,7 +116,7 @@ class BoxHead(_ConvStack):
 
     def get_config(self):
         config = {"units": self.units, "convs": self.conv_channels, "norm": self.norm, "dropout": self.dropout}
-        return {**super().get_config(), **config}
+        return {**super().get_config(), **config, "ranks": self.ranks}
 
 
 @register

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_rcnn.layers.base import Geometry, register
@@ -78,6 +79,11 @@ class RoIPool(_Regions):
 
     def call(self, features, boxes):
         return roi.roi_pool(features[0], boxes, 1.0 / self.strides[0], self.size)
+
+    def cells(self, boxes):
+        """The corners of boxes in cells, numpy int [n, 4]: regions of the same cells have the same features."""
+        scaled = np.asarray(boxes, np.float32) / np.float32(self.strides[0])
+        return (np.sign(scaled) * np.floor(np.abs(scaled) + 0.5)).astype(np.int32)
 
     def get_config(self):
         return {**super().get_config(), "size": self.size, "strides": self.strides}

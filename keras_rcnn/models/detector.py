@@ -145,7 +145,8 @@ class Detector(keras.Model):
             x = preprocessor.batch(arrays)
             if self.wants_proposals:
                 given = proposals and proposals[start : start + batch_size]
-                x["proposals"] = _proposals(given, arrays, x["image_sizes"])
+                cells = getattr(self.parts["box_pool"], "cells", None)
+                x["proposals"] = _proposals(given, arrays, x["image_sizes"], cells)
             outputs = {k: np.asarray(v) for k, v in self.predict_on_batch(x).items()}
             for i, array in enumerate(arrays):
                 one = {name: values[i] for name, values in outputs.items()}
@@ -223,13 +224,23 @@ def mask_inputs():
     }
 
 
-def _proposals(given, images, sizes):
-    """Proposals in pixels of the images -> float32 [B, P, 4] in pixels of the resized ones, padded with zeros."""
+def _proposals(given, images, sizes, cells=None):
+    """Proposals in pixels of the images -> float32 [B, P, 4] in pixels of the resized ones, padded with zeros.
+
+    Of those that are the same in the feature map's `cells`, and so get the same answer, the first is kept, as Fast
+    R-CNN's code does (DEDUP_BOXES).
+    """
     given = given or [selective_search(image) for image in images]
-    most = max(-(-max(map(len, given)) // _PROPOSAL_STEP), 1) * _PROPOSAL_STEP
+    scaled = [
+        scale_boxes(np.reshape(boxes, (-1, 4)), image.shape[:2], size)
+        for boxes, image, size in zip(given, images, sizes, strict=True)
+    ]
+    if cells is not None:
+        scaled = [boxes[np.sort(np.unique(cells(boxes), axis=0, return_index=True)[1])] for boxes in scaled]
+    most = max(-(-max(map(len, scaled)) // _PROPOSAL_STEP), 1) * _PROPOSAL_STEP
     answer = np.zeros((len(images), most, 4), np.float32)
-    for row, boxes, image, size in zip(answer, given, images, sizes, strict=True):
-        row[: len(boxes)] = scale_boxes(np.reshape(boxes, (-1, 4)), image.shape[:2], size)
+    for row, boxes in zip(answer, scaled, strict=True):
+        row[: len(boxes)] = boxes
     return answer
 
 

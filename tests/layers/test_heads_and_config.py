@@ -80,7 +80,10 @@ def test_heads_refuse_an_unknown_norm(make):
 # === Configs ===
 
 EVERY_ARGUMENT = [
-    (layers.AnchorGenerator, {"sizes": ((16, 22.5), (32, 45)), "aspect_ratios": (0.5, 2.0), "rounded": False}),
+    (
+        layers.AnchorGenerator,
+        {"sizes": ((16, 22.5), (32, 45)), "aspect_ratios": (0.5, 2.0), "rounded": False, "strides": (4, 8)},
+    ),
     (layers.RPNHead, {"num_anchors": 6, "convs": 2, "channels": 8}),
     (
         layers.Proposals,
@@ -143,7 +146,7 @@ EVERY_ARGUMENT = [
         },
     ),
     (layers.RoIPool, {"size": 3, "strides": (8,)}),
-    (layers.BoxHead, {"units": (8,), "convs": (4,), "norm": "batch", "dropout": 0.5}),
+    (layers.BoxHead, {"units": (8,), "convs": (4,), "norm": "batch", "dropout": 0.5, "ranks": (3,)}),
     (layers.BoxPredictor, {"num_classes": 3, "class_agnostic": True}),
     (layers.MaskHead, {"num_classes": 3, "convs": (4,), "channels": 5, "norm": "batch", "class_agnostic": True}),
     (layers.FPN, {"channels": 8, "in_features": ("C3", "C4"), "top": "convs", "norm": "batch"}),

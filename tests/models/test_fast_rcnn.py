@@ -88,6 +88,29 @@ def test_without_proposals_selective_search_looks():
     assert set(found) == {"boxes", "scores", "labels", "names"}
 
 
+def test_proposals_of_the_same_cells_run_once():
+    """Boxes that RoIPool rounds to the same cells (stride 8) have one answer; the first of them is kept."""
+    model = fast_rcnn()
+    seen = []
+    model.predict_on_batch = lambda x: seen.append(x["proposals"]) or type(model).predict_on_batch(model, x)
+    image = shapes(1)[0].image
+    boxes = np.float32([[9, 9, 40, 40], [64, 64, 100, 100], [10, 7, 39, 41], [9, 9, 40, 48], [64, 64, 100, 100]])
+    model.detect(image, score=0.0, proposals=boxes)
+    given = seen[0][0]
+    np.testing.assert_array_equal(given[:3], boxes[[0, 1, 3]])
+    assert not given[3:].any()
+    features = np.random.default_rng(0).random((1, 16, 16, 4), np.float32)
+    pooled = np.asarray(model.parts["box_pool"]([features], boxes[None]))
+    np.testing.assert_array_equal(pooled[0, 0], pooled[0, 2])
+    assert (pooled[0, 0] != pooled[0, 3]).any()
+    # RoIAlign does not round: all are different but for the last
+    seen.clear()
+    model = fast_rcnn(box_pool=layers.RoIAlign(5, (STRIDES["C3"],), name="box_pool"))
+    model.predict_on_batch = lambda x: seen.append(x["proposals"]) or type(model).predict_on_batch(model, x)
+    model.detect(image, score=0.0, proposals=boxes)
+    np.testing.assert_array_equal(seen[0][0][:5], boxes)
+
+
 def test_rcnn_stage_by_stage(tmp_path):
     data = shapes(8)
     proposals = around(data)
