@@ -22,6 +22,7 @@ class Tolerance:
         box: of a coordinate, in longer sides of the photo: 1e-4 is 0.1 px of 1000.
         score: of a score.
         mask: of a probability of a mask's 28 x 28.
+        pasted: 1 - IoU of a pasted mask: its corners are whole pixels, and a rounding may move one.
         missing: share of the detections that may be found by one of the two alone.
         least: float; detections with a lower score are not looked at, unless they are the other's partner.
         iou: from which two boxes of a class are one object.
@@ -30,6 +31,7 @@ class Tolerance:
     box: float = 1e-4
     score: float = 1e-4
     mask: float = 1e-4
+    pasted: float = 0.1
     missing: float = 0.0
     least: float = 0.0
     iou: float = 0.5
@@ -38,23 +40,27 @@ class Tolerance:
 EXACT = Tolerance()
 
 
-def check(run, model, photos=None, *, proposals=None, tolerance=EXACT, preprocessor=None):
+def check(run, model, photos=None, *, proposals=None, tolerance=EXACT, preprocessor=None, masks="crops", score=0.0):
     """Compares an exported model with `model.detect` on photos.
 
     Args:
         run: the exported model as a function of a photo, uint8 [h, w, 3], and its proposals, float32 [P, 4] in px of
             the photo, or None; it returns a dict of `boxes` [D, 4] in px of the photo, `scores` [D], `labels` [D] (-1
-            is padding), and with masks `masks` [D, M, M], probabilities in the box.
+            is padding), and with masks `masks` [D, M, M], probabilities in the box. Or a dict of such functions by
+            name, each of which is called with every photo in turn.
         model: the detector that was exported.
-        photos: list of paths or arrays; None: four crops of the demo's photo, of several sizes.
+        photos: list of paths or arrays, or of `(name, photo)`; None: four crops of the demo's photo, of several sizes.
         proposals: for each photo [P, 4] in its px, of a detector that wants such; None: selective search.
         tolerance: `Tolerance`.
         preprocessor: `Preprocessor` that the export has instead of the model's, e.g. with a `fixed_size`.
+        masks: `"crops"`, or True if the export's masks are pasted: bool or uint8 [D, h, w].
+        score: float, of `detect`.
 
     Returns:
-        A list of dicts, one for each photo: `photo` (name), `height`, `width`, `detections` (of `detect`), `missing`
-        and `extra` (found by `detect` or the export alone), `box` (largest difference in longer sides), `pixels` (the
-        same in px), `score` and `mask` (largest difference; None without masks), and `ok`.
+        A list of dicts, for each photo and function: `photo` and `input` (their names), `height`, `width`,
+        `detections` (of `detect`), `missing` and `extra` (found by `detect` or the export alone), `box` (largest
+        difference in longer sides), `pixels` (the same in px), `score` and `mask` (largest difference; None without
+        masks; of pasted ones 1 - IoU), and `ok`.
 
     Raises:
         ParityError: if a photo is out of tolerance. Its `rows` are the list.
@@ -63,19 +69,19 @@ def check(run, model, photos=None, *, proposals=None, tolerance=EXACT, preproces
     from keras_rcnn.data import read_image
     from keras_rcnn.data.proposals import selective_search
 
-    named = demo_photos() if photos is None else [(_name(i, one), one) for i, one in enumerate(photos)]
-    if not named:
-        raise ExportError("A parity check needs at least one photo.")
+    runs = run if isinstance(run, dict) else {"": run}
     rows = []
-    for i, (name, photo) in enumerate(named):
+    for i, (name, photo) in enumerate(named_photos(photos)):
         image = read_image(photo)
         given = None
         if model.wants_proposals:
             given = np.float32(selective_search(image) if proposals is None else proposals[i])
-        expected = _detect(model, preprocessor, image, given)
-        found = {key: np.asarray(value) for key, value in run(image, given).items()}
-        size = {"photo": name, "height": image.shape[0], "width": image.shape[1]}
-        rows.append({**size, **compare(expected, found, image.shape[:2], tolerance, _cut(model, expected))})
+        expected = _detect(model, preprocessor, image, given, masks, score)
+        cut = max(_cut(model, expected), score)
+        for way, function in runs.items():
+            found = {key: np.asarray(value) for key, value in function(image, given).items()}
+            facts = {"photo": name, "input": way, "height": image.shape[0], "width": image.shape[1]}
+            rows.append({**facts, **compare(expected, found, image.shape[:2], tolerance, cut)})
     if not all(row["ok"] for row in rows):
         error = ParityError(f"The exported model does not answer as detect does:\n{table(rows)}")
         error.rows = rows
@@ -88,19 +94,22 @@ def compare(expected, found, size, tolerance=EXACT, cut=0.0):
 
     Detections within `tolerance.score` of `cut`, the least score that is shown, may be found by one alone.
     """
-    found = {key: value[np.asarray(found["labels"]) >= 0] for key, value in found.items() if key != "names"}
-    pairs = _partners(expected, found, tolerance.iou)
+    keep = found["labels"] >= 0
+    found = {key: value[keep[: len(value)]] for key, value in found.items()}  # pasted masks may come without padding
     side = float(max(size))
-    errors = {"box": 0.0, "score": 0.0, "mask": 0.0 if "masks" in expected else None}
+    errors = {"box": 0.0, "score": 0.0, "mask": 0.0 if "masks" in expected and "masks" in found else None}
+    pasted = errors["mask"] is not None and expected["masks"].dtype == bool
+    limits = {"box": tolerance.box, "score": tolerance.score, "mask": tolerance.pasted if pasted else tolerance.mask}
     partners = [-np.ones(len(one["scores"]), int) for one in (expected, found)]
-    for i, j in pairs:
+    for i, j in _partners(expected, found, tolerance.iou):
         partners[0][i], partners[1][j] = j, i
         if max(expected["scores"][i], found["scores"][j]) < tolerance.least:
             continue
         errors["box"] = max(errors["box"], _far(expected["boxes"][i], found["boxes"][j]) / side)
         errors["score"] = max(errors["score"], _far(expected["scores"][i], found["scores"][j]))
         if errors["mask"] is not None:
-            errors["mask"] = max(errors["mask"], _far(expected["masks"][i], found["masks"][j]))
+            apart = _disagreement if pasted else _far
+            errors["mask"] = max(errors["mask"], apart(expected["masks"][i], found["masks"][j]))
     shown = max(tolerance.least, cut + tolerance.score)
     missing, extra = (
         int(np.sum((partner < 0) & (one["scores"] > shown))) for partner, one in zip(partners, (expected, found))
@@ -113,16 +122,17 @@ def compare(expected, found, size, tolerance=EXACT, cut=0.0):
         "pixels": errors["box"] * side,
         **errors,
         "ok": missing + extra <= tolerance.missing * max(count, 1)
-        and all(value is None or value <= getattr(tolerance, key) for key, value in errors.items()),
+        and all(value is None or value <= limits[key] for key, value in errors.items()),
     }
 
 
 def table(rows):
     """What `check` returns as text."""
-    head = ["photo", "size", "detections", "missing", "extra", "box, px", "box / side", "score", "mask", ""]
+    head = ["photo", "input", "size", "detections", "missing", "extra", "box, px", "box / side", "score", "mask", ""]
     cells = [
         [
             row["photo"],
+            row["input"],
             f"{row['width']} x {row['height']}",
             *(str(row[key]) for key in ("detections", "missing", "extra")),
             *("-" if row[key] is None else f"{row[key]:.1e}" for key in ("pixels", "box", "score", "mask")),
@@ -130,12 +140,23 @@ def table(rows):
         ]
         for row in rows
     ]
+    if not any(row["input"] for row in rows):
+        head, *cells = [[*row[:1], *row[2:]] for row in [head, *cells]]
     widths = [max(len(row[i]) for row in [head, *cells]) for i in range(len(head))]
     lines = [
         "  ".join(cell.ljust(wide) if i == 0 else cell.rjust(wide) for i, (cell, wide) in enumerate(zip(row, widths)))
         for row in [head, *cells]
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def named_photos(photos=None):
+    """What `check` takes as photos -> `[(name, photo)]`."""
+    if photos is None:
+        return demo_photos()
+    if not len(photos):
+        raise ExportError("A parity check needs at least one photo.")
+    return [one if isinstance(one, tuple) else (_name(i, one), one) for i, one in enumerate(photos)]
 
 
 def demo_photos():
@@ -149,11 +170,11 @@ def demo_photos():
     return [(photo.stem, np.ascontiguousarray(crop)) for crop in crops]
 
 
-def _detect(model, preprocessor, image, proposals):
-    own, given = model.preprocessor, None if proposals is None else proposals
+def _detect(model, preprocessor, image, proposals, masks, score):
+    own = model.preprocessor
     try:
         model.preprocessor = preprocessor or own
-        return model.detect(image, score=0.0, masks="crops", proposals=given)
+        return model.detect(image, score=score, masks=masks, proposals=proposals)
     finally:
         model.preprocessor = own
 
@@ -185,6 +206,12 @@ def _partners(expected, found, least):
 
 def _far(one, other):
     return float(np.max(np.abs(np.float64(one) - np.float64(other)), initial=0.0))
+
+
+def _disagreement(one, other):
+    """1 - IoU of two masks."""
+    one, other = one.astype(bool), other.astype(bool)
+    return 1.0 - float(np.sum(one & other)) / max(int(np.sum(one | other)), 1) if (one | other).any() else 0.0
 
 
 def _name(i, photo):
