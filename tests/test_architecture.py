@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "convert.build": {"backbones", "convert", "data", "layers", "models"},
     "download": set(),
     "presets": {"backbones", "convert", "convert.build", "data", "download", "layers", "models"},
+    "story": {"models", "presets"},
     "zoo_pages": {"convert", "convert.build", "presets"},
     "training": {"backbones", "convert", "data", "evaluation", "layers", "models", "presets"},
 }

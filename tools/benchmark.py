@@ -2,11 +2,16 @@
 
 python tools/benchmark.py infer --peer PEER/bin/python --model NAME --weights FILE --photo FILE
 python tools/benchmark.py paste --peer PEER/bin/python
+python tools/benchmark.py family RUN... --voc DIR --split test --json zoo/family.json
 
-Both sides run in processes of their own, in turn (A B A B ...), with the same input and two threads; each process warms
-up, then times whole calls: of `infer` from the decoded photo to the boxes, of `paste` from 100 masks of 28 x 28 to 100
-boolean masks of a photo of 12 megapixels. Reported are medians of wall and CPU seconds, the peak resident memory and
-their ratios. Nothing here is asserted: speed is a figure, not a test.
+`family` takes detectors that `keras-rcnn train` has left, in the order of the papers, and prints AP, seconds an image
+and the training's CPU time of each, on the same images and in turn; R-CNN and Fast R-CNN are told where to look by
+selective search with the settings of their recipes, whose time is measured apart.
+
+Of the others both sides run in processes of their own, in turn (A B A B ...), with the same input and two threads;
+each process warms up, then times whole calls: of `infer` from the decoded photo to the boxes, of `paste` from 100 masks
+of 28 x 28 to 100 boolean masks of a photo of 12 megapixels. Reported are medians of wall and CPU seconds, the peak
+resident memory and their ratios. Nothing here is asserted: speed is a figure, not a test.
 """
 
 import argparse
@@ -22,7 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["infer", "paste"])
+    parser.add_argument("what", choices=["infer", "paste", "family"])
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="for family: folders that train has left")
+    parser.add_argument("--voc", help="for family: Pascal VOC folder")
+    parser.add_argument("--split", default="test", help="for family; default: test")
+    parser.add_argument("--cache", help="for family: folder of selective search's results")
     parser.add_argument("--model", default="fasterrcnn_resnet50_fpn", help="torchvision's name of the detector")
     parser.add_argument("--weights", help="for infer: .pth, .npz or .safetensors in torchvision's names")
     parser.add_argument("--photo", help="for infer")
@@ -37,6 +46,10 @@ def main():
     arguments = parser.parse_args()
     if arguments.what == "infer" and not (arguments.weights and arguments.photo):
         parser.error("infer needs --weights and --photo")
+    if arguments.what == "family":
+        if not (arguments.runs and arguments.voc):
+            parser.error("family needs folders of trained detectors and --voc")
+        return family(arguments)
     if arguments.side:
         return worker(arguments)
     return compare(arguments)
@@ -72,6 +85,56 @@ def compare(arguments):
         )
     if arguments.json:
         answer = {"input": runs["keras_rcnn"][0]["input"], "sides": table}
+        Path(arguments.json).write_text(json.dumps(answer, indent=2) + "\n")
+
+
+def family(arguments):
+    """The detectors on the same images: one process, one thread pool, in turn."""
+    sys.path.insert(0, str(ROOT))
+    import time
+
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+    from keras_rcnn.data import compute_proposals, selective_search
+    from keras_rcnn.evaluation import compare
+    from keras_rcnn.presets import from_preset, read_preset
+    from keras_rcnn.training.build import load_data
+    from keras_rcnn.training.recipe import load_recipe
+
+    folders = {Path(run).name: Path(run) for run in arguments.runs}
+    models = {name: from_preset(folder) for name, folder in folders.items()}
+    data = load_data({"voc": arguments.voc, "split": arguments.split}, "skip", next(iter(models.values())).class_names)
+    searches = [load_recipe(folders[n] / "recipe.py").search for n, model in models.items() if model.wants_proposals]
+    if any(search != searches[0] for search in searches):
+        raise SystemExit(f"the recipes differ in where to look: {searches}")
+    proposals, seconds = None, 0.0
+    if searches:
+        proposals = compute_proposals(data, cache=arguments.cache, **searches[0])
+        times = []
+        for record in data[: arguments.calls]:
+            image, start = record.read(), time.perf_counter()
+            selective_search(image, **searches[0])
+            times.append(time.perf_counter() - start)
+        seconds = statistics.median(times)
+    measured = compare(models, data, proposals=proposals, timed=arguments.calls, rounds=arguments.rounds)
+    rows = []
+    for name, model in models.items():
+        training = read_preset(folders[name]).get("metrics") or {}
+        rows.append(
+            {
+                "preset": name,
+                **{key: round(measured[name]["bbox"][key], 4) for key in ("AP50", "AP")},
+                "proposal_seconds": round(seconds, 3) if model.wants_proposals else 0.0,
+                "seconds": round(measured[name]["seconds"], 4),
+                "training_seconds": training.get("seconds"),
+                "training_cpu_seconds": training.get("cpu_seconds"),
+            }
+        )
+        print(rows[-1])
+    if arguments.json:
+        what = f"{arguments.split} split of {Path(arguments.voc).name}, {len(data)} images"
+        answer = {"dataset": what, "machine": f"{arguments.threads} CPU cores", "rows": rows}
         Path(arguments.json).write_text(json.dumps(answer, indent=2) + "\n")
 
 

@@ -1,11 +1,14 @@
-"""Writes the zoo's table into README.md, between its markers, from the folders in zoo/."""
+"""Writes what the README takes from the package and the zoo: each part stands between its own markers."""
 
 import re
 from pathlib import Path
 
 from keras_rcnn.cli import presets_table
 from keras_rcnn.presets import presets
+from keras_rcnn.story import diffs, family
 
 readme = Path(__file__).resolve().parents[1] / "README.md"
-before, _, after = re.split(r"(?s)(?<=readme.py -->\n)(.*?)(?=<!-- /zoo -->)", readme.read_text(encoding="utf-8"))
-readme.write_text(f"{before}{presets_table(presets(), markdown=True)}\n{after}", encoding="utf-8")
+text = readme.read_text(encoding="utf-8")
+for part, body in {"zoo": presets_table(presets(), markdown=True), "diffs": diffs(), "family": family()}.items():
+    text = re.sub(rf"(?s)(<!-- {part}: [^\n]*\n).*?(?=<!-- /{part} -->)", lambda m, b=body: f"{m[1]}{b}\n", text)
+readme.write_text(text, encoding="utf-8")

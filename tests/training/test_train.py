@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from keras_rcnn.data import DataError
+from keras_rcnn.models import FastRCNN
 from keras_rcnn.presets import from_preset
 from keras_rcnn.training import RecipeError
-from keras_rcnn.training.build import build_augment
+from keras_rcnn.training.build import build_augment, build_model
 from keras_rcnn.training.train import default_settings, train
 from tests.models.tiny import shapes
 
@@ -86,6 +87,77 @@ def test_training_with_masks(folder, tmp_path):
     assert model.has_masks
     with pytest.raises(RecipeError, match="no mask branch"):
         train(settings(folder, train=source, base="nuclei_frcnn", masks=True), tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_an_rcnn_and_its_stages(folder, tmp_path):
+    pytest.importorskip("sklearn")
+    small = settings(folder, detector="rcnn", crop=64, context=4, epochs=1, svms={"retrain_every": 200})
+    out = train(small, tmp_path / "out", verbose=0)
+    stages = json.loads((out / "stages.json").read_text())
+    assert set(stages) == {"softmax", "svms", "box_regressors", "mining", "regression"}
+    assert {row["class"] for row in stages["mining"]} == {"bar", "square"}
+    assert (out / "violations.png").stat().st_size > 1000
+    assert not (out / "features").exists()
+    model = from_preset(out)
+    assert float(model.parts["svms"].fitted) == 1
+    record = json.loads((out / "preset.json").read_text())
+    assert record["metrics"]["bbox"] == stages["box_regressors"]["bbox"]
+    assert record["metrics"]["cpu_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_four_steps_go_on_after_the_last_whole_one(folder, tmp_path, monkeypatch):
+    small = settings(folder, alternating=(1, 1, 1, 1))
+    whole = from_preset(train(small, tmp_path / "whole", verbose=0))
+    assert [p.name for p in (tmp_path / "whole").glob("step_*")] == []
+
+    # ended in its fourth step
+    fits = []
+    fit = FastRCNN.fit
+
+    def count(self, *args, **kwargs):
+        fits.append(kwargs["initial_epoch"])
+        if len(fits) == 2:
+            raise KeyboardInterrupt
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(FastRCNN, "fit", count)
+    with pytest.raises(KeyboardInterrupt):
+        train(small, tmp_path / "killed", verbose=0)
+    assert sorted(p.name for p in (tmp_path / "killed").glob("step_*")) == [f"step_{n}.safetensors" for n in (1, 2, 3)]
+    model = from_preset(train(small, tmp_path / "killed", resume=True, verbose=0))
+    assert fits == [1, 3, 3]
+    with (tmp_path / "killed" / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+    for part in ("backbone", "neck", "rpn_head"):
+        for a, b in zip(whole.parts[part].get_weights(), model.parts[part].get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
+    with pytest.raises(RecipeError, match="epochs of each of the four steps"):
+        train(settings(folder, alternating=(1, 2)), tmp_path / "none")
+    with pytest.raises(RecipeError, match="Faster R-CNN's training"):
+        train(settings(folder, alternating=(1, 1, 1, 1), detector="fast_rcnn"), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_every_detector_is_built_as_the_settings_say():
+    names = ["a", "b"]
+    paper = build_model(default_settings(detector="fast_rcnn", neck="C4", pool="pool"), names)
+    assert (paper.parts["box_targets"].count, paper.parts["box_targets"].background) == (64, (0.1, 0.5))
+    assert paper.parts["decoder"].iou_threshold == 0.3
+    assert paper.parts["box_pool"].strides == (16,)
+    classic = build_model(default_settings(neck="C4", anchor_scale=8.0, border=0), names)
+    assert classic.parts["anchors"].sizes == ((128.0, 256.0, 512.0),)
+    assert classic.parts["anchors"].strides == (16,)
+    assert classic.parts["rpn_targets"].border == 0
+    with pytest.raises(RecipeError, match="there are rcnn, fast_rcnn"):
+        build_model(default_settings(detector="yolo"), names)
+    with pytest.raises(RecipeError, match="on a single map"):
+        build_model(default_settings(pool="pool"), names)
+    with pytest.raises(RecipeError, match=r"set backbone_weights to its \.caffemodel"):
+        build_model(default_settings(backbone="vgg16"), names)
+    with pytest.raises(RecipeError, match="is a FasterRCNN"):
+        build_model(default_settings(base="nuclei_frcnn", detector="rcnn"), ["nucleus"])
 
 
 def test_bad_settings_are_refused_before_training(folder, tmp_path):

@@ -1,0 +1,73 @@
+"""The family as a story: what each paper changed in the model files, and what it gained on the same images."""
+
+import difflib
+import inspect
+import io
+import json
+import re
+import tokenize
+
+from keras_rcnn import models
+from keras_rcnn.presets import read_preset, zoo_folder
+
+# the files in the papers' order, and what is said of each step
+STEPS = {
+    ("rcnn", "fast_rcnn"): "The CNN runs once a photo, and regions are pooled from its map; one network instead of "
+    "a CNN, SVMs and regressors trained in turn",
+    ("fast_rcnn", "faster_rcnn"): "A Region Proposal Network on the same map replaces selective search",
+    ("faster_rcnn", "mask_rcnn"): "A mask for each detection, from the same map",
+}
+MEASURED = "family.json"
+
+
+def code(module):
+    """The lines of a module without docstrings and comments."""
+    text = re.sub(r'^\s*"""(?s:.*?)"""\n', "", inspect.getsource(module), flags=re.M)
+    skipped = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in skipped:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    return [line for number, line in enumerate(text.splitlines(), 1) if number in lines and line.strip()]
+
+
+def changed_lines(before, after):
+    """The lines, with their "+ " or "- ", in which two of the model files differ.
+
+    Args:
+        before, after: names of modules in `keras_rcnn.models`.
+    """
+    pair = [code(getattr(models, name)) for name in (before, after)]
+    return [line for line in difflib.ndiff(*pair) if line[0] in "+-"]
+
+
+def diffs():
+    """The README's text: the three steps as diffs."""
+    parts = []
+    for (before, after), what in STEPS.items():
+        lines = changed_lines(before, after)
+        parts.append(f"{what}: `{before}.py` to `{after}.py`, {len(lines)} lines.\n")
+        body = "\n".join(line[0] + line[2:].rstrip() for line in lines)
+        parts.append(f"```diff\n{body}\n```\n")
+    return "\n".join(parts).rstrip("\n")
+
+
+def family():
+    """The README's table: the detectors that `tools/benchmark.py family` measured, in its order."""
+    measured = json.loads((zoo_folder() / MEASURED).read_text(encoding="utf-8"))
+    head = ["", "AP50", "AP", "proposals, s an image", "detection, s an image", "together", "training, CPU minutes"]
+    rows = [head, ["---", *["--:"] * (len(head) - 1)]]
+    for row in measured["rows"]:
+        search = row["proposal_seconds"]
+        rows.append(
+            [
+                f"[{read_preset(zoo_folder() / row['preset'])['title'].split(': ')[1]}](zoo/{row['preset']}/recipe.py)",
+                *(f"{row[key]:.3f}" for key in ("AP50", "AP")),
+                f"{search:.2f}" if search else "in the network",
+                f"{row['seconds']:.3f}",
+                f"{search + row['seconds']:.2f}",
+                f"{row['training_cpu_seconds'] / 60:.0f}",
+            ]
+        )
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{table}\n\n{measured['dataset']}; {measured['machine']}."
