@@ -1,9 +1,9 @@
 """Greedy non-maximum suppression, with static output shapes."""
 
-import keras
 import numpy as np
 from keras import ops
 
+from keras_rcnn.ops.backend import kernel
 from keras_rcnn.ops.boxes import iou
 
 
@@ -29,11 +29,7 @@ def nms(boxes, scores, iou_threshold, max_output):
     Returns:
         `(indices, count)`: int32 [max_output] best first, padded with 0, and the number of valid ones.
     """
-    if keras.backend.backend() == "tensorflow":
-        from keras_rcnn.ops.backend.tensorflow import nms as kernel
-    else:
-        kernel = portable_nms
-    return kernel(boxes, scores, float32_below(iou_threshold), max_output)
+    return kernel("nms", portable_nms)(boxes, scores, float32_below(iou_threshold), max_output)
 
 
 def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class, max_total):
@@ -51,13 +47,8 @@ def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class,
         `(boxes, scores, classes)`: [B, max_total, 4], [B, max_total] and int32 [B, max_total], best first; padding has
         class -1, score 0 and a box of zeros.
     """
-    if keras.backend.backend() == "tensorflow":
-        from keras_rcnn.ops.backend.tensorflow import multiclass_nms as kernel
-    else:
-        kernel = portable_multiclass_nms
-    return kernel(
-        boxes, scores, float32_below(iou_threshold), score_threshold, min(max_per_class, max_total), max_total
-    )
+    run = kernel("multiclass_nms", portable_multiclass_nms)
+    return run(boxes, scores, float32_below(iou_threshold), score_threshold, min(max_per_class, max_total), max_total)
 
 
 def portable_nms(boxes, scores, iou_threshold, max_output):

@@ -6,8 +6,9 @@ Regions are xyxy pixels of the preprocessed image; gradients flow to the feature
 
 import math
 
-import keras
 from keras import ops
+
+from keras_rcnn.ops.backend import kernel
 
 
 def level_index(boxes, lowest, highest, canonical_size=224.0, canonical_level=4):
@@ -45,12 +46,9 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples=2, align
     Returns:
         [B, R, S, S, C] in the features' dtype.
     """
-    if keras.backend.backend() == "tensorflow":
-        from keras_rcnn.ops.backend.tensorflow import multilevel_roi_align as kernel
-    else:
-        kernel = portable_multilevel_roi_align
+    run = kernel("multilevel_roi_align", portable_multilevel_roi_align)
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
-    return kernel(features, boxes, levels, [float(s) for s in scales], size, samples, aligned)
+    return run(features, boxes, levels, [float(s) for s in scales], size, samples, aligned)
 
 
 def portable_multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned):

@@ -1,0 +1,23 @@
+"""Kernels for a graph that becomes a LiteRT (TFLite) model: those of `exported`, with LiteRT's rule of NMS."""
+
+import numpy as np
+
+from keras_rcnn.ops.backend import exported
+from keras_rcnn.ops.backend.exported import multilevel_roi_align
+
+__all__ = ["multiclass_nms", "multilevel_roi_align", "nms"]
+
+
+def nms(boxes, scores, iou_threshold, max_output):
+    """`ops.nms.nms`; see there."""
+    return exported.nms(boxes, scores, _next(iou_threshold), max_output)
+
+
+def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class, max_total):
+    """`ops.nms.multiclass_nms`; see there."""
+    return exported.multiclass_nms(boxes, scores, _next(iou_threshold), score_threshold, max_per_class, max_total)
+
+
+def _next(threshold):
+    """LiteRT suppresses from the threshold on, TensorFlow above it."""
+    return float(np.nextafter(np.float32(threshold), np.float32(np.inf)))
