@@ -217,11 +217,12 @@ def scale_boxes(boxes, old, new):
 # === Detections ===
 
 
-def detect(model, pixels, proposals=None, score=0.0):
-    """Photos of one size -> the model's outputs, with boxes in px of the photos.
+def detect(network, preprocessor, pixels, proposals=None, score=0.0):
+    """Photos of one size -> the network's outputs, with boxes in px of the photos.
 
     Args:
-        model: a detector.
+        network: a detector, as a function of the dict of its inputs.
+        preprocessor: `Preprocessor` of the detector.
         pixels: uint8 [B, H, W, 3].
         proposals: float32 [B, P, 4] in px of the photos, of a detector that wants such; zeros are padding.
         score: float; detections below it become padding.
@@ -231,12 +232,12 @@ def detect(model, pixels, proposals=None, score=0.0):
     """
     import tensorflow as tf
 
-    images, size = preprocess(model.preprocessor, pixels)
+    images, size = preprocess(preprocessor, pixels)
     old = tf.shape(pixels)[1:3]
     inputs = {"images": images, "image_sizes": tf.tile(tf.cast(size, tf.float32)[None], [tf.shape(pixels)[0], 1])}
     if proposals is not None:
         inputs["proposals"] = scale_boxes(proposals, old, size)
-    outputs = dict(model(inputs, training=False))
+    outputs = dict(network(inputs))
     if score > 0:  # best first: what is left out lies at the end
         keep = outputs["scores"] >= score
         outputs["labels"] = tf.where(keep, outputs["labels"], -1)

@@ -16,7 +16,8 @@ class ParityError(ExportError):
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """How far an export may be from `detect`. The defaults are for float32: everything is found, to 1e-4.
+    """How far an export may be from `detect`. The defaults are for float32: everything is found, to 1e-4; of masks to
+    5e-4, as TensorFlow's own eager and graph runs of one network already differ by 1.3e-4 there.
 
     Args:
         box: of a coordinate, in longer sides of the photo: 1e-4 is 0.1 px of 1000.
@@ -30,7 +31,7 @@ class Tolerance:
 
     box: float = 1e-4
     score: float = 1e-4
-    mask: float = 1e-4
+    mask: float = 5e-4
     pasted: float = 0.1
     missing: float = 0.0
     least: float = 0.0

@@ -113,7 +113,13 @@ def next_version(path):
 def _module(tf, model, masks, score):
     """A tf.Module with the variables that the signatures read, and the three of them by name."""
     wants = model.wants_proposals
+    inputs = {one.name: tf.TensorSpec(one.shape, one.dtype, name=one.name) for one in model.inputs}
+    # traced once and not for each signature
+    network = _function(tf, lambda inputs: model(inputs, training=False), [inputs])
     extra = [tf.TensorSpec((None, None, 4), tf.float32, name="proposals")] if wants else []
+
+    def detect(pixels, proposals):
+        return graph.detect(network, model.preprocessor, pixels, proposals, score)
 
     def finish(outputs, sizes):
         if masks == "pasted":
@@ -122,7 +128,7 @@ def _module(tf, model, masks, score):
         return {**outputs, "names": graph.names(model.class_names, outputs["labels"])}
 
     def one(pixels, proposals):
-        outputs = graph.detect(model, pixels[None], None if proposals is None else proposals[None], score)
+        outputs = detect(pixels[None], None if proposals is None else proposals[None])
         return {key: value[0] for key, value in outputs.items()}, tf.shape(pixels)[:2]
 
     of_one = {key: tf.TensorSpec(value.shape[1:], value.dtype) for key, value in model.output.items()}
@@ -137,13 +143,13 @@ def _module(tf, model, masks, score):
         return finish(outputs, sizes)
 
     def from_pixels(images, *proposals):
-        outputs = graph.detect(model, images, proposals[0] if wants else None, score)
+        outputs = detect(images, proposals[0] if wants else None)
         sizes = tf.tile(tf.shape(images)[None, 1:3], [tf.shape(images)[0], 1])
         return finish(outputs, sizes)
 
     def from_features(images, image_sizes, *proposals):
         more = {"proposals": proposals[0]} if wants else {}
-        outputs = model({"images": images, "image_sizes": image_sizes, **more}, training=False)
+        outputs = network({"images": images, "image_sizes": image_sizes, **more})
         return {**outputs, "names": graph.names(model.class_names, outputs["labels"])}
 
     bytes_spec = tf.TensorSpec((None,), tf.string, name="image_bytes")
@@ -151,10 +157,11 @@ def _module(tf, model, masks, score):
     images_spec = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
     sizes_spec = tf.TensorSpec((None, 2), tf.float32, name="image_sizes")
     signatures = {
-        "serving_default": _traced(tf, from_bytes, [bytes_spec, *extra]),
-        "images": _traced(tf, from_pixels, [pixels_spec, *extra]),
-        "features": _traced(tf, from_features, [images_spec, sizes_spec, *extra]),
+        "serving_default": _function(tf, from_bytes, [bytes_spec, *extra]),
+        "images": _function(tf, from_pixels, [pixels_spec, *extra]),
+        "features": _function(tf, from_features, [images_spec, sizes_spec, *extra]),
     }
+    signatures = {name: function.get_concrete_function() for name, function in signatures.items()}
     # what the graphs read, without the optimizer's and the metrics'
     read = {id(one) for function in signatures.values() for one in function.graph.variables}
     module = tf.Module()
@@ -162,8 +169,8 @@ def _module(tf, model, masks, score):
     return module, signatures
 
 
-def _traced(tf, function, specs):
-    return tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
+def _function(tf, function, specs):
+    return tf.function(function, input_signature=specs, autograph=False)
 
 
 def _save(tf, module, signatures, class_names, folder):
