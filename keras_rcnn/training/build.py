@@ -132,7 +132,7 @@ def _shared_map(settings, backbone, num_classes, kind):
     sizes = [[scale * strides[0] * factor for factor in (1, 2, 4)]] if single else [[scale * s] for s in strides]
     parts |= {
         "anchors": layers.AnchorGenerator(sizes, settings.aspect_ratios, strides=strides),
-        "proposals": layers.Proposals(settings.proposals, settings.proposals),
+        "proposals": layers.Proposals(settings.pre_nms or settings.proposals, settings.proposals),
         "rpn_targets": layers.RPNTargets(border=settings.border, seed=settings.seed),
     }
     if kind == "mask_rcnn":

@@ -21,8 +21,8 @@ from keras_rcnn.presets import from_preset, save_preset, to_json
 from keras_rcnn.training.alternating import alternate
 from keras_rcnn.training.build import build_augment, build_model, find_proposals, load_data
 from keras_rcnn.training.callbacks import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit
+from keras_rcnn.training.optimizer import build_optimizer
 from keras_rcnn.training.recipe import RecipeError
-from keras_rcnn.training.schedules import WarmupCosine
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,9 @@ DEFAULTS = {
     "anchor_scale": 4.0,
     "aspect_ratios": (0.5, 1.0, 2.0),
     "border": None,
+    # the RPN's proposals in training and at test, and how many go into its NMS (None: as many)
     "proposals": (1000, 600),
+    "pre_nms": None,
     # sampled regions an image, the background's IoU, and the last NMS; None: the paper's, or torchvision's with an RPN
     "rois": None,
     "background": None,
@@ -89,8 +91,12 @@ DEFAULTS = {
     "epochs": 20,
     "minutes": None,
     "batch_size": 2,
+    # "adamw", "sgd" or "lamb"; the rate falls to a tenth after each of the epochs drop_at, or (None) along a cosine
+    "optimizer": "adamw",
     "learning_rate": 1e-3,
+    "drop_at": None,
     "warmup_steps": 200,
+    "momentum": 0.9,
     "weight_decay": 0.01,
     "clipnorm": 5.0,
     "evaluate_every": 1,
@@ -200,15 +206,8 @@ class _Run:
             masks=model.has_masks,
             proposals=proposals or self.proposals,
         )
-        rate = WarmupCosine(
-            settings.learning_rate,
-            steps=epochs * len(batches),
-            warmup_steps=min(settings.warmup_steps, epochs * len(batches) // 2),
-        )
-        model.compile(
-            keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, clipnorm=settings.clipnorm),
-            jit_compile=False,  # XLA has no kernel for crop_and_resize, and makes training on CPU slower
-        )
+        # XLA has no kernel for crop_and_resize, and makes training on CPU slower
+        model.compile(build_optimizer(settings, epochs, len(batches)), jit_compile=False)
         done = first + (_restore(model, self.out / "last") if self.resume and saved else 0)
         batches.epoch = done
         callbacks = [StopOnNaN(batches)]

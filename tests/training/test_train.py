@@ -3,18 +3,22 @@
 import csv
 import importlib.util
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from keras_rcnn.backbones import alexnet, vgg
 from keras_rcnn.data import DataError
 from keras_rcnn.models import FastRCNN
 from keras_rcnn.presets import from_preset
-from keras_rcnn.training import RecipeError
+from keras_rcnn.training import RecipeError, build, load_recipe
 from keras_rcnn.training.build import build_augment, build_model
-from keras_rcnn.training.train import default_settings, train
+from keras_rcnn.training.optimizer import build_optimizer
+from keras_rcnn.training.train import DEFAULTS, default_settings, train
 from tests.models.tiny import shapes
 
 pytestmark = pytest.mark.skipif(
@@ -179,3 +183,40 @@ def test_augment_by_name():
     image = np.zeros((32, 32, 3), np.uint8)
     out = transform(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), None, np.random.default_rng(0))
     assert out[0].shape == (32, 32, 3)
+
+
+# === The zoo's recipes ===
+
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "zoo").glob("*/recipe.py"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parent.name)
+def test_a_recipe_has_only_settings_that_there_are(path):
+    found = load_recipe(path)
+    helpers = {"data"}
+    default_settings(**{key: value for key, value in vars(found).items() if key not in helpers})
+    assert found.name == path.parent.name
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if "voc07" in path.parent.name], ids=lambda p: p.parent.name)
+def test_the_classic_recipes_build_the_classic_detectors(path, monkeypatch):
+    monkeypatch.setattr(build, "read_caffe_weights", lambda *_: {})  # half a gigabyte that nobody has here
+    for module in (alexnet, vgg):
+        monkeypatch.setattr(module, "load_caffe", lambda *_: None)
+    found = load_recipe(path, ["head_units=(8, 8)"], DEFAULTS)
+    model = build_model(found, ["a", "b"])
+    parts = model.parts
+    optimizer = build_optimizer(found, found.epochs, 2500)
+    assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.momentum == 0.9
+    rates = [float(optimizer._learning_rate(found.drop_at[0] * 2500 + i)) for i in (-1, 1)]
+    np.testing.assert_allclose(rates, [1e-3, 1e-4], rtol=1e-5)
+    assert parts["box_head"].dropout == 0.5
+    if found.detector == "rcnn":
+        assert (parts["box_pool"].size, parts["box_pool"].context, parts["decoder"].iou_threshold) == (227, 16, 0.3)
+        assert parts["box_targets"].count * found.batch_size == 128
+        assert parts["box_head"].fcs[0].kernel.shape == (6 * 6 * 256, 8)
+    else:
+        assert parts["box_pool"].strides == (16,) and parts["box_head"].fcs[0].kernel.shape == (7 * 7 * 512, 8)
+    if found.detector == "faster_rcnn":
+        assert parts["anchors"].sizes == ((128.0, 256.0, 512.0),) and parts["anchors"].num_anchors == 9
+        assert parts["proposals"].post_nms == (2000, 300)
