@@ -104,20 +104,40 @@ class Batches(keras.utils.PyDataset):
         return whole + (rest > 0 and not self.drop_remainder)
 
     def __getitem__(self, index):
-        if not -len(self) <= index < len(self):
+        return self.shard(index % len(self) if -len(self) <= index < len(self) else index)
+
+    def shard(self, index, rank=0, count=1, pad=True):
+        """What one of `count` devices gets of a batch; only its images are read.
+
+        Args:
+            index: int, from 0.
+            rank: int, the device.
+            count: int. The images, in their order, are divided as evenly as they can be, more for the first devices.
+            pad: False for images that are padded as this device's images need it, not as the batch is in `fit`: then
+                `padded_size` tells how large the batch is.
+
+        Returns:
+            `(x, y)`.
+        """
+        if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        index %= len(self)
         epoch = self.epoch
-        chosen = self.order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
+        chosen = np.array_split(self.chosen(index, epoch), count)[rank]
         samples = [self.sample(int(i), epoch) for i in chosen]
         images = [image for image, *_ in samples]
         sizes = [self.preprocessor.size(*image.shape[:2]) for image in images]
-        x = self.preprocessor.batch(images, padded_size=self._padded_size(sizes, index))
+        padded = self.preprocessor.padded_size(sizes)
+        x = self.preprocessor.batch(images, padded_size=self.padded_size(padded, index) if pad else padded)
         if self.proposals is not None:
             x["proposals"] = np.zeros((len(samples), self.max_proposals, 4), np.float32)
             for row, (image, *_, proposals), size in zip(x["proposals"], samples, sizes):
                 row[: len(proposals)] = scale_boxes(proposals, image.shape[:2], size)
         return x, self._pad([targets for _, *targets, _ in samples], images, sizes)
+
+    def chosen(self, index, epoch=None):
+        """The dataset's indices of the images of a batch; `epoch` None is the one at hand."""
+        order = self.order(self.epoch if epoch is None else epoch)
+        return order[index * self.batch_size : (index + 1) * self.batch_size]
 
     def on_epoch_begin(self):
         self._in_epoch = True
@@ -201,12 +221,20 @@ class Batches(keras.utils.PyDataset):
         padded = [self.preprocessor.padded_size([size]) for size in sizes]
         return tuple(len(set(sides)) > 1 for sides in zip(*padded))
 
-    def _padded_size(self, sizes, index):
-        # Keras takes the shapes of all batches from the first two: a side in which these happen to agree it believes
-        # to be constant, and `fit` stops at the first batch that differs. So the first batch is padded to an odd
-        # multiple of the divisor, the second to an even one, wherever the batches vary.
-        padded, divisor = self.preprocessor.padded_size(sizes), self.preprocessor.size_divisor
-        if index > 1 or not any(self._varies):
+    @property
+    def one_size(self):
+        """Whether all batches have images of the same padded size."""
+        return not any(self._varies)
+
+    def padded_size(self, padded, index):
+        """`(height, width)` of a batch of `fit` whose images need `padded`, `(height, width)`.
+
+        Keras takes the shapes of all batches from the first two: a side in which these happen to agree it believes to
+        be constant, and `fit` stops at the first batch that differs. So the first batch is padded to an odd multiple
+        of the divisor, the second to an even one, wherever the batches vary.
+        """
+        divisor = self.preprocessor.size_divisor
+        if index > 1 or self.one_size:
             return padded
         changing = not getattr(self.augment, "keeps_size", self.augment is None)
         if len(self) == 1 and (changing or len(self.dataset) > self.batch_size):  # one batch, another one every epoch

@@ -1,5 +1,9 @@
-"""TensorFlow's own kernels."""
+"""TensorFlow's own kernels, and what a replica of a tf.distribute strategy has to know of the others."""
 
+import contextlib
+import threading
+
+import keras
 import tensorflow as tf
 
 
@@ -121,3 +125,31 @@ def global_sum(value):
 def num_replicas():
     """How many replicas take part in the step."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+_place = threading.local()
+
+
+@contextlib.contextmanager
+def images_from(index):
+    """This replica's images begin at this index of the global batch, for `image_noise` in the block."""
+    _place.first = index
+    try:
+        yield
+    finally:
+        _place.first = None
+
+
+def image_noise(shape, seed):
+    """Uniform random numbers [B, N] that belong to the images of the global batch, whichever replicas they are on.
+
+    The replicas have the same state of the generator: each draws what one device would draw up to its last image.
+    """
+    count, length = shape
+    strategy = tf.distribute.get_strategy()
+    if strategy.num_replicas_in_sync == 1:
+        return keras.random.uniform(shape, seed=seed)
+    first = getattr(_place, "first", None)
+    if first is None:  # Keras's fit gives each replica as many
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group * count
+    return keras.random.uniform((first + count, length), seed=seed)[first:]
