@@ -15,6 +15,7 @@ __all__ = [
     "draw",
     "evaluate",
     "evaluation",
+    "export",
     "from_preset",
     "layers",
     "load_coco",
@@ -35,11 +36,11 @@ if TYPE_CHECKING or not _COMMAND:
     from keras_rcnn import backbones, data, evaluation, layers, models, ops, training
     from keras_rcnn.data import load_coco, load_csv, load_voc
     from keras_rcnn.evaluation import evaluate
+    from keras_rcnn.export import export
     from keras_rcnn.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
     from keras_rcnn.presets import from_preset, presets, save_preset
     from keras_rcnn.visualize import draw
 else:
-
     _HOMES = {
         "FastRCNN": "models",
         "FasterRCNN": "models",
@@ -47,6 +48,7 @@ else:
         "RCNN": "models",
         "draw": "visualize",
         "evaluate": "evaluation",
+        "export": "export",
         "from_preset": "presets",
         "load_coco": "data",
         "load_csv": "data",

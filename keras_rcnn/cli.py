@@ -79,7 +79,14 @@ def detect(args):
 
     photos, results = list(_photos(args.photos)), []
     taken = {photo.resolve() for photo in photos if isinstance(photo, Path)}  # no picture replaces a photo
-    model = from_preset(args.preset or DEFAULT_PRESET)
+    if args.server:
+        from keras_rcnn.export.client import ServedDetector
+
+        if args.preset or args.size:
+            raise ValueError(f"--{'preset' if args.preset else 'size'} is not for --server: the model is there already")
+        model, options = ServedDetector(args.server), {}
+    else:
+        model, options = from_preset(args.preset or DEFAULT_PRESET), {"size": args.size}
     for photo in photos:
         try:
             if isinstance(photo, ImageError):
@@ -89,7 +96,7 @@ def detect(args):
             print(f"keras-rcnn: {error}", file=sys.stderr)
             results.append({"image": str(getattr(error, "path", photo)), "error": str(error)})
             continue
-        found = model.detect(image, score=args.score, size=args.size)
+        found = model.detect(photo if args.server else image, score=args.score, **options)
         path = _picture_path(photo, Path(args.out), taken)
         draw(image, found, path)
         results.append({"image": str(photo), "height": image.shape[0], "width": image.shape[1], **_plain(found)})
@@ -224,6 +231,23 @@ def _proposals_for(args, model, dataset):
     return load_proposals(args.proposals, dataset)
 
 
+def export(args):
+    """A preset -> a model for another runtime, checked against `detect`."""
+    from keras_rcnn.export import export as run
+    from keras_rcnn.export.parity import table
+    from keras_rcnn.export.target import new_path
+    from keras_rcnn.presets import from_preset
+
+    if args.format != "saved_model":
+        new_path(args.out)  # before anybody waits for the model
+    options = {key: getattr(args, key) for key in ("precision", "masks") if getattr(args, key) is not None}
+    if args.calibrate:
+        options["calibrate"] = _photo_files(args.calibrate)
+    photos = None if args.check is None else _photo_files(args.check)
+    result = run(from_preset(args.preset), args.out, args.format, photos=photos, **options)
+    print(f"{table(result['parity'])}\n\nEqual to detect. Exported: {result['path']}")
+
+
 def presets(args):
     """What there is in the zoo."""
     from keras_rcnn.presets import presets as zoo
@@ -294,6 +318,7 @@ def _parser():
     one = command(detect, "find objects in photos", "Finds objects in photos; writes an annotated picture for each.")
     one.add_argument("photos", nargs="+", metavar="PHOTO", help="image file, or folder of image files")
     one.add_argument("--preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+    one.add_argument("--server", metavar="URL", help="ask TF Serving: http://HOST:8501/NAME or grpc://HOST:8500/NAME")
     _add_score(one)
     one.add_argument(
         "--size", type=_positive, metavar="PX", help="shorter side that photos are resized to; default: the preset's"
@@ -357,6 +382,21 @@ def _parser():
     one.add_argument("--cache", metavar="DIR", help="keep each image's boxes here; the same command then goes on there")
     one.add_argument("--file", metavar="FILE", help="read the proposals from this .npz or .json file instead")
     one.add_argument("--out", metavar="FILE", help="write the proposals to this .npz or .json file")
+
+    one = command(
+        export,
+        "a model for TF Serving, LiteRT or ONNX",
+        "Writes a preset for another runtime and checks, on photos, that it answers as detect does.",
+    )
+    one.add_argument("preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+    one.add_argument("--format", choices=("saved_model", "litert", "onnx"), default="saved_model")
+    one.add_argument(
+        "--out", required=True, metavar="PATH", help="of saved_model a folder, which gets PATH/1; or a file"
+    )
+    one.add_argument("--precision", choices=("float32", "float16", "dynamic", "int8"), help="of litert")
+    one.add_argument("--calibrate", metavar="DIR", help="photos like those to come, for int8")
+    one.add_argument("--masks", choices=("crops", "pasted"), help="28 x 28, or of the photo's size; default: crops")
+    one.add_argument("--check", metavar="DIR", help="photos to check it on; default: crops of the demo's photo")
 
     one = command(presets, "list the model zoo")
     one.add_argument("--markdown", action="store_true", help="as the README's table")
@@ -476,6 +516,15 @@ def _photos(paths):
             error.path = path
             yield error
         yield from files
+
+
+def _photo_files(folder):
+    """The photos in a folder, of which there must be some."""
+    photos = list(_photos([folder]))
+    for photo in photos:
+        if isinstance(photo, Exception):
+            raise photo
+    return photos
 
 
 def _picture_path(photo, out, taken):

@@ -162,7 +162,7 @@ def preprocess(preprocessor, pixels):
         return (tf.cast(values, tf.float32) / 255.0 - mean) / std
 
     # the cheaper axis first; only what is looked at is normalised
-    across = tf.cast(size, tf.int64) * tf.cast(old[::-1], tf.int64)
+    across = tf.cast(size, tf.int64) * tf.cast(tf.stack([old[1], old[0]]), tf.int64)
     images = tf.cond(
         across[0] <= across[1],
         lambda: _resize_axis(_resize_axis(pixels, height, 1, normalised), width, 2),

@@ -99,8 +99,8 @@ def next_version(path):
     others = sorted(found - {str(version) for version in versions} - {CONFIG, COMPOSE})
     if others or (found and not versions):
         raise ExportError(
-            f"{path} exists, and {', '.join(others[:4]) or 'what'} in it is no version of an exported model: name "
-            "another path, or remove it first."
+            f"{path} exists, and what is in it ({', '.join((others or sorted(found))[:4])}) is no exported model's versions: "
+            "name another path, or remove it first."
         )
     version = max(versions, default=0) + 1
     new_path(path / str(version))
@@ -210,7 +210,10 @@ def contents_of(photo, image):
     if isinstance(photo, (str, os.PathLike)):
         photo = Path(photo).read_bytes()
     if isinstance(photo, bytes) and photo.startswith((graph.JPEG, graph.PNG)):
-        return photo
+        # the graph turns a JPEG by its EXIF tag, but no PNG
+        turned = photo.startswith(graph.PNG) and Image.open(io.BytesIO(photo)).getexif().get(0x0112, 1) > 1
+        if not turned:
+            return photo
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG", compress_level=1)
     return file.getvalue()
