@@ -273,6 +273,23 @@ def test_evaluate(run, data, preset, tmp_path, kind):
     assert set(metrics["per_class"]["bar"]) == {"AP", "AP50"}
 
 
+def test_compress_prints_what_it_costs_and_saves(run, data, preset, tmp_path):
+    source = ["--voc", data, "--split", "val"]
+    code, out, err = run("compress", preset, "--ranks", 12, *source, "--dtype", "float32", "--out", tmp_path / "small")
+    assert code == 0, err
+    rows = [line.split() for line in out.splitlines() if line.startswith(("whole", "truncated"))]
+    assert [row[0] for row in rows] == ["whole", "truncated"]
+    assert float(rows[1][-1]) < float(rows[0][-1])
+    assert json.loads((tmp_path / "small/preset.json").read_text())["detector"]["config"]["box_head"]["config"]["ranks"]
+    code, _, err = run("compress", preset, "--ranks", 99999, *source, "--out", tmp_path / "no")
+    assert code == 2 and "a rank of 1 to" in err and not (tmp_path / "no").exists()
+
+
+def test_proposals_are_only_for_those_that_are_told(run, data, preset, tmp_path):
+    code, _, err = run("evaluate", preset, *coco(data), "--proposals", tmp_path / "boxes.npz")
+    assert code == 2 and "finds its proposals itself" in err
+
+
 def test_evaluate_by_vocs_metric(run, data, preset):
     code, out, _ = run("evaluate", preset, "--voc", data, "--split", "train", "--metric", "voc07")
     assert code == 0 and "AP50" in out and "AP75" not in out

@@ -80,9 +80,7 @@ def compare(arguments):
     ours = table["keras_rcnn"]
     for side, row in table.items():
         ratio = ours["wall"] / row["wall"]
-        print(
-            f"{side:28}{row['wall']:9.3f}{row['cpu']:9.3f}{row['memory_mb']:9.0f}{row['found']:12d}{ratio:12.2f}"
-        )
+        print(f"{side:28}{row['wall']:9.3f}{row['cpu']:9.3f}{row['memory_mb']:9.0f}{row['found']:12d}{ratio:12.2f}")
     if arguments.json:
         answer = {"input": runs["keras_rcnn"][0]["input"], "sides": table}
         Path(arguments.json).write_text(json.dumps(answer, indent=2) + "\n")

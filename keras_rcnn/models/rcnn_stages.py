@@ -312,12 +312,15 @@ class _Features:
     def _compute(self, record, boxes, objects):
         image = record.read()
         x = self.model.preprocessor.batch([image])
-        x["proposals"] = scale_boxes(boxes, image.shape[:2], x["image_sizes"][0])[None]
-        found = {k: np.asarray(v)[0] for k, v in self.model.region_features.predict_on_batch(x).items()}
+        # no model runs on no region at all: an image without any has one here that is cut off again
+        given = boxes if len(boxes) else np.zeros((1, 4), np.float32)
+        x["proposals"] = scale_boxes(given, image.shape[:2], x["image_sizes"][0])[None]
+        outputs = self.model.region_features.predict_on_batch(x)
+        found = {k: np.asarray(v)[0, : len(boxes)] for k, v in outputs.items()}
         near = np.zeros(len(boxes), bool)
         if len(objects):
             near = np.asarray(box_ops.iou(boxes, objects)).max(axis=1) > self.least
-        maps = found["maps"].reshape(len(boxes), -1)[near]
+        maps = found["maps"].reshape(len(boxes), int(np.prod(found["maps"].shape[1:])))[near]
         return {
             "boxes": boxes,
             "vectors": found["vectors"].astype(np.float16),

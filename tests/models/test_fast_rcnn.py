@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_rcnn import layers, models
-from keras_rcnn.data import ProposalSet
+from keras_rcnn.data import Dataset, ProposalSet, Record
 from keras_rcnn.evaluation import evaluate
 from keras_rcnn.models import RCNN, FastRCNN
 from keras_rcnn.presets import from_preset, save_preset
@@ -35,7 +35,7 @@ def around(data, count=40, seed=0):
     return ProposalSet(found)
 
 
-def fast_rcnn(**changes):
+def fast_rcnn(num_classes=2, **changes):
     parts = {
         "neck": layers.SingleLevel("C3"),
         "box_targets": layers.BoxTargets(2, count=32, background=(0.0, 0.5), seed=1),
@@ -43,10 +43,10 @@ def fast_rcnn(**changes):
         "box_head": layers.BoxHead((64,)),
         "preprocessor": tiny_detector().preprocessor,
     }
-    return FastRCNN(TinyBackbone(), 2, **{**parts, **changes})
+    return FastRCNN(TinyBackbone(), num_classes, **{**parts, **changes})
 
 
-def rcnn(**changes):
+def rcnn(num_classes=2, **changes):
     parts = {
         "neck": layers.SingleLevel("C4"),
         "box_targets": layers.BoxTargets(2, count=32, seed=1),
@@ -54,7 +54,7 @@ def rcnn(**changes):
         "box_head": layers.BoxHead((64,)),
         "preprocessor": tiny_detector().preprocessor,
     }
-    return RCNN(TinyBackbone(), 2, **{**parts, **changes})
+    return RCNN(TinyBackbone(), num_classes, **{**parts, **changes})
 
 
 @pytest.mark.parametrize("build", [fast_rcnn, rcnn])
@@ -139,6 +139,26 @@ def test_rcnn_stage_by_stage(tmp_path):
     again = from_preset(save_preset(model, tmp_path / "preset"))
     b = again.detect(data[3].image, proposals=proposals[data[3]], score=0.3)
     np.testing.assert_allclose(a["scores"], b["scores"], atol=1e-5)
+
+
+def test_images_without_regions_and_classes_without_objects(tmp_path, caplog):
+    names = ["square", "bar", "ghost"]
+    blank = Record(np.zeros((128, 128, 3), np.uint8), 99, 128, 128, np.zeros((0, 4), np.float32), np.zeros(0, np.int32))
+    data = Dataset([*shapes(4), blank], names, name="pictures")
+    proposals = ProposalSet({**around(data[:4]), 99: np.zeros((0, 4))})
+    parts = {"box_targets": layers.BoxTargets(3, count=32, seed=1), "class_names": names}
+    for model in (fast_rcnn(num_classes=3, **parts), rcnn(num_classes=3, **parts)):
+        model.compile(keras.optimizers.AdamW(1e-3), jit_compile=False)
+        losses = model.fit(data.batches(model.preprocessor, batch_size=5, proposals=proposals), verbose=0).history
+        assert np.isfinite(losses["loss"]).all()
+        assert len(model.detect(blank.image, proposals=proposals[99], score=0.0)["boxes"]) == 0
+    with caplog.at_level("WARNING"):
+        model.fit_svms(data, proposals, tmp_path, progress=False)
+    assert "pictures shows no ghost: no SVM, and nothing is detected as such." in caplog.text
+    fitted = model.fit_box_regressors(data, proposals, tmp_path, progress=False)
+    assert fitted["ghost"] == {"pairs": 0, "regularisation": None}
+    found = model.detect(shapes(4)[3].image, proposals=proposals[3], score=0.0)
+    assert len(found["boxes"]) and "ghost" not in [n for n, s in zip(found["names"], found["scores"]) if s > 0.01]
 
 
 # === The story ===

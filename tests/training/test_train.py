@@ -190,14 +190,6 @@ def test_augment_by_name():
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "zoo").glob("*/recipe.py"))
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parent.name)
-def test_a_recipe_has_only_settings_that_there_are(path):
-    found = load_recipe(path)
-    helpers = {"data"}
-    default_settings(**{key: value for key, value in vars(found).items() if key not in helpers})
-    assert found.name == path.parent.name
-
-
 @pytest.mark.parametrize("path", [path for path in RECIPES if "voc07" in path.parent.name], ids=lambda p: p.parent.name)
 def test_the_classic_recipes_build_the_classic_detectors(path, monkeypatch):
     monkeypatch.setattr(build, "read_caffe_weights", lambda *_: {})  # half a gigabyte that nobody has here
