@@ -98,9 +98,10 @@ def next_version(path):
     versions = [int(name) for name in found if name.isdecimal() and (path / name / "saved_model.pb").is_file()]
     others = sorted(found - {str(version) for version in versions} - {CONFIG, COMPOSE})
     if others or (found and not versions):
+        listed = ", ".join((others or sorted(found))[:4])
         raise ExportError(
-            f"{path} exists, and what is in it ({', '.join((others or sorted(found))[:4])}) is no exported model's versions: "
-            "name another path, or remove it first."
+            f"{path} exists, and what is in it ({listed}) is no exported model's versions: name another path, or remove "
+            "it first."
         )
     version = max(versions, default=0) + 1
     new_path(path / str(version))
