@@ -100,11 +100,15 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
         for y, weight_y in cells(1, i):
             row = start + y[:, :, None] * width
             for x, weight_x in (one for pair in columns for one in pair):
-                values = tf.gather(flat, row + x[:, None, :])  # [R, size, size, C]
+                index = row + x[:, None, :]
+                if total is not None:
+                    # 0, but known only once the sum is: converters would gather all, then add, and hold all of them
+                    index += tf.cast(total[0, 0, 0, 0] > float("inf"), tf.int32)
+                values = tf.gather(flat, index)  # [R, size, size, C]
                 weight = weight_y[:, :, None, None] * weight_x[:, None, :, None] / samples**2
                 part = values * tf.cast(weight, values.dtype)
                 total = part if total is None else total + part
-    return total[None]
+    return tf.expand_dims(total, 0)
 
 
 def _side(feature, axis):

@@ -1,0 +1,161 @@
+"""Photos through an exported LiteRT (TFLite) model: a file of its own, for numpy and ai-edge-litert alone.
+
+Copy it to where there is no keras_rcnn; with Pillow there, it is a program too:
+
+    python litert_detector.py nuclei.tflite photo.jpg --score 0.5
+"""
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+# associated files of the model: what is called how, and what a photo has to look like
+LABELS, SETTINGS = "labels.txt", "detector.json"
+
+
+class LiteRTDetector:
+    """An exported model, and what belongs around it: a photo is fitted into the model's input, boxes come back.
+
+    Args:
+        path: the `.tflite` file.
+        threads: int; None leaves it to LiteRT.
+
+    Attributes:
+        class_names: list of str, from the file's metadata.
+        settings: dict from the same: `size` of the input (height, width), `min_size` and `max_size`, the rule of a
+            photo's size in it, `precision`, and of a detector that wants such how many `proposals`.
+
+    Example:
+
+    >>> LiteRTDetector("nuclei.tflite").detect(np.asarray(Image.open("photo.png").convert("RGB")), score=0.5)["boxes"]
+    """
+
+    def __init__(self, path, threads=None):
+        self.settings, self.class_names = read_metadata(path)
+        self.interpreter = _interpreter_class()(model_path=str(path), num_threads=threads)
+        self.run = self.interpreter.get_signature_runner()
+
+    def detect(self, photo, score=0.5, proposals=None):
+        """Finds the objects in a photo of any size.
+
+        Args:
+            photo: uint8 [h, w, 3], RGB.
+            score: float; only detections with at least this score are returned.
+            proposals: [P, 4] xyxy in px of the photo, of a model that wants such.
+
+        Returns:
+            A dict, best first: `boxes` float32 [n, 4] xyxy in px of the photo, `scores` [n], `labels` int32 [n],
+            `names`, a list, and with masks `masks`, float32 [n, 28, 28], probabilities in each box.
+        """
+        image, size = fit(photo, self.settings)
+        # x and y of the input for one of the photo
+        scale = np.float32([size[1], size[0]] * 2) / np.float32([photo.shape[1], photo.shape[0]] * 2)
+        if proposals is not None:
+            proposals = np.reshape(proposals, (-1, 4)) * scale
+        found = self.detect_fitted(image, size, score, proposals)
+        return {**found, "boxes": found["boxes"] / scale}
+
+    def detect_fitted(self, image, size, score=0.5, proposals=None):
+        """`detect` on what `fit` returns: `proposals` are, and boxes come, in px of the input."""
+        inputs = {"image": image[None], "size": size}
+        if "proposals" in self.settings:
+            inputs["proposals"] = padded(proposals, self.settings["proposals"])[None]
+        outputs = {key: value[0] for key, value in self.run(**inputs).items()}
+        keep = (outputs["labels"] >= 0) & (outputs["scores"] >= score)
+        found = {key: value[keep] for key, value in outputs.items()}
+        return {**found, "names": [self.class_names[label] for label in found["labels"]]}
+
+
+def read_metadata(path):
+    """`(settings, class_names)` of an exported file.
+
+    Raises:
+        ValueError: for a file without them.
+    """
+    try:
+        with zipfile.ZipFile(path) as files:
+            settings = json.loads(files.read(SETTINGS))
+            return settings, files.read(LABELS).decode().splitlines()
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(f"{path} has no {SETTINGS} in it: it was not written by keras_rcnn.export.") from error
+
+
+def fit(photo, settings):
+    """Resizes a photo into the model's input.
+
+    Args:
+        photo: uint8 [h, w, 3].
+        settings: dict with `size`, `min_size` and `max_size`.
+
+    Returns:
+        `(image, size)`: uint8 [H, W, 3] with the photo at its upper left, and int32 [2], height and width there.
+    """
+    size = fitted_size(*photo.shape[:2], settings)
+    image = np.zeros((*settings["size"], 3), np.uint8)
+    image[: size[0], : size[1]] = np.rint(_resize(photo.astype(np.float32), size))
+    return image, np.int32(size)
+
+
+def fitted_size(height, width, settings):
+    """(height, width) of a photo in the model's input."""
+    limits = settings["size"]
+    scale = min(settings["min_size"] / min(height, width), settings["max_size"] / max(height, width))
+    scale = min(scale, limits[0] / height, limits[1] / width)
+    return tuple(min(max(int(side * scale), 1), limit) for side, limit in zip((height, width), limits))
+
+
+def _resize(image, size):
+    """Bilinear, half-pixel centres, no antialias, as in the training."""
+    for axis, n in enumerate(size):
+        old = image.shape[axis]
+        source = np.clip((np.arange(n) + 0.5) * (old / n) - 0.5, 0, old - 1).astype(np.float32)
+        low = source.astype(np.intp)
+        weight = (source - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        image = image.take(low, axis) * (1 - weight) + image.take(np.minimum(low + 1, old - 1), axis) * weight
+    return image
+
+
+def padded(boxes, count):
+    """Proposals [P, 4], padded with zeros to float32 [count, 4]."""
+    if boxes is None or len(boxes) > count:
+        given = "none" if boxes is None else len(boxes)
+        raise ValueError(f"The model wants proposals, at most {count}; there are {given}.")
+    return np.concatenate([boxes, np.zeros((count - len(boxes), 4))]).astype(np.float32)
+
+
+def _interpreter_class():
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        from tensorflow.lite import Interpreter  # the same, in the process that exports
+
+        return Interpreter
+    return Interpreter
+
+
+def main(arguments=None):
+    """Writes the detections of photos to stdout, a line of json each."""
+    import argparse
+
+    from PIL import Image, ImageOps
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("photos", nargs="+", type=Path)
+    parser.add_argument("--score", type=float, default=0.5)
+    options = parser.parse_args(arguments)
+    detector = LiteRTDetector(options.model)
+    for path in options.photos:
+        with Image.open(path) as file:
+            photo = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+        found = detector.detect(photo, options.score)
+        found.pop("masks", None)
+        plain = {key: value if isinstance(value, list) else value.tolist() for key, value in found.items()}
+        sys.stdout.write(json.dumps({"photo": str(path), **plain}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
