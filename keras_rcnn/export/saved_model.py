@@ -100,8 +100,8 @@ def next_version(path):
     if others or (found and not versions):
         listed = ", ".join((others or sorted(found))[:4])
         raise ExportError(
-            f"{path} exists, and what is in it ({listed}) is no exported model's versions: name another path, or remove "
-            "it first."
+            f"{path} exists, and what is in it ({listed}) is no exported model's versions: name another "
+            "path, or remove it first."
         )
     version = max(versions, default=0) + 1
     new_path(path / str(version))
