@@ -31,6 +31,7 @@ def main():
     parser.add_argument("runs", nargs="*", metavar="RUN", help="for family: folders that train has left")
     parser.add_argument("--voc", help="for family: Pascal VOC folder")
     parser.add_argument("--split", default="test", help="for family; default: test")
+    parser.add_argument("--whole", help="for family: write all that was measured here, each class's AP too")
     parser.add_argument("--cache", help="for family: folder of selective search's results")
     parser.add_argument("--model", default="fasterrcnn_resnet50_fpn", help="torchvision's name of the detector")
     parser.add_argument("--weights", help="for infer: .pth, .npz or .safetensors in torchvision's names")
@@ -130,6 +131,8 @@ def family(arguments):
             }
         )
         print(rows[-1])
+    if arguments.whole:
+        Path(arguments.whole).write_text(json.dumps(measured, indent=2) + "\n")
     if arguments.json:
         what = f"{arguments.split} split of {Path(arguments.voc).name}, {len(data)} images"
         answer = {"dataset": what, "machine": f"{arguments.threads} CPU cores", "rows": rows}

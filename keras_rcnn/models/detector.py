@@ -146,15 +146,22 @@ class Detector(keras.Model):
             if self.wants_proposals:
                 given = proposals and proposals[start : start + batch_size]
                 cells = getattr(self.parts["box_pool"], "cells", None)
-                x["proposals"] = _proposals(given, arrays, x["image_sizes"], cells)
+                x["proposals"] = pad_proposals(given, arrays, x["image_sizes"], cells)
             outputs = {k: np.asarray(v) for k, v in self.predict_on_batch(x).items()}
             for i, array in enumerate(arrays):
                 one = {name: values[i] for name, values in outputs.items()}
-                results.append(self._restore(one, array.shape[:2], x["image_sizes"][i], score, masks))
+                results.append(self.restore(one, array.shape[:2], x["image_sizes"][i], score, masks))
         return results if many else results[0]
 
-    def _restore(self, outputs, size, resized, score, masks):
-        """One image's padded outputs -> detections in the image's own pixels."""
+    def restore(self, outputs, size, resized, score=0.0, masks=True):
+        """One image's padded outputs -> its detections, in its own pixels, as `detect` returns them.
+
+        Args:
+            outputs: dict of numpy arrays, the model's outputs for this image.
+            size: `(height, width)` of the image as given.
+            resized: `(height, width)` of it as the model saw it.
+            score, masks: as in `detect`.
+        """
         keep = (outputs["labels"] >= 0) & (outputs["scores"] >= score)
         boxes = self.preprocessor.restore(outputs["boxes"][keep], size, resized)
         labels = outputs["labels"][keep]
@@ -224,7 +231,7 @@ def mask_inputs():
     }
 
 
-def _proposals(given, images, sizes, cells=None):
+def pad_proposals(given, images, sizes, cells=None):
     """Proposals in pixels of the images -> float32 [B, P, 4] in pixels of the resized ones, padded with zeros.
 
     Of those that are the same in the feature map's `cells`, and so get the same answer, the first is kept, as Fast

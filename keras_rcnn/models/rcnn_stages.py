@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_rcnn.data.files import aside
 from keras_rcnn.data.preprocess import scale_boxes
+from keras_rcnn.models.detector import pad_proposals
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
 
@@ -142,6 +143,45 @@ def fit_box_regressors(model, dataset, proposals, cache, overlap=0.6, regularisa
         answer[model.class_names[c]] = {"pairs": counts[c], "regularisation": alpha}
     layer.kernel.assign(kernel)
     layer.bias.assign(bias)
+    return answer
+
+
+def stage_detections(model, dataset, proposals, progress=True):
+    """What a fitted R-CNN detects with and without its later stages, from one run of the CNN over each image.
+
+    Args:
+        model: `RCNN` after `fit_svms` and `fit_box_regressors`.
+        dataset: `Dataset`.
+        proposals: `ProposalSet` of it.
+        progress: whether to show a progress bar.
+
+    Returns:
+        A dict of lists of detections, one for each image: `softmax` and `svms`, whose boxes are the proposals, and
+        `softmax_boxes` and `svms_boxes`, whose boxes are regressed.
+    """
+    import keras
+    from tqdm import tqdm
+
+    parts, inputs = model.parts, {one.name: one for one in model.inputs}
+    features = model.region_features(inputs)
+    logits, deltas = parts["box_predictor"](features["vectors"]), parts["box_regressors"](features["maps"])
+    scores = {
+        "softmax": keras.ops.softmax(logits, axis=-1)[..., :-1],
+        "svms": parts["svms"](features["vectors"], logits),
+    }
+    outputs = {}
+    for name, values in scores.items():
+        for suffix, moves in (("", keras.ops.zeros_like(deltas)), ("_boxes", deltas)):
+            outputs[name + suffix] = parts["decoder"](values, moves, inputs["proposals"], inputs["image_sizes"])
+    stages = keras.Model(inputs, outputs)
+    answer = {name: [] for name in outputs}
+    for record in tqdm(dataset, desc="stages", unit="image", disable=not progress):
+        image = record.read()
+        x = model.preprocessor.batch([image])
+        x["proposals"] = pad_proposals([proposals[record]], [image], x["image_sizes"])
+        for name, found in stages.predict_on_batch(x).items():
+            one = {key: np.asarray(values)[0] for key, values in found.items()}
+            answer[name].append(model.restore(one, image.shape[:2], x["image_sizes"][0]))
     return answer
 
 

@@ -13,10 +13,10 @@ import keras
 
 from keras_rcnn.convert import assign
 from keras_rcnn.data.files import aside
-from keras_rcnn.evaluation import EvaluateCallback, evaluate
+from keras_rcnn.evaluation import EvaluateCallback, coco_metrics, evaluate
 from keras_rcnn.evaluation.evaluate import has_masks
 from keras_rcnn.models import RCNN, FasterRCNN
-from keras_rcnn.models.rcnn_stages import plot_violations
+from keras_rcnn.models.rcnn_stages import plot_violations, stage_detections
 from keras_rcnn.presets import from_preset, save_preset, to_json
 from keras_rcnn.training.alternating import alternate
 from keras_rcnn.training.build import build_augment, build_model, find_proposals, load_data
@@ -238,29 +238,26 @@ class _Run:
 
     def stages(self, model):
         """R-CNN's SVMs and box regressors; the preset in `out` has both."""
-        settings, cache, results = self.settings, self.out / "features", {}
-
-        def measure(stage):
-            if self.validation is not None:
-                found = evaluate(model, self.validation, proposals=self.val_proposals, progress=bool(self.verbose))
-                results[stage] = found
-                logger.info("%s: AP50 %.3f", stage, found["bbox"]["AP50"])
-
-        measure("softmax")
+        settings, cache, results, found = self.settings, self.out / "features", {}, None
         common = {"cache": cache, "progress": bool(self.verbose)}
         if settings.svms is not None:
-            history = model.fit_svms(self.training, self.proposals, **common, **settings.svms)
-            plot_violations(history, self.out / "violations.png")
-            results["mining"] = history
-            measure("svms")
+            results["mining"] = model.fit_svms(self.training, self.proposals, **common, **settings.svms)
+            plot_violations(results["mining"], self.out / "violations.png")
         if settings.box_regressors is not None:
-            regression = model.fit_box_regressors(self.training, self.proposals, **common, **settings.box_regressors)
-            results["regression"] = regression
-            measure("box_regressors")
+            results["regression"] = model.fit_box_regressors(
+                self.training, self.proposals, **common, **settings.box_regressors
+            )
+        if self.validation is not None:
+            for name, detections in stage_detections(
+                model, self.validation, self.val_proposals, common["progress"]
+            ).items():
+                found = coco_metrics(self.validation, detections, max_detections=settings.eval_detections)
+                results[name] = {"per_class": found.pop("per_class"), "bbox": found}
+            # without SVMs, their scores are the softmax's, and without regressors the deltas 0
+            found = results["svms_boxes"]
         with aside(self.out / "stages.json") as temporary:
             temporary.write_text(to_json(_finite(results)), encoding="utf-8")
-        last = [results[stage] for stage in ("softmax", "svms", "box_regressors") if stage in results]
-        self.save(model, self.out, last[-1] if last else None)
+        self.save(model, self.out, found)
         shutil.rmtree(cache, ignore_errors=True)
 
     def alternating(self, model):

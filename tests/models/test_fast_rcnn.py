@@ -11,8 +11,9 @@ import pytest
 
 from keras_rcnn import layers, models
 from keras_rcnn.data import Dataset, ProposalSet, Record
-from keras_rcnn.evaluation import evaluate
+from keras_rcnn.evaluation import coco_metrics, evaluate
 from keras_rcnn.models import RCNN, FastRCNN
+from keras_rcnn.models.rcnn_stages import stage_detections
 from keras_rcnn.presets import from_preset, save_preset
 from keras_rcnn.story import STEPS, changed_lines
 from tests.models.tiny import STRIDES, TinyBackbone, shapes, tiny_detector
@@ -130,6 +131,11 @@ def test_rcnn_stage_by_stage(tmp_path):
     moved = evaluate(model, data, proposals=proposals, progress=False)["bbox"]
     assert moved["AP50"] > 0.8
     assert moved["AP"] > svms["AP"] - 0.02
+    # all that was measured above, from one pass
+    found = stage_detections(model, data, proposals, progress=False)
+    for name, expected in (("softmax", softmax), ("svms", svms), ("svms_boxes", moved)):
+        assert coco_metrics(data, found[name])["AP"] == pytest.approx(expected["AP"], abs=1e-6), name
+    assert coco_metrics(data, found["softmax_boxes"])["AP"] > softmax["AP"] - 0.02
     # the later stages are weights like the others
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")

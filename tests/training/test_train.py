@@ -99,14 +99,15 @@ def test_an_rcnn_and_its_stages(folder, tmp_path):
     small = settings(folder, detector="rcnn", crop=64, context=4, epochs=1, svms={"retrain_every": 200})
     out = train(small, tmp_path / "out", verbose=0)
     stages = json.loads((out / "stages.json").read_text())
-    assert set(stages) == {"softmax", "svms", "box_regressors", "mining", "regression"}
+    names = {"softmax", "svms", "softmax_boxes", "svms_boxes"}
+    assert set(stages) == names | {"mining", "regression"}
     assert {row["class"] for row in stages["mining"]} == {"bar", "square"}
     assert (out / "violations.png").stat().st_size > 1000
     assert not (out / "features").exists()
     model = from_preset(out)
     assert float(model.parts["svms"].fitted) == 1
     record = json.loads((out / "preset.json").read_text())
-    assert record["metrics"]["bbox"] == stages["box_regressors"]["bbox"]
+    assert record["metrics"]["bbox"] == stages["svms_boxes"]["bbox"]
     assert record["metrics"]["cpu_seconds"] > 0
 
 
