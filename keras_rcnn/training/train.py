@@ -181,6 +181,7 @@ class _Run:
         self.training, self.validation = training, validation
         self.proposals = self.val_proposals = None
         self.started, self.cpu = time.monotonic(), _cpu_seconds()
+        self.before = _spent(out / "last") if resume else {}
 
     def find_proposals(self, model):
         """For a detector that is told where to look: selective search, or files."""
@@ -311,9 +312,8 @@ class _Run:
         settings, metrics = self.settings, {}
         if found is not None:
             metrics = {"dataset": self.validation.name, **{k: v for k, v in found.items() if k != "per_class"}}
-        if not self.resume:
-            metrics["seconds"] = round(time.monotonic() - self.started)
-            metrics["cpu_seconds"] = round(_cpu_seconds() - self.cpu)
+        metrics["seconds"] = round(self.before.get("seconds", 0) + time.monotonic() - self.started)
+        metrics["cpu_seconds"] = round(self.before.get("cpu_seconds", 0) + _cpu_seconds() - self.cpu)
         save_preset(
             model,
             folder,
@@ -329,6 +329,14 @@ class _Run:
             state = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
             weights = {"weights/" + w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
             save_file({**state, **weights}, folder / "state.safetensors")  # the weights once more, in float32
+
+
+def _spent(folder):
+    """The time that a training had taken when it saved this folder."""
+    try:
+        return json.loads((folder / "preset.json").read_text(encoding="utf-8")).get("metrics") or {}
+    except (OSError, ValueError):
+        return {}
 
 
 def _cpu_seconds():
