@@ -69,5 +69,18 @@ def family():
                 f"{row['training_cpu_seconds'] / 60:.0f}",
             ]
         )
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{table}\n\n{measured['dataset']}; {measured['machine']}."
+    return f"{_markdown(rows)}\n\n{measured['dataset']}; {measured['machine']}."
+
+
+def stages():
+    """The README's table: what R-CNN's SVMs and box regressors gain, from the stages.json that its training left."""
+    found = json.loads((zoo_folder() / "bccd_rcnn" / "stages.json").read_text(encoding="utf-8"))
+    rows = [["AP50 (AP)", "boxes as proposed", "boxes regressed"], ["---", "--:", "--:"]]
+    for name, what in (("softmax", "the fine-tuned CNN's softmax"), ("svms", "linear SVMs")):
+        each = [found[name + suffix]["bbox"] for suffix in ("", "_boxes")]
+        rows.append([what, *(f"{one['AP50']:.3f} ({one['AP']:.3f})" for one in each)])
+    return _markdown(rows)
+
+
+def _markdown(rows):
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "download": set(),
     "presets": {"backbones", "convert", "convert.build", "data", "download", "layers", "models"},
     "story": {"models", "presets"},
+    "tables": {"convert"},
     "zoo_pages": {"convert", "convert.build", "presets"},
     "training": {"backbones", "convert", "data", "evaluation", "layers", "models", "presets"},
 }

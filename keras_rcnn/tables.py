@@ -1,0 +1,129 @@
+"""What the command prints: tables and words, from what the package's functions return."""
+
+import math
+from collections import Counter
+
+
+def boxes_table(found):
+    """One photo's detections as text, best first."""
+    rows = [
+        [str(i), name, f"{score:.3f}", *(f"{x:.1f}" for x in box)]
+        for i, (name, score, box) in enumerate(zip(found["names"], found["scores"], found["boxes"]), start=1)
+    ]
+    return table(["#", "name", "score", "x1", "y1", "x2", "y2"], rows, left=(1,))
+
+
+def metrics_table(metrics):
+    """What `evaluate` returns as text: the data set's figures, then each class's."""
+    kinds = [kind for kind in ("bbox", "segm") if kind in metrics]
+    columns = list(metrics[kinds[0]])
+    figures = table(
+        ["", *columns], [[kind, *(figure(metrics[kind].get(key)) for key in columns)] for kind in kinds], left=(0,)
+    )
+    classes = metrics["per_class"]
+    columns = list(dict.fromkeys(key for values in classes.values() for key in values))
+    rows = [[name, *(figure(values.get(key)) for key in columns)] for name, values in classes.items()]
+    return figures + "\n\n" + table(["class", *columns], rows, left=(0,))
+
+
+def comparison_table(rows, models):
+    """What `compare` returns as text, with the weights' number."""
+    body = [
+        [
+            name,
+            *(figure(row["bbox"][key]) for key in ("AP", "AP50")),
+            f"{row['seconds']:.3f}",
+            f"{models[name].count_params() / 1e6:.2f}",
+        ]
+        for name, row in rows.items()
+    ]
+    return table(["", "AP", "AP50", "seconds an image", "million weights"], body, left=(0,))
+
+
+def recall_table(recall):
+    """What `proposal_recall` returns as text: a row for each number of proposals that is looked at."""
+    rows = [
+        [str(limit), f"{count:.1f}", *(figure(values[limit]) for values in recall["recall"].values())]
+        for limit, count in recall["boxes"].items()
+    ]
+    head = ["best", "an image", *(f"recall at IoU {threshold:g}" for threshold in recall["recall"])]
+    return f"{recall['images']} images, {recall['objects']} objects\n\n" + table(head, rows)
+
+
+def caffe_usage(model, path, values):
+    """What `convert caffe` has written, and the Python that puts it into a detector."""
+    from keras_rcnn.convert.caffe import ANCHOR_SIZES
+
+    backbone = {"vgg16": "VGG16", "caffenet": "CaffeNet", "zf": "ZF"}[model]
+    parts = sorted({name.split("/")[0] for name in values if not name.startswith("conv")})
+    units = tuple(len(values[bias]) for i in range(2) if (bias := f"box_head/fc_{i}/bias") in values) or (4096, 4096)
+    logits = values.get("box_predictor/logits/bias")
+    detector = "FasterRCNN" if "rpn_head" in parts else "FastRCNN"
+    more = ""
+    if "rpn_head" in parts:
+        sizes = ANCHOR_SIZES[len(values["rpn_head/objectness/bias"])]
+        more = f"    anchors=layers.AnchorGenerator([{sizes}], strides=(16,)),\n"
+    whole = {"box_head", "box_predictor"} <= set(parts)
+    load = [f"values = convert.read_caffe_weights({model!r}, file)"] if parts else []
+    if whole:
+        load.append("convert.assign(model, values)")
+    for part in () if whole else parts:
+        of_part = f'{{name: value for name, value in values.items() if name.startswith("{part}/")}}'
+        load.append(f'convert.assign(model.get_layer("{part}"), {of_part})')
+    return f"""The weights of {", ".join([backbone, *parts])}: {path}
+
+from keras_rcnn import {detector}, backbones, convert, data, layers
+
+file = {str(path)!r}
+model = {detector}(
+    backbones.{backbone}(weights=file, freeze_at={2 if model == "vgg16" else 1}),
+    num_classes={20 if logits is None else len(logits) - 1},
+    neck=layers.SingleLevel("C4"),
+{more}    box_pool=layers.RoIPool({7 if model == "vgg16" else 6}, (16,), name="box_pool"),
+    box_head=layers.BoxHead({units}, dropout=0.5),
+    preprocessor=data.Preprocessor(600, 1000, [m / 255 for m in convert.CAFFE_MEAN], [1 / 255] * 3),
+)
+{chr(10).join(load)}"""
+
+
+def presets_table(presets, markdown=False):
+    """The zoo as text, or as a Markdown table, which does not say what this machine has downloaded."""
+    head = ["preset", "AP", "AP50", "mask AP", "mask AP50", "MB", "measured on", "what it is"]
+    rows = []
+    for one in presets:
+        size = one["weights"].get("size")
+        metrics = one.get("metrics") or {}
+        scores = [figure((metrics.get(kind) or {}).get(key)) for kind in ("bbox", "segm") for key in ("AP", "AP50")]
+        row = [one["name"], *scores, f"{size / 1e6:.1f}" if size else "-"]
+        rows.append([*row, metrics.get("dataset") or "-", one.get("title") or "-"])
+    if markdown:
+        head, align = [*head, "licence"], ["---", *["--:"] * 5, "---", "---", "---"]
+        rows = [[f"`{row[0]}`", *row[1:], one.get("license") or "-"] for row, one in zip(rows, presets)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in [head, align, *rows])
+    here = ["yes" if one["local"] else "download" for one in presets]
+    rows = [[*row[:6], word, *row[6:]] for row, word in zip(rows, here)]
+    return table([*head[:6], "here", *head[6:]], rows, left=(0, 6, 7, 8))
+
+
+def figure(value):
+    """A number between 0 and 1, or a dash."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def count(found):
+    """How many objects of which class, in words."""
+    counts = Counter(found["names"])
+    if not counts:
+        return "no objects"
+    classes = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    return f"{counts.total()} object{'s' * (counts.total() > 1)} ({classes})"
+
+
+def table(head, rows, left=()):
+    """Columns of text, to the right but for those named in `left`."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = []
+    for row in [head, *rows]:
+        cells = [cell.ljust(wide) if i in left else cell.rjust(wide) for i, (cell, wide) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
