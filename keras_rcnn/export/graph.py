@@ -246,6 +246,31 @@ def detect(network, preprocessor, pixels, proposals=None, score=0.0):
     return {**outputs, "boxes": scale_boxes(outputs["boxes"], size, old)}
 
 
+def without_doubles(proposals, stride):
+    """Of proposals in the same cells of the feature map, which get the same answer, the first; the others become 0.
+
+    `detect` leaves them out as well: which of them is shown would hang on the last bit of a score.
+
+    Args:
+        proposals: float32 [B, P, 4] in px of the resized photos.
+        stride: of the feature map, in px.
+
+    Returns:
+        float32 [B, P, 4].
+    """
+    import tensorflow as tf
+
+    shape = tf.shape(proposals)
+    scaled = tf.reshape(proposals, [-1, 4]) / float(stride)
+    cells = tf.cast(tf.sign(scaled) * tf.floor(tf.abs(scaled) + 0.5), tf.int32)
+    photo = tf.repeat(tf.range(shape[0]), shape[1])
+    _, index = tf.raw_ops.UniqueV2(x=tf.concat([photo[:, None], cells], axis=1), axis=[0])
+    place = tf.range(tf.size(index))
+    first = tf.math.unsorted_segment_min(place, index, tf.size(index))
+    kept = tf.reshape(tf.gather(first, index) == place, shape[:2])
+    return tf.where(kept[..., None], proposals, 0.0)
+
+
 def names(class_names, labels):
     """Labels -> strings of the same shape, "" for padding."""
     import tensorflow as tf

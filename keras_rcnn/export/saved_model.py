@@ -115,8 +115,18 @@ def _module(tf, model, masks, score):
     """A tf.Module with the variables that the signatures read, and the three of them by name."""
     wants = model.wants_proposals
     inputs = {one.name: tf.TensorSpec(one.shape, one.dtype, name=one.name) for one in model.inputs}
-    # traced once and not for each signature
-    network = _function(tf, lambda inputs: model(inputs, training=False), [inputs])
+
+    def network(inputs):
+        if wants:
+            boxes = inputs["proposals"]
+            if hasattr(model.parts["box_pool"], "cells"):
+                boxes = graph.without_doubles(boxes, model.parts["box_pool"].strides[0])
+            # a request may have none, but a pool needs one
+            boxes = tf.pad(boxes, [[0, 0], [0, tf.maximum(1 - tf.shape(boxes)[1], 0)], [0, 0]])
+            inputs = {**inputs, "proposals": boxes}
+        return model(inputs, training=False)
+
+    network = _function(tf, network, [inputs])  # traced once and not for each signature
     extra = [tf.TensorSpec((None, None, 4), tf.float32, name="proposals")] if wants else []
 
     def detect(pixels, proposals):

@@ -172,3 +172,21 @@ def test_too_many_pasted_masks_are_an_error():
     boxes = tf.constant([[[0.0, 0.0, 9.0, 9.0]] * 3])
     with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
         graph.paste(tf.zeros((1, 3, 28, 28)), boxes, tf.zeros((1, 3), tf.int32), sizes)
+
+
+# === Proposals ===
+
+
+def test_of_proposals_in_the_same_cells_the_first_is_kept():
+    from keras_rcnn.layers import RoIPool
+
+    rng = np.random.default_rng(0)
+    boxes = np.float32(rng.integers(0, 12, (2, 300, 4)) + rng.uniform(-0.6, 0.6, (2, 300, 4))) * 4
+    boxes[:, -5:] = 0
+    found = graph.without_doubles(tf.constant(boxes), 16).numpy()
+    for given, kept in zip(boxes, found):
+        first = np.sort(np.unique(RoIPool(5, (16,)).cells(given), axis=0, return_index=True)[1])
+        assert 20 < len(first) < 295
+        expected = np.zeros_like(given)
+        expected[first] = given[first]
+        assert np.array_equal(kept, expected)
