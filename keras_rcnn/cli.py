@@ -595,10 +595,10 @@ def _plain(value):
 def _run_lengths(masks):
     from keras_rcnn.evaluation.coco import encode_masks
 
-    return [
-        {"size": [int(side) for side in one["size"]], "counts": bytes(one["counts"]).decode()}
-        for one in encode_masks(masks)
-    ]
+    def text(counts):
+        return counts if isinstance(counts, str) else bytes(counts).decode()
+
+    return [{"size": [int(side) for side in one["size"]], "counts": text(one["counts"])} for one in encode_masks(masks)]
 
 
 # === Text ===
