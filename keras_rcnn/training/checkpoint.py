@@ -1,0 +1,193 @@
+"""A training that is killed at any moment goes on as if it had not been: weights, optimizer, random state, position."""
+
+import contextlib
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_rcnn.data.files import aside
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or is another training's."""
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keeps the whole state of a training in one file, in mid-epoch too, and puts it back.
+
+    That is the weights in float32, the optimizer's variables (moments, averages, accumulated gradients), the state of
+    the random generators, the epoch and the batch, the epoch's metrics so far, and what chosen callbacks remember. The
+    file is written aside and renamed: kill -9 and a full disk leave the one before. A write that fails is logged, and
+    the training goes on. `Batches` need no state: order and augmentation follow from seed, epoch and index.
+
+    Put it last in the list: what the other callbacks do at the end of an epoch is done again if they were not finished.
+
+    Args:
+        path: the file, `.safetensors`.
+        batches: the `Batches` of the training.
+        minutes: float, between two writes within an epoch; after every epoch there is one in any case. None: never.
+        steps: int, the same in batches.
+        keep: callbacks whose numbers and texts are kept: those that remember earlier epochs, as `EarlyStopping` does.
+
+    Example:
+
+    >>> checkpoint = Checkpoint("runs/a/checkpoint.safetensors", batches, keep=[stopping])
+    >>> epoch, step = checkpoint.restore(model) or (0, 0)
+    >>> fit(model, batches, 12, epoch, step, callbacks=[EvaluateCallback(val), stopping, checkpoint])
+    """
+
+    def __init__(self, path, batches, minutes=10.0, steps=None, keep=()):
+        super().__init__()
+        for name, value in (("minutes", minutes), ("steps", steps)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be over 0 or None, got {value!r}.")
+        self.path, self.batches, self.minutes, self.steps, self.keep = Path(path), batches, minutes, steps, list(keep)
+        self._pending = None
+        self._epoch = self._done = 0
+
+    def restore(self, model):
+        """Puts the state in the file into a compiled model, and what is to follow into `fit`'s callbacks.
+
+        Args:
+            model: as it was built and compiled in the training that is to go on.
+
+        Returns:
+            `(epoch, step)`, the epochs and the batches of the next one that are done; None if there is no file.
+
+        Raises:
+            CheckpointError: it is no checkpoint, or one of another model, optimizer or data.
+        """
+        for leftover in self.path.parent.glob(f".{self.path.stem}.*{self.path.suffix}"):
+            leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
+        if not self.path.is_file():
+            return None
+        state, facts = self._read()
+        if facts["step"] and facts["batches"] != self._batches():
+            raise CheckpointError(
+                f"{self.path} is from the middle of an epoch of other batches: {facts['batches']}, now "
+                f"{self._batches()}. Go on with the same data, batch_size and seed, or remove the file to begin anew."
+            )
+        if not model.optimizer.built:
+            strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's models have it
+            with strategy.scope() if strategy is not None else contextlib.nullcontext():
+                model.optimizer.build(model.trainable_variables)
+        chosen = _variables(model)
+        wrong = [
+            f"{one.path} {tuple(one.shape)}"
+            for key, one in chosen.items()
+            if key not in state or state[key].shape != tuple(one.shape)
+        ]
+        extra = [key for key in state if key not in chosen and not key.startswith("totals/")]
+        if wrong or extra:
+            raise CheckpointError(
+                f"{self.path} is of another model or optimizer: {len(wrong)} of {len(chosen)} variables are not in it, "
+                f"{', '.join(wrong[:3]) or 'but it has more'}. Go on with the same recipe, or remove the file to begin "
+                "anew."
+            )
+        for key, one in chosen.items():
+            one.assign(state[key])
+        totals = {key.removeprefix("totals/"): value for key, value in state.items() if key.startswith("totals/")}
+        self._pending = (totals, facts["callbacks"])
+        return facts["epoch"], facts["step"]
+
+    # === In fit ===
+
+    def on_train_begin(self, logs=None):
+        self._written = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._done = epoch, 0
+        if self._pending is None:
+            return
+        totals, callbacks = self._pending
+        self._pending = None
+        for name, values in totals.items():
+            if name in self.params.get("totals", {}):
+                self.params["totals"][name][...] = values
+        for one in self.keep:
+            vars(one).update(callbacks.get(type(one).__name__, {}))
+
+    def on_train_batch_end(self, batch, logs=None):
+        before, self._done = self._done, batch + 1
+        by_steps = self.steps and self._done // self.steps > before // self.steps
+        by_time = self.minutes and time.monotonic() - self._written >= 60 * self.minutes
+        if by_steps or by_time:
+            self.write(self._epoch, self._done)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.write(epoch + 1, 0)
+
+    def write(self, epoch, step):
+        """Writes the state after `step` batches of an epoch."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+
+        model = self.model
+        state = {key: np.array(keras.ops.convert_to_numpy(one), order="C") for key, one in _variables(model).items()}
+        if step:
+            state |= {f"totals/{name}": values for name, values in self._totals(model).items()}
+        facts = {
+            "epoch": int(epoch),
+            "step": int(step),
+            "batches": self._batches(),
+            "callbacks": {type(one).__name__: _memory(one) for one in self.keep},
+        }
+        try:
+            with aside(self.path) as temporary:
+                save_file(state, temporary, metadata={"keras_rcnn": json.dumps(facts)})
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+        except (OSError, SafetensorError) as error:
+            logger.error(
+                "%s could not be written (%s); the one before is left. The training goes on.", self.path, error
+            )
+        self._written = time.monotonic()
+
+    def _totals(self, model):
+        if "totals" in self.params:
+            return self.params["totals"]
+        return {one.name: np.array([keras.ops.convert_to_numpy(v) for v in one.variables]) for one in model.metrics}
+
+    def _batches(self):
+        one = self.batches
+        return {
+            "images": len(one.dataset),
+            "batch_size": one.batch_size,
+            "seed": one.seed,
+            "shuffle": bool(one.shuffle),
+        }
+
+    def _read(self):
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                facts = json.loads((file.metadata() or {})["keras_rcnn"])
+                return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118 (it is no dict)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{self.path}: not a checkpoint ({error}); remove it to begin anew.") from error
+
+
+def _variables(model):
+    """Everything that a step changes, by a key that is the same in the next process; metrics are left out."""
+    metrics = {id(value) for metric in model.metrics for value in metric.variables}
+    own = [one for one in model.variables if id(one) not in metrics]
+    keys = {f"model/{i:05}": one for i, one in enumerate(own)}
+    return keys | {f"optimizer/{i:05}": one for i, one in enumerate(model.optimizer.variables)}
+
+
+def _memory(callback):
+    """A callback's numbers and texts."""
+    plain = {}
+    for name, value in vars(callback).items():
+        value = value.item() if isinstance(value, np.generic) else value
+        if not name.startswith("_") and isinstance(value, (bool, int, float, str, type(None))):
+            plain[name] = value
+    return plain

@@ -1,0 +1,180 @@
+"""One training on several devices: the strategies, and a `fit` that takes the same step on each of them."""
+
+import contextlib
+import logging
+
+import keras
+
+from keras_rcnn.training.cluster import read_cluster, wait_for_all
+from keras_rcnn.training.loop import Loop
+
+logger = logging.getLogger(__name__)
+
+NAMES = ("mirrored", "multiworker", "jax")
+
+
+def strategy(name, wait=600.0):
+    """What a detector is built, compiled and trained under.
+
+    Args:
+        name: `"mirrored"`: all GPUs of this machine. `"multiworker"`: those of all machines that `TF_CONFIG` names; to
+            be called before anything else of TensorFlow. `"jax"`: all devices of the JAX backend. None: one device.
+        wait: float, seconds in which all workers must have come.
+
+    Returns:
+        An object with `scope()`, a context.
+
+    Raises:
+        ValueError: no such strategy, or one of the other backend.
+        ClusterError: `TF_CONFIG` is missing, wrong, or names a worker that does not come.
+
+    Example:
+
+    >>> devices = strategy("mirrored")
+    >>> with devices.scope():
+    ...     model = FasterRCNN(...)
+    ...     model.compile(keras.optimizers.SGD(0.02, momentum=0.9))
+    >>> fit(model, batches, epochs=12, strategy=devices)
+    """
+    backend = keras.backend.backend()
+    if name is None:
+        return _OneDevice()
+    if name not in NAMES:
+        raise ValueError(f"strategy = {name!r}: there are {', '.join(NAMES)}, and None for one device.")
+    if name == "jax":
+        if backend != "jax":
+            raise ValueError(
+                f"The strategy jax needs Keras's JAX backend, but this is {backend}: set the environment variable "
+                "KERAS_BACKEND=jax before Python starts."
+            )
+        return keras.distribution.DataParallel()
+    if backend != "tensorflow":
+        raise ValueError(
+            f"The strategy {name} is TensorFlow's, but Keras's backend is {backend}: set KERAS_BACKEND=tensorflow, or "
+            "take the strategy jax."
+        )
+    import tensorflow as tf
+
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    cluster = read_cluster()
+    wait_for_all(cluster, wait)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise RuntimeError(f"The strategy multiworker must be made before TensorFlow is used: {error}") from error
+
+
+def is_chief(devices=None):
+    """Whether this process writes the files: all do, but of the workers of a cluster only the first."""
+    return not _multiworker(devices) or read_cluster().chief
+
+
+def fit(model, batches, epochs, initial_epoch=0, initial_step=0, callbacks=(), strategy=None, verbose=1):
+    """Trains a compiled detector on `Batches`: as `model.fit` does, but from the middle of an epoch if need be, and
+    taking on several devices the very step that one device would take.
+
+    Each device gets its share of every batch of `batches.batch_size` images, and each worker reads only its own. Loss,
+    optimizer, callbacks and logs are those of `model.fit`. In a cluster the chief alone runs the callbacks; what they
+    do to the weights, the optimizer and `model.stop_training` is told to the others after each epoch.
+
+    `model.fit` itself runs a training that begins with an epoch, on one device, on JAX and on mirrored devices that
+    divide every batch evenly; otherwise it is this module's loop. Keras 3.15.1's `fit` fails in a cluster.
+
+    `TPUStrategy` would go the way of mirrored devices (untried): for static shapes give `batches` a `fixed_size`,
+    `max_objects` and `drop_remainder=True`.
+
+    Args:
+        model: a `Detector`, built and compiled in the strategy's scope.
+        batches: `Batches`, alike on all workers; its `epoch` is set here.
+        epochs: int, the last epoch, as in `model.fit`.
+        initial_epoch: int.
+        initial_step: int, batches of that epoch that were done before. In a cluster the chief's weights, optimizer and
+            position count.
+        callbacks: list.
+        strategy: what `strategy` returned, None for one device.
+        verbose: as in `model.fit`.
+
+    Returns:
+        `keras.callbacks.History`.
+
+    Raises:
+        ValueError: batches that the devices cannot share.
+        WorkerLost: a worker of the cluster has gone.
+    """
+    model._check_classes(batches)
+    batches.epoch = initial_epoch
+    count = _count(strategy)
+    _check_shares(batches, count, strategy)
+    if count > 1 and keras.backend.backend() == "tensorflow":
+        sum_before_clipping(model.optimizer)
+    even = all(len(batches.chosen(i)) % count == 0 for i in {0, len(batches) - 1})
+    with strategy.scope() if strategy is not None else contextlib.nullcontext():
+        if _multiworker(strategy) or initial_step or not even:
+            loop = Loop(
+                model, batches, strategy if count > 1 else None, read_cluster() if _multiworker(strategy) else None
+            )
+            return loop.run(epochs, initial_epoch, initial_step, callbacks, verbose)
+        return model.fit(
+            batches, epochs=epochs, initial_epoch=initial_epoch, callbacks=list(callbacks), verbose=verbose
+        )
+
+
+def sum_before_clipping(optimizer):
+    """Makes an optimizer sum the replicas' gradients first: Keras's clips each replica's own, and sums these.
+
+    Args:
+        optimizer: a `keras.optimizers.Optimizer`; it is changed in place. Its config and what is saved of it are not.
+    """
+    import tensorflow as tf
+
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if getattr(optimizer, "_sums_first", False):
+        return
+    apply = optimizer.apply
+
+    def summed(grads, trainable_variables=None):
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            known = context.all_reduce(tf.distribute.ReduceOp.SUM, [grad for grad in grads if grad is not None])
+            known = iter(known)
+            grads = [None if grad is None else next(known) for grad in grads]
+        return apply(grads, trainable_variables)
+
+    optimizer.apply = summed
+    optimizer._all_reduce_sum_gradients = list
+    optimizer._sums_first = True
+
+
+class _OneDevice:
+    """The strategy None."""
+
+    def scope(self):
+        return contextlib.nullcontext()
+
+
+def _multiworker(devices):
+    return type(devices).__name__ == "CollectiveAllReduceStrategy" or "MultiWorker" in type(devices).__name__
+
+
+def _count(devices):
+    """How many devices take part."""
+    if devices is None or isinstance(devices, _OneDevice):
+        return 1
+    if hasattr(devices, "num_replicas_in_sync"):
+        return devices.num_replicas_in_sync
+    return devices.device_mesh.devices.size
+
+
+def _check_shares(batches, count, devices):
+    """Every device must get an image of every batch; on JAX, as many as the others."""
+    sizes = sorted({len(batches.chosen(i)) for i in (0, len(batches) - 1)})
+    same = keras.backend.backend() == "jax"
+    for size in sizes:
+        if size < count or (same and size % count):
+            which = "The last batch" if size != batches.batch_size else "A batch"
+            how = f"a multiple of {count}" if same else f"at least {count}"
+            raise ValueError(
+                f"{which} has {size} images for {count} devices: take a batch_size of {how}"
+                + (", and drop_remainder=True." if size != batches.batch_size else ".")
+            )

@@ -1,0 +1,269 @@
+"""A training loop for what Keras's `fit` cannot do: workers of a cluster, uneven shares, an epoch's second half."""
+
+import contextlib
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+
+from keras_rcnn.training.cluster import watched
+
+
+class Loop:
+    """`run` trains as `model.fit` does. See `distribute.fit`, which is what to call.
+
+    The running totals of the epoch's metrics, `{name: float32 [total, count]}`, are in the callbacks'
+    `params["totals"]`: in a cluster the variables of the metrics hold one worker's part.
+
+    Args:
+        model: compiled `Detector`.
+        batches: `Batches`.
+        strategy: of tf.distribute, None for one device or JAX.
+        cluster: `Cluster`, None without one.
+    """
+
+    def __init__(self, model, batches, strategy=None, cluster=None):
+        self.model, self.batches, self.cluster = model, batches, cluster
+        self.chief = cluster is None or cluster.chief
+        make = _TensorFlowStep if keras.backend.backend() == "tensorflow" else _WholeStep
+        self.step = make(model, batches, strategy, cluster)
+
+    def run(self, epochs, epoch, first, callbacks, verbose):
+        """Trains; returns the `History`. `epoch` and `first`, its first batch, are where to begin."""
+        model, batches = self.model, self.batches
+        epoch, first = self.step.begin(epoch, first)
+        callbacks = keras.callbacks.CallbackList(
+            list(callbacks) if self.chief else [],
+            add_history=True,
+            add_progbar=bool(verbose) and self.chief,
+            verbose=1 if verbose == "auto" else verbose,
+            epochs=epochs,
+            steps=len(batches),
+            model=model,
+        )
+        model.stop_training, logs = False, None
+        with self.step:
+            callbacks.on_train_begin()
+            for at in range(epoch, epochs):
+                batches.epoch = at
+                totals = callbacks.params["totals"] = {one.name: np.zeros(2, np.float32) for one in model.metrics}
+                callbacks.on_epoch_begin(at)
+                logs = self._epoch(callbacks, totals, first)
+                first = 0
+                batches.epoch = at + 1
+                callbacks.on_epoch_end(at, logs)
+                if self.step.end_epoch():
+                    break
+            model.optimizer.finalize_variable_values(model.trainable_weights)
+            callbacks.on_train_end(logs)
+        return model.history
+
+    def _epoch(self, callbacks, totals, first):
+        logs = {}
+        with contextlib.closing(self._data(first)) as data:
+            for i, one in data:
+                callbacks.on_train_batch_begin(i)
+                for name, values in self.step(i, one).items():
+                    totals[name] += values
+                logs = {name: float(total / max(count, 1)) for name, (total, count) in totals.items()}
+                callbacks.on_train_batch_end(i, logs)
+                if self.step.stopped():
+                    break
+        return logs
+
+    def _data(self, first):
+        """`(i, what the step wants of batch i)`, read ahead by threads."""
+        workers = max(self.batches.workers, 1)
+        pool, waiting = ThreadPoolExecutor(workers), deque()
+        try:
+            for i in range(first, len(self.batches)):
+                waiting.append((i, pool.submit(self.step.read, i)))
+                if len(waiting) > workers:
+                    at, future = waiting.popleft()
+                    yield at, future.result()
+            while waiting:
+                at, future = waiting.popleft()
+                yield at, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _WholeStep:
+    """The step of the JAX backend: Keras's own, on the whole batch, which its distribution divides."""
+
+    def __init__(self, model, batches, strategy, cluster):
+        self.model, self.batches = model, batches
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def begin(self, epoch, first):
+        return epoch, first
+
+    def read(self, i):
+        return self.batches.shard(i)
+
+    def __call__(self, i, data):
+        self.model.train_on_batch(*data)
+        return {m.name: np.array([keras.ops.convert_to_numpy(v) for v in m.variables]) for m in self.model.metrics}
+
+    def stopped(self):
+        return self.model.stop_training
+
+    def end_epoch(self):
+        return self.model.stop_training
+
+
+class _TensorFlowStep:
+    """One step of all replicas: each runs the loss on its images, and the gradients are those of the global batch."""
+
+    def __init__(self, model, batches, strategy, cluster):
+        import tensorflow as tf
+
+        self.model, self.batches, self.cluster = model, batches, cluster
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.count = self.strategy.num_replicas_in_sync
+        workers = 1 if cluster is None else len(cluster)
+        here = self.count // workers
+        self.ranks = range(here * (cluster.index if cluster else 0), here * ((cluster.index if cluster else 0) + 1))
+        self.names = [one.name for one in model.metrics]
+        self._run = tf.function(self._all_replicas, reduce_retracing=True, jit_compile=False)
+
+    def __enter__(self):
+        import tensorflow as tf
+
+        if self.count > 1:
+            # Keras's runs on all replicas, and in a cluster waits for the other workers: the chief evaluates alone
+            local = tf.function(lambda data: self.model.predict_step(data[0]), reduce_retracing=True)
+            self.model.predict_function = local
+        return self
+
+    def __exit__(self, *error):
+        if self.count > 1:
+            self.model.predict_function = None
+
+    def begin(self, epoch, first):
+        """The chief's weights, optimizer and position for all workers."""
+        with watched(self.cluster):
+            self.model.optimizer.build(self.model.trainable_variables)
+        if self.cluster is not None:
+            self._take_the_chiefs()
+            epoch, first = (int(value) for value in self._sum([epoch, first] if self.cluster.chief else [0, 0]))
+        return epoch, first
+
+    def read(self, i):
+        return [self.batches.shard(i, rank, self.count, pad=False) for rank in self.ranks]
+
+    def __call__(self, i, data):
+        import tensorflow as tf
+
+        size = self.batches.padded_size(self._largest(data), i)
+        lengths = [len(part) for part in np.array_split(self.batches.chosen(i), self.count)]
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+
+        def of_replica(context):
+            rank = context.replica_id_in_sync_group
+            x, y = data[rank - self.ranks[0]]
+            x = {**x, "images": _enlarge(x["images"], size)}
+            where = {"first": starts[rank], "images": np.float32(starts[-1])}
+            return tf.nest.map_structure(tf.constant, (x, y, where))
+
+        values = of_replica(_Only()) if self.count == 1 else self._distribute(of_replica)
+        with watched(self.cluster, f" in step {i + 1}"):
+            found = self._run(*values).numpy()
+        return dict(zip(self.names, found.reshape(-1, 2), strict=True))
+
+    def stopped(self):
+        """Whether the chief's callbacks, or someone's, have ended the training."""
+        if self.cluster is not None:
+            self.model.stop_training = bool(self._sum([float(self.model.stop_training)])[0])
+        return self.model.stop_training
+
+    def end_epoch(self):
+        """What the chief's callbacks have done, for all workers; returns whether the training is over."""
+        if self.cluster is not None:
+            self._take_the_chiefs()
+        return self.stopped()
+
+    # === In the graph ===
+
+    def _all_replicas(self, x, y, where):
+        found = self.strategy.run(self._replica, args=(x, y, where))
+        return self.strategy.reduce("SUM", found, axis=None)
+
+    def _replica(self, x, y, where):
+        import tensorflow as tf
+
+        from keras_rcnn.ops.backend.tensorflow import images_from
+
+        model = self.model
+        for metric in model.metrics:
+            metric.reset_state()  # what this step adds
+        own = tf.cast(tf.shape(x["images"])[0], "float32")
+        with tf.GradientTape() as tape, images_from(where["first"]):
+            y_pred = model(x, training=True)
+            # it is a mean over the replica's images, divided by the replicas: uneven shares weigh what they hold
+            loss = model.compute_loss(x=x, y=y, y_pred=y_pred, training=True) * (own * self.count / where["images"])
+            scaled = model.optimizer.scale_loss(loss)
+        weights = model.trainable_weights
+        model.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
+        totals = {one.name: [tf.convert_to_tensor(value) for value in one.variables] for one in model.metrics}
+        totals["loss"] = [loss * where["images"], own]
+        return tf.stack([value for name in self.names for value in totals[name]])
+
+    # === Between the workers ===
+
+    def _largest(self, data):
+        """`(height, width)` that the images of the whole batch need."""
+        sizes = np.max([x["images"].shape[1:3] for x, _ in data], axis=0)
+        if self.cluster is not None and not self.batches.one_size:
+            all_sizes = np.zeros((len(self.cluster), 2))
+            all_sizes[self.cluster.index] = sizes
+            sizes = self._sum(all_sizes.ravel()).reshape(-1, 2).max(axis=0)
+        return tuple(int(side) for side in sizes)
+
+    def _distribute(self, function):
+        return self.strategy.experimental_distribute_values_from_function(function)
+
+    def _sum(self, values, dtype=np.float32):
+        """The sum of what each worker brings, an array."""
+        import tensorflow as tf
+
+        values = np.asarray(values, dtype)
+        own = self._distribute(
+            lambda context: tf.constant(
+                values if context.replica_id_in_sync_group == self.ranks[0] else np.zeros_like(values)
+            )
+        )
+        with watched(self.cluster):
+            return self.strategy.reduce("SUM", own, axis=None).numpy()
+
+    def _take_the_chiefs(self):
+        """Every variable as the chief has it: what its callbacks changed, or read from a checkpoint."""
+        totals = {id(value) for metric in self.model.metrics for value in metric.variables}
+        variables = [one for one in self.model.variables if id(one) not in totals] + self.model.optimizer.variables
+        for dtype, kinds in ((np.float32, "f"), (np.int64, "iu")):
+            chosen = [one for one in variables if np.dtype(keras.backend.standardize_dtype(one.dtype)).kind in kinds]
+            values = [keras.ops.convert_to_numpy(one).astype(dtype).ravel() for one in chosen]
+            values = np.concatenate(values or [np.zeros(0, dtype)])
+            values = self._sum(values if self.cluster.chief else np.zeros_like(values), dtype)
+            for one in chosen:
+                own, values = values[: int(np.prod(one.shape))], values[int(np.prod(one.shape)) :]
+                if not self.cluster.chief:
+                    one.assign(own.reshape(one.shape))
+
+
+class _Only:
+    """The context of the only replica."""
+
+    replica_id_in_sync_group = 0
+
+
+def _enlarge(images, size):
+    """Images [B, h, w, 3] with zeros at their right and bottom, [B, H, W, 3]."""
+    more = [side - old for side, old in zip(size, images.shape[1:3], strict=True)]
+    return np.pad(images, ((0, 0), (0, more[0]), (0, more[1]), (0, 0))) if any(more) else images
