@@ -1,0 +1,144 @@
+"""What a LiteRT export costs and gives: size, milliseconds and AP for each precision."""
+
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from keras_rcnn.data.files import aside
+from keras_rcnn.data.images import read_image
+from keras_rcnn.data.paste import paste_masks, paste_rle
+from keras_rcnn.export.litert import TOLERANCES, export_litert
+from keras_rcnn.export.litert_detector import LiteRTDetector, fit
+
+LITERT = "litert.json"
+_RUNS = 20
+
+
+class LiteRTModel:
+    """An exported file where a detector is wanted, in `keras_rcnn.evaluation.evaluate` for instance.
+
+    Args:
+        path: the `.tflite` file.
+        threads: int.
+    """
+
+    wants_proposals = False
+
+    def __init__(self, path, threads=None):
+        self.detector = LiteRTDetector(path, threads)
+        self.class_names = self.detector.class_names
+        self.has_masks = "masks" in self.detector.run.get_output_details()
+
+    def detect(self, images, score=0.5, batch_size=None, masks=True):
+        """As `Detector.detect`, one image after another."""
+        many = isinstance(images, (list, tuple))
+        results = []
+        for image in images if many else [images]:
+            photo = read_image(image)
+            found = self.detector.detect(photo, score)
+            if self.has_masks and masks != "crops":
+                crops = found.pop("masks")
+                if masks:
+                    paste = paste_rle if masks == "rle" else paste_masks
+                    found["masks"] = paste(crops, found["boxes"], *photo.shape[:2])
+            results.append(found)
+        return results if many else results[0]
+
+
+def measure_litert(model, dataset, calibrate, *, size=None, precisions=tuple(TOLERANCES), threads=2, progress=True):
+    """Exports a detector in each precision, and measures the files.
+
+    Args:
+        model: a detector without proposals from outside.
+        dataset: `keras_rcnn.data.Dataset` for the AP.
+        calibrate: folder of photos for int8; not the data set's.
+        size: of the input, see `export_litert`.
+        precisions: which.
+        threads: int, of LiteRT.
+        progress: bool, a bar on stderr.
+
+    Returns:
+        A dict that JSON can say: `dataset`, `images`, `size` (height, width), `threads`, `machine`, and `rows`, for
+        each precision a dict: `precision`, `bytes`, `ms` (median of a run, the photo's resizing not counted), `AP` and
+        `AP50` of boxes, and with masks `segm_AP` and `segm_AP50`.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in precisions:
+            path = Path(folder) / f"{precision}.tflite"
+            given = calibrate if precision == "int8" else None
+            written = export_litert(model, path, precision=precision, calibrate=given, size=size)
+            quality = measure_file(path, dataset, threads=threads, progress=progress)
+            rows.append({"precision": precision, "bytes": written["bytes"], **quality})
+    return {
+        "dataset": dataset.name,
+        "images": len(dataset),
+        "size": list(written["size"]),
+        "threads": threads,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, ai-edge-litert on CPU (XNNPACK)",
+        "rows": rows,
+    }
+
+
+def measure_file(path, dataset, *, threads=2, progress=True):
+    """`ms`, `AP`, `AP50` and with masks `segm_AP` and `segm_AP50` of an exported file; see `measure_litert`."""
+    from keras_rcnn.evaluation import evaluate
+
+    model = LiteRTModel(path, threads)
+    image, size = fit(dataset[0].read(), model.detector.settings)
+    inputs = {"image": image[None], "size": np.int32(size)}
+    seconds = []
+    for _ in range(_RUNS + 2):
+        start = time.perf_counter()
+        model.detector.run(**inputs)
+        seconds.append(time.perf_counter() - start)
+    scores = evaluate(model, dataset, progress=progress)
+    answer = {"ms": round(1000 * statistics.median(seconds[2:]), 1)}
+    for kind, prefix in (("bbox", ""), ("segm", "segm_")):
+        if kind in scores:
+            answer |= {f"{prefix}{key}": round(float(scores[kind][key]), 4) for key in ("AP", "AP50")}
+    return answer
+
+
+def write_litert(folder, measured):
+    """Writes what `measure_litert` returns into a preset's folder, as `litert.json`."""
+    with aside(Path(folder) / LITERT) as temporary:
+        temporary.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+
+
+def litert_table(folder):
+    """The Markdown table of a preset's `litert.json`."""
+    measured = json.loads((Path(folder) / LITERT).read_text(encoding="utf-8"))
+    keys = [key for key in ("AP", "AP50", "segm_AP", "segm_AP50") if key in measured["rows"][0]]
+    names = {"AP": "box AP", "AP50": "box AP50", "segm_AP": "mask AP", "segm_AP50": "mask AP50"}
+    lines = [f"| precision | MB | ms | {' | '.join(names[key] for key in keys)} |", "|---|" + "---:|" * (2 + len(keys))]
+    for row in measured["rows"]:
+        scores = " | ".join(f"{row[key]:.3f}" for key in keys)
+        lines.append(f"| {row['precision']} | {row['bytes'] / 1e6:.1f} | {row['ms']:.0f} | {scores} |")
+    return "\n".join(lines)
+
+
+def main(arguments=None):
+    """Measures presets of the zoo, and writes `litert.json` beside their weights."""
+    import argparse
+
+    from keras_rcnn.data import load_coco
+    from keras_rcnn.presets import from_preset, zoo_folder
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("presets", nargs="+")
+    parser.add_argument("--annotations", type=Path, required=True, help="COCO json of the validation images")
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--calibrate", type=Path, required=True, help="folder of photos for int8")
+    parser.add_argument("--size", type=int, nargs="+", help="of the input in px, or height and width")
+    options = parser.parse_args(arguments)
+    dataset = load_coco(options.annotations, options.images)
+    size = options.size and (options.size[0], options.size[-1])
+    for name in options.presets:
+        write_litert(zoo_folder() / name, measure_litert(from_preset(name), dataset, options.calibrate, size=size))
