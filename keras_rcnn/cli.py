@@ -248,12 +248,11 @@ def export(args):
 
     if args.format != "saved_model":
         new_path(args.out)  # before anybody waits for the model
-    options = {key: getattr(args, key) for key in ("precision", "masks") if getattr(args, key) is not None}
-    if args.calibrate:
-        options["calibrate"] = _photo_files(args.calibrate)
+    given = {key: getattr(args, key) for key in ("precision", "calibrate", "masks")}
+    options = {key: value for key, value in given.items() if value is not None}
     photos = None if args.check is None else _photo_files(args.check)
     result = run(from_preset(args.preset), args.out, args.format, photos=photos, **options)
-    print(f"{table(result['parity'])}\n\nEqual to detect. Exported: {result['path']}")
+    print(f"{table(result['parity'])}\n\nChecked against detect. Exported: {result['path']}")
 
 
 def presets(args):

@@ -21,7 +21,7 @@ def test_a_preset_is_exported_and_checked(preset, tmp_path, capsys):
     assert main(["export", preset, "--out", str(out), "--check", str(tmp_path / "check")]) == 0
     printed = capsys.readouterr().out
     assert printed.count("one.png") == 3 and "FAILED" not in printed
-    assert f"Equal to detect. Exported: {out / '1'}" in printed
+    assert f"Checked against detect. Exported: {out / '1'}" in printed
     assert (out / "1" / "saved_model.pb").is_file()
 
 
@@ -38,7 +38,7 @@ def test_errors_are_a_line_and_leave_nothing(preset, tmp_path, capsys):
         ([preset, "--format", "litert", "--out", str(taken)], "taken exists"),
         ([preset, "--out", str(taken / "notes.txt" / "served")], "is a file"),
         ([preset, "--check", str(empty), *out], "no image files in this folder"),
-        ([preset, "--format", "litert", "--precision", "int8", "--calibrate", str(empty), *out], "no image files"),
+        ([preset, "--format", "litert", "--precision", "int8", "--calibrate", str(empty), *out], "no images"),
         ([preset, "--precision", "int8", *out], "no option precision"),
     ):
         assert main(["export", *arguments]) == 2
