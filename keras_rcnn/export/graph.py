@@ -170,7 +170,7 @@ def preprocess(preprocessor, pixels):
     )
     if preprocessor.fixed_size is None:
         divisor = preprocessor.size_divisor
-        padded = -(-size // divisor) * divisor
+        padded = (size + divisor - 1) // divisor * divisor  # no negative numbers: ONNX would round these towards 0
     else:
         padded = tf.constant(preprocessor.fixed_size)
     more = padded - size
