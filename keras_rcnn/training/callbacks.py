@@ -12,12 +12,14 @@ import keras
 import numpy as np
 
 from keras_rcnn.data.files import aside
+from keras_rcnn.training.memory import resident_mb
 
 logger = logging.getLogger(__name__)
 
 
 class HistoryCSV(keras.callbacks.Callback):
-    """Writes a row per epoch to a CSV file: everything in the logs, the learning rate and the seconds.
+    """Writes a row per epoch to a CSV file: everything in the logs, the learning rate, the seconds, and
+    `memory_mb`, what the process holds.
 
     After each epoch the whole file is written aside and renamed, so that it is complete at any time, and columns that
     appear late (`val_AP50` of every third epoch) have their place. `fit(initial_epoch=..)` continues a file that is
@@ -49,6 +51,9 @@ class HistoryCSV(keras.callbacks.Callback):
         if rate is not None:
             row["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
         row |= {key: float(value) for key, value in (logs or {}).items() if np.ndim(value) == 0}
+        memory = resident_mb()
+        if memory is not None:
+            row["memory_mb"] = memory
         self.rows.append(row)
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         with aside(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -75,7 +80,7 @@ def read_history(path):
 
 
 def plot_history(path, picture):
-    """Draws a `HistoryCSV` file: the losses, the average precisions and the learning rate over the epochs.
+    """Draws a `HistoryCSV` file: the losses, the average precisions, the learning rate and the memory over the epochs.
 
     Args:
         path: the CSV file.
@@ -87,12 +92,13 @@ def plot_history(path, picture):
     rows = read_history(path)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     precisions = [key for key in columns if "AP" in key]
-    losses = [key for key in columns if key not in (*precisions, "epoch", "seconds", "learning_rate")]
+    losses = [key for key in columns if key not in (*precisions, "epoch", "seconds", "learning_rate", "memory_mb")]
     losses.sort(key=lambda key: key not in ("loss", "val_loss"))
     panels = [
         ("loss", losses),
         ("average precision", precisions),
         ("learning rate", [key for key in columns if key == "learning_rate"]),
+        ("memory, MB", [key for key in columns if key == "memory_mb"]),
     ]
     panels = [(title, keys) for title, keys in panels if keys]
     figure = Figure(figsize=(5.2 * max(len(panels), 1), 4), dpi=110, layout="constrained")
@@ -220,15 +226,17 @@ class StopOnNaN(keras.callbacks.Callback):
         batches: the `keras_rcnn.data.Batches` of the training, for the images' names; needs `fit(shuffle=False)`,
             since else it is Keras that orders the batches.
         every: int, batches between copies, besides those at the start of an epoch.
+        path: a json file for the epoch, the batch, its losses and its images, if any.
 
     Attributes:
         message: what was logged, or `None`.
         images: names of the images of the batch, empty if not known.
     """
 
-    def __init__(self, batches=None, every=1000):
+    def __init__(self, batches=None, every=1000, path=None):
         super().__init__()
         self.batches = batches
+        self.path = path
         self.every = every
         self.message = None
         self.images = []
@@ -263,6 +271,11 @@ class StopOnNaN(keras.callbacks.Callback):
         if self._weights:
             self.model.set_weights(self._weights)
         self.model.stop_training = True
+        if self.path is not None:
+            values = {key: str(float(value)) for key, value in logs.items() if np.ndim(value) == 0}
+            facts = {"epoch": self._epoch + 1, "batches": [first + 1, batch + 1], "images": self.images, "logs": values}
+            with aside(self.path) as temporary:
+                temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
     def on_train_end(self, logs=None):
         self._weights = None

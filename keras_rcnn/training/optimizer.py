@@ -1,4 +1,6 @@
-"""The optimizer that a recipe asks for, with its learning rate."""
+"""The optimizer that a recipe asks for, with its learning rate, and the precision of its arithmetic."""
+
+import contextlib
 
 import keras
 
@@ -15,6 +17,9 @@ def build_optimizer(settings, epochs, steps):
         epochs: int, of the whole training.
         steps: int, of an epoch.
 
+    Two more settings may be there: `accumulate`, the batches whose mean gradient makes one step (the schedule counts
+    batches all the same), and `ema`, the momentum of an average of the weights, see `WithAverages`.
+
     Returns:
         A Keras optimizer.
 
@@ -28,6 +33,15 @@ def build_optimizer(settings, epochs, steps):
         drops = [epoch * steps for epoch in settings.drop_at]
         rate = WarmupMultiStep(settings.learning_rate, drops, warmup_steps=warmup)
     common = {"weight_decay": settings.weight_decay, "clipnorm": settings.clipnorm}
+    accumulate, ema = getattr(settings, "accumulate", None), getattr(settings, "ema", None)
+    if accumulate is not None and accumulate < 1:
+        raise RecipeError(f"accumulate = {accumulate}: the batches that make one step, at least 1, or None.")
+    if ema is not None and not 0 < ema < 1:
+        raise RecipeError(f"ema = {ema}: the momentum of the weights' average, between 0 and 1 (0.999), or None.")
+    if accumulate is not None and accumulate > 1:
+        common["gradient_accumulation_steps"] = accumulate
+    if ema is not None:
+        common |= {"use_ema": True, "ema_momentum": ema}
     kinds = {
         "adamw": lambda: keras.optimizers.AdamW(rate, **common),
         "lamb": lambda: keras.optimizers.Lamb(rate, **common),
@@ -36,3 +50,24 @@ def build_optimizer(settings, epochs, steps):
     if settings.optimizer not in kinds:
         raise RecipeError(f"optimizer = {settings.optimizer!r}: there are {', '.join(kinds)}.")
     return kinds[settings.optimizer]()
+
+
+@contextlib.contextmanager
+def precision(name):
+    """Layers made in the block compute in this precision; weights, boxes and losses are float32 in each.
+
+    Args:
+        name: `"float32"`, `"mixed_bfloat16"`, or `"mixed_float16"`, for GPUs without bfloat16: `compile` then scales
+            the loss. On several devices take bfloat16.
+
+    Raises:
+        RecipeError: for another name.
+    """
+    if name not in ("float32", "mixed_bfloat16", "mixed_float16"):
+        raise RecipeError(f"precision = {name!r}: there are float32, mixed_bfloat16 and mixed_float16.")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,52 @@
+"""Evaluating and saving a running average of the weights, which scores better than the weights of the last step."""
+
+import keras
+
+
+class WithAverages(keras.callbacks.CallbackList):
+    """Runs callbacks at the end of an epoch with the averaged weights in the model, which then gets its own back.
+
+    The average is the optimizer's: `keras.optimizers.AdamW(..., use_ema=True)`. Keras's `SwapEMAWeights` does the same
+    for `evaluate`, but leaves `Checkpoint` a choice of bad places in the list, and swaps by sums, which round.
+
+    Args:
+        callbacks: list, `EvaluateCallback` and `BestAndLast` for instance.
+
+    Raises:
+        ValueError: as the training begins, if the optimizer keeps no average.
+
+    Example:
+
+    >>> callbacks = [WithAverages([EvaluateCallback(val), BestAndLast(out, save)]), HistoryCSV(path), checkpoint]
+    """
+
+    def __init__(self, callbacks):
+        super().__init__(callbacks)
+
+    def on_train_begin(self, logs=None):
+        if not getattr(_with_average(self.model), "use_ema", False):
+            raise ValueError("WithAverages needs an optimizer that keeps averages: use_ema=True.")
+        super().on_train_begin(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        own = _swap(self.model)
+        try:
+            for callback in self.callbacks:  # the logs as they are: they report in them
+                callback.on_epoch_end(epoch, logs)
+        finally:
+            for variable, value in own:
+                variable.assign(value)
+
+
+def _swap(model):
+    """Puts the averages into the model; returns `(variable, its own value)` of each."""
+    optimizer = _with_average(model)
+    pairs = list(zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True))
+    own = [(variable, keras.ops.convert_to_numpy(variable)) for variable, _ in pairs]
+    for variable, average in pairs:
+        variable.assign(keras.ops.convert_to_numpy(average))
+    return own
+
+
+def _with_average(model):
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)  # within mixed_float16's

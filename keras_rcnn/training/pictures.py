@@ -1,0 +1,69 @@
+"""Pictures of what a model finds, for TensorBoard, epoch by epoch."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_rcnn.visualize import draw
+
+
+class Pictures(keras.callbacks.Callback):
+    """Writes photos with the detections drawn into them to a TensorBoard folder.
+
+    Losses, AP and learning rate are `keras.callbacks.TensorBoard`'s: put it behind `EvaluateCallback`.
+
+    Args:
+        folder: TensorBoard's; the pictures' events go to `folder/pictures`.
+        dataset: `Dataset`.
+        count: int, photos, evenly chosen from the dataset.
+        every: int, epochs between pictures.
+        score: float, the least score of what is drawn.
+        proposals: `ProposalSet`, for a detector that is told where to look.
+        side: int, the longer side in pixels that pictures are shrunk to.
+
+    Example:
+
+    >>> callbacks = [EvaluateCallback(val), keras.callbacks.TensorBoard("runs/a/board", write_graph=False),
+    ...              Pictures("runs/a/board", val)]
+    """
+
+    def __init__(self, folder, dataset, count=4, every=1, score=0.5, proposals=None, side=800):
+        super().__init__()
+        if count < 1 or every < 1:
+            raise ValueError(f"count and every must be at least 1, got {count} and {every}.")
+        self.folder, self.dataset, self.every, self.score = Path(folder), dataset, every, score
+        self.proposals, self.side = proposals, side
+        self.chosen = sorted(set(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()))
+        self._writer = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every:
+            return
+        import tensorflow as tf
+
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self.folder / "pictures"))
+        with self._writer.as_default(step=epoch):
+            for i in self.chosen:
+                record = self.dataset[i]
+                given = {} if self.proposals is None else {"proposals": self.proposals[record]}
+                image = record.read()
+                picture = draw(image, self.model.detect(image, score=self.score, **given))
+                tf.summary.image(f"detections/{i}", _shrunk(picture, self.side)[None])
+        self._writer.flush()
+
+    def on_train_end(self, logs=None):
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
+
+
+def _shrunk(picture, side):
+    import cv2
+
+    height, width = picture.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return picture
+    return cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,240 @@
+"""Trainings that are ended at any moment and go on as if they had not been."""
+
+import resource
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_rcnn.training import Checkpoint, CheckpointError, WithAverages, fit
+from keras_rcnn.training.checkpoint import _variables
+from tests.models.tiny import shapes, tiny_detector
+from tests.training.processes import finish, result, start, train
+
+
+def detector(**options):
+    keras.utils.set_random_seed(0)
+    model = tiny_detector()
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 30)
+    model.compile(keras.optimizers.AdamW(rate, clipnorm=5.0, **options), jit_compile=False)
+    return model
+
+
+def data(model, **changes):
+    options = {"batch_size": 2, "shuffle": True, "augment": True, "seed": 3, "workers": 1, **changes}
+    return shapes(5).batches(model.preprocessor, **options)
+
+
+class Losses(keras.callbacks.Callback):
+    """The running losses of the batches; ends the process's training as an error would, at a batch of an epoch."""
+
+    def __init__(self, end=None):
+        super().__init__()
+        self.end, self.seen = end, {}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen[self.epoch, batch] = dict(logs)
+        if (self.epoch, batch) == self.end:
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen[epoch, "end"] = dict(logs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", [{}, {"use_ema": True, "ema_momentum": 0.9, "gradient_accumulation_steps": 2}])
+def test_the_middle_of_an_epoch_is_gone_on_from(tmp_path, extra):
+    """Sampling, order, augmentation, moments, averages, accumulated gradients and running losses: all the same."""
+    whole, undisturbed = detector(**extra), Losses()
+    fit(whole, data(whole), 3, callbacks=[undisturbed], verbose=0)
+
+    path = tmp_path / "a.safetensors"
+    first, begun = detector(**extra), Losses(end=(1, 1))
+    batches = data(first)
+    with pytest.raises(KeyboardInterrupt):
+        # the last batch before the end is lost: it is taken again
+        fit(first, batches, 3, callbacks=[Checkpoint(path, batches, steps=1), begun], verbose=0)
+    second, ended = detector(**extra), Losses()
+    batches = data(second)
+    checkpoint = Checkpoint(path, batches)
+    where = checkpoint.restore(second)
+    assert where == (1, 2)
+    fit(second, batches, 3, *where, callbacks=[checkpoint, ended], verbose=0)
+    assert {**begun.seen, **ended.seen} == undisturbed.seen
+    for a, b in zip(_variables(whole).values(), _variables(second).values(), strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b), err_msg=a.path)
+
+
+@pytest.mark.slow
+def test_kill_minus_nine(tmp_path):
+    """In processes, and deterministic: the loss curve of a killed and resumed training is the undisturbed one's."""
+    settings = {"images": 10, "batch_size": 2, "epochs": 2, "optimizer": {"use_ema": True}}
+    weights, losses = train(settings, tmp_path / "whole", KERAS_BACKEND="tensorflow")
+    settings |= {"checkpoint": str(tmp_path / "a.safetensors"), "kill": [0, 1, 3], "out": str(tmp_path / "killed")}
+    finish(start(settings, KERAS_BACKEND="tensorflow"), code=-9)
+    finish(start(settings, KERAS_BACKEND="tensorflow"))
+    again, resumed = result(tmp_path / "killed")
+    assert resumed == losses
+    for a, b in zip(weights, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# === The file ===
+
+
+class Dense(keras.callbacks.Callback):
+    """A small model with what a checkpoint asks of batches."""
+
+    dataset, batch_size, seed, shuffle = range(8), 2, 0, True
+
+
+def small(units=1):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dropout(0.5, seed=1), keras.layers.Dense(units)])
+    model.compile(keras.optimizers.AdamW(0.1), "mse")
+    return model
+
+
+def fit_small(model, epochs, callbacks, start=0):
+    x = np.random.default_rng(0).normal(size=(8, 2)).astype("float32")
+    model.fit(
+        x, x[:, :1], batch_size=2, epochs=epochs, initial_epoch=start, verbose=0, shuffle=False, callbacks=callbacks
+    )
+    return model
+
+
+class AP(keras.callbacks.Callback):
+    """As `EvaluateCallback(every=..)` reports: in some epochs only."""
+
+    values = (0.1, 0.5, None, 0.4, 0.3, 0.2, 0.1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.values[epoch] is not None:
+            logs["val_AP50"] = self.values[epoch]
+
+
+@pytest.mark.filterwarnings("ignore:Early stopping conditioned on metric")
+def test_early_stopping_on_ap_counts_on_after_a_kill(tmp_path):
+    path = tmp_path / "deep" / "a.safetensors"
+
+    def stopping():
+        return keras.callbacks.EarlyStopping("val_AP50", mode="max", patience=3)
+
+    whole = stopping()
+    expected = fit_small(small(), 7, [AP(), whole, Checkpoint(path, Dense())])
+    assert (whole.stopped_epoch, whole.best_epoch) == (5, 1)
+    path.unlink()
+    first = stopping()
+    fit_small(small(), 4, [AP(), first, Checkpoint(path, Dense(), keep=[first])])
+    again, second = small(), stopping()
+    checkpoint = Checkpoint(path, Dense(), keep=[second])
+    assert checkpoint.restore(again) == (4, 0)
+    fit_small(again, 7, [AP(), second, checkpoint], start=4)
+    assert (second.stopped_epoch, second.best_epoch) == (5, 1)
+    for a, b in zip(expected.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.safetensors"]
+
+
+def test_written_every_so_many_batches_and_minutes(tmp_path):
+    written = []
+
+    class Watched(Checkpoint):
+        def write(self, epoch, step):
+            written.append((epoch, step))
+            super().write(epoch, step)
+
+    fit_small(small(), 1, [Watched(tmp_path / "a.safetensors", Dense(), steps=3)])
+    assert written == [(0, 3), (1, 0)]
+    written.clear()
+    fit_small(small(), 1, [Watched(tmp_path / "a.safetensors", Dense(), minutes=1e-9)])
+    assert written == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0)]
+    with pytest.raises(ValueError, match="steps must be over 0"):
+        Checkpoint("a", Dense(), steps=0)
+
+
+def test_files_that_are_no_checkpoint_of_this_training(tmp_path):
+    path = tmp_path / "a.safetensors"
+    assert Checkpoint(path, Dense()).restore(small()) is None
+    checkpoint = Checkpoint(path, Dense())
+    fit_small(small(), 1, [checkpoint])
+    with pytest.raises(CheckpointError, match=r"a.safetensors is of another model .*\(2, 3\)"):
+        Checkpoint(path, Dense()).restore(small(units=3))
+    other = small()
+    other.compile("sgd", "mse")
+    with pytest.raises(CheckpointError, match="another model or optimizer"):
+        Checkpoint(path, Dense()).restore(other)
+    checkpoint.write(0, 3)
+    batches = Dense()
+    batches.seed = 9
+    with pytest.raises(CheckpointError, match="middle of an epoch of other batches"):
+        Checkpoint(path, batches).restore(small())
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="a.safetensors: not a checkpoint"):
+        Checkpoint(path, Dense()).restore(small())
+
+
+def test_a_full_disk_leaves_the_file_before(tmp_path, caplog):
+    """The system refuses files of more than 100 bytes."""
+    path = tmp_path / "a.safetensors"
+    checkpoint = Checkpoint(path, Dense())
+    fit_small(small(), 1, [checkpoint])
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        checkpoint.write(7, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "a.safetensors could not be written" in caplog.text
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_killed_while_writing(tmp_path):
+    """What a killed process had half written goes away, and the file before is whole."""
+    path = tmp_path / "a.safetensors"
+    fit_small(small(), 1, [Checkpoint(path, Dense())])
+    program = (
+        "import os, signal, sys; from pathlib import Path; from keras_rcnn.data import files\n"
+        f"with files.aside(Path({str(path)!r})) as half:\n"
+        "    half.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=300).returncode == -9
+    assert len(list(tmp_path.iterdir())) == 2
+    assert Checkpoint(path, Dense()).restore(small()) == (1, 0)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+# === Averages ===
+
+
+def test_averages_are_in_the_model_for_its_callbacks_alone():
+    seen = []
+
+    class Report(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_AP50"] = 0.5
+            seen.append(self.model.get_weights())
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            averages = self.model.optimizer._model_variables_moving_average
+            seen.append(
+                (logs["val_AP50"], self.model.get_weights(), [keras.ops.convert_to_numpy(one) for one in averages])
+            )
+
+    model = small()
+    model.compile(keras.optimizers.AdamW(0.1, use_ema=True, ema_momentum=0.5), "mse")
+    fit_small(model, 2, [WithAverages([Report()]), Look()])
+    for inside, (reported, outside, averages) in zip(seen[::2], seen[1::2], strict=True):
+        assert reported == 0.5
+        for a, b, average in zip(inside, outside, averages, strict=True):
+            np.testing.assert_array_equal(a, average)
+            assert not np.array_equal(a, b)
+    with pytest.raises(ValueError, match="use_ema=True"):
+        fit_small(small(), 1, [WithAverages([])])
