@@ -177,7 +177,13 @@ def roi_pool(features, boxes, scale, size):
     Returns:
         [B, R, S, S, C].
     """
-    rows, columns = (size, size) if isinstance(size, int) else size
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    return kernel("roi_pool", portable_roi_pool)(features, ops.cast(boxes, "float32"), scale, size)
+
+
+def portable_roi_pool(features, boxes, scale, size):
+    """`roi_pool` in keras.ops alone; `size` is (height, width)."""
+    rows, columns = size
     batch, count = ops.shape(boxes)[0], ops.shape(boxes)[1]
     height, width, channels = ops.shape(features)[1], ops.shape(features)[2], features.shape[-1]
     index, found = pooled_index(features, boxes, scale, (rows, columns))

@@ -73,6 +73,18 @@ def test_roi_align(samples, aligned):
     np.testing.assert_allclose(found, roi.portable_multilevel_roi_align(*args), atol=2e-6)
 
 
+@pytest.mark.parametrize("shape", [(24, 16), (9, 40), (3, 3)])
+def test_roi_pool(shape):
+    rng = np.random.default_rng(shape[0])
+    features = rng.standard_normal((1, *shape, 5)).astype(np.float32) - 1
+    corner = rng.uniform(-40, 400, (1, 60, 2))
+    boxes = np.float32(np.concatenate([corner, corner + rng.uniform(0, 500, corner.shape)], -1))
+    boxes[0, :3] = [[0, 0, 0, 0], [0, 0, 40 * 16, 40 * 16], [-300, -300, -200, -200]]
+    expected = roi.roi_pool(features, boxes, 1 / 16, 7)
+    (found,) = ours(lambda: [roi.roi_pool(features, boxes, 1 / 16, 7)])
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_the_kernels_are_chosen_in_the_block_alone():
     from keras_rcnn.ops.backend import exported, kernel, tensorflow
 

@@ -111,5 +111,67 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
     return tf.expand_dims(total, 0)
 
 
+# cells of the largest bin on a map whose size is not known: 1/7 of 440 cells
+_UNKNOWN = 63
+
+
+def roi_pool(features, boxes, scale, size):
+    """`ops.roi.roi_pool`, exactly: the maximum of a bin is that of four windows, overlapping, with sides that are
+    powers of two, and the maxima of all such windows are known beforehand. For one image."""
+    channels = features.shape[-1]
+    height, width = _side(features, 1), _side(features, 2)
+    scaled = boxes[0] * scale
+    corner = tf.cast(tf.sign(scaled) * tf.floor(tf.abs(scaled) + 0.5), tf.int32)
+    ys, level_y, some_y = _windows(corner[:, 1], corner[:, 3], size[0], height)
+    xs, level_x, some_x = _windows(corner[:, 0], corner[:, 2], size[1], width)
+    tables, levels_x = [], _levels(features.shape[2])
+    row = features
+    for i in range(_levels(features.shape[1])):
+        row = row if i == 0 else tf.maximum(row, _shifted(row, 1, 2 ** (i - 1), height))
+        table = row
+        for j in range(levels_x):
+            table = table if j == 0 else tf.maximum(table, _shifted(table, 2, 2 ** (j - 1), width))
+            tables.append(tf.reshape(table, [-1, channels]))
+    flat = tf.concat(tables, 0)
+    start = (level_y[:, :, None] * levels_x + level_x[:, None, :]) * (height * width)
+    pooled = None
+    for y in ys:
+        for x in xs:
+            index = start + y[:, :, None] * width + x[:, None, :]
+            if pooled is not None:  # one after another, as in multilevel_roi_align
+                index += tf.cast(pooled[0, 0, 0, 0] > float("inf"), tf.int32)
+            values = tf.gather(flat, index)
+            pooled = values if pooled is None else tf.maximum(pooled, values)
+    some = some_y[:, :, None, None] & some_x[:, None, :, None]
+    return tf.expand_dims(tf.where(some, pooled, tf.zeros([], pooled.dtype)), 0)
+
+
+def _windows(low, high, bins, limit):
+    """Bins of the cells `low` to `high` inclusive -> where the two windows of each begin, both int32 [R, bins], the
+    logarithm of their side, and whether there is any cell in it."""
+    extent = tf.maximum(high - low + 1, 1)[:, None]
+    i = tf.range(bins)[None]
+    first = low[:, None] + i * extent // bins
+    end = low[:, None] + ((i + 1) * extent + bins - 1) // bins
+    first, end = tf.maximum(first, 0), tf.minimum(end, limit)
+    count = end - first
+    some = count > 0
+    level = sum(tf.cast(count >= 2**k, tf.int32) for k in range(1, 12))
+    side = tf.gather(tf.constant([2**k for k in range(12)]), level)
+    first, last = tf.where(some, first, 0), tf.where(some, end - side, 0)
+    return (first, last), level, some
+
+
+def _levels(side):
+    """How many powers of two there are in the largest bin: one of a RoI that sticks out can have the whole side."""
+    return (side or _UNKNOWN).bit_length()
+
+
+def _shifted(values, axis, by, limit):
+    """The cells `by` farther along an axis; beyond the end the last one, which no window needs."""
+    index = tf.minimum(tf.range(limit) + by, limit - 1)
+    return tf.gather(values, index, axis=axis)
+
+
 def _side(feature, axis):
     return feature.shape[axis] or tf.shape(feature)[axis]

@@ -1,0 +1,96 @@
+"""A detector as an ONNX model: a photo of any size in, boxes in its pixels out."""
+
+import importlib.util
+import json
+
+from keras_rcnn.data.files import aside
+from keras_rcnn.export import graph, parity
+from keras_rcnn.export.target import ExportError, new_path
+from keras_rcnn.ops.backend import kernels_for
+
+OPSET = 17
+# of the file's metadata
+CLASS_NAMES = "class_names"
+
+
+def export_onnx(model, path, *, photos=None, proposals=None, opset=OPSET):
+    """Writes an `.onnx` file with everything in it: resizing, normalisation, network, decoding, NMS.
+
+    Inputs are `image`, uint8 [1, H, W, 3], RGB, of any size, and of Fast R-CNN and R-CNN `proposals`, float32
+    [1, P, 4] in px of the photo, any number. Outputs are `boxes` float32 [1, D, 4] in px of the photo, `scores` [1, D],
+    `labels` int32 [1, D], -1 for padding, and with masks `masks` float32 [1, D, 28, 28], probabilities in the boxes.
+    The class names are a list in json, `class_names`, in the file's metadata.
+
+    Args:
+        model: a detector.
+        path: the file.
+        photos: list of paths or arrays for the check in onnxruntime; None: crops of the demo's photo.
+        proposals: of a detector that wants proposals, for each photo [P, 4] in its px; None: selective search.
+        opset: int, of ONNX's operators.
+
+    Returns:
+        A dict: `path`, `bytes`, and `parity`, the rows of `parity.check`.
+
+    Raises:
+        ExportError: for a path that exists or cannot be written, or where the packages of the extra `onnx` are missing.
+        ParityError: if onnxruntime does not answer as `detect` does.
+
+    Example:
+
+    >>> keras_rcnn.export(model, "nuclei.onnx", "onnx")
+    >>> session = onnxruntime.InferenceSession("nuclei.onnx")
+    >>> boxes, labels, scores = session.run(["boxes", "labels", "scores"], {"image": photo[None]})
+    >>> json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+    """
+    missing = [one for one in ("tf2onnx", "onnx", "onnxruntime") if importlib.util.find_spec(one) is None]
+    if missing:
+        raise ExportError(f"ONNX needs {', '.join(missing)}: pip install 'keras-rcnn-zoo[onnx]'.")
+    path = new_path(path)
+    content = _convert(model, opset)
+    rows = parity.check(_runner(content), model, photos, proposals=proposals)
+    try:
+        with aside(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise ExportError(f"{path} could not be written: {error.strerror or error}.") from error
+    return {"path": path, "bytes": len(content), "parity": rows}
+
+
+def _convert(model, opset):
+    """The bytes of the ONNX file."""
+    import tensorflow as tf
+    import tf2onnx
+
+    inputs = [tf.TensorSpec((1, None, None, 3), tf.uint8, name="image")]
+    if model.wants_proposals:
+        inputs.append(tf.TensorSpec((1, None, 4), tf.float32, name="proposals"))
+
+    def network(x, training=False):
+        # one photo is known to be one
+        return model({key: tf.ensure_shape(value, [1, *value.shape[1:]]) for key, value in x.items()}, training=False)
+
+    def detect(image, proposals=None):
+        return graph.detect(network, model.preprocessor, image, proposals)
+
+    with kernels_for("onnx"):
+        function = tf.function(detect, input_signature=inputs, autograph=False)
+        proto, _ = tf2onnx.convert.from_function(function, input_signature=inputs, opset=opset)
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = CLASS_NAMES, json.dumps(model.class_names)
+    return proto.SerializeToString()
+
+
+def _runner(content):
+    """The file in onnxruntime as the function that `parity.check` wants."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_outputs()]
+
+    def run(photo, proposals):
+        inputs = {"image": photo[None]}
+        if proposals is not None:
+            inputs["proposals"] = proposals[None]
+        return {name: value[0] for name, value in zip(names, session.run(None, inputs), strict=True)}
+
+    return run
