@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "story": {"models", "presets"},
     "tables": {"convert"},
     "zoo_pages": {"convert", "convert.build", "presets"},
-    "training": {"backbones", "convert", "data", "evaluation", "layers", "models", "presets", "visualize"},
+    "training": {"backbones", "convert", "data", "evaluation", "layers", "models", "ops", "presets", "visualize"},
 }
 # these see the whole package
 ABOVE_ALL = {"__init__", "cli", "export"}

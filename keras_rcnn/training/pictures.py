@@ -1,5 +1,6 @@
 """Pictures of what a model finds, for TensorBoard, epoch by epoch."""
 
+import importlib.util
 from pathlib import Path
 
 import keras
@@ -22,6 +23,9 @@ class Pictures(keras.callbacks.Callback):
         proposals: `ProposalSet`, for a detector that is told where to look.
         side: int, the longer side in pixels that pictures are shrunk to.
 
+    Raises:
+        ImportError: TensorBoard is not installed.
+
     Example:
 
     >>> callbacks = [EvaluateCallback(val), keras.callbacks.TensorBoard("runs/a/board", write_graph=False),
@@ -32,6 +36,8 @@ class Pictures(keras.callbacks.Callback):
         super().__init__()
         if count < 1 or every < 1:
             raise ValueError(f"count and every must be at least 1, got {count} and {every}.")
+        if importlib.util.find_spec("tensorboard") is None:
+            raise ImportError("TensorBoard's files need the package tensorboard: pip install tensorboard")
         self.folder, self.dataset, self.every, self.score = Path(folder), dataset, every, score
         self.proposals, self.side = proposals, side
         self.chosen = sorted(set(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()))

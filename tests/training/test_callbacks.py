@@ -54,7 +54,8 @@ def test_history_holds_every_epoch_and_late_columns(tmp_path):
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row.get("val_AP50") for row in rows] == [None, 0.25, None]
     assert rows[0]["learning_rate"] == pytest.approx(0.1) and rows[0]["loss"] > rows[2]["loss"] > 0
-    assert path.read_text().splitlines()[0] == "epoch,seconds,learning_rate,loss,val_AP50"
+    assert path.read_text().splitlines()[0] == "epoch,seconds,learning_rate,loss,memory_mb,val_AP50"
+    assert all(10 < row["memory_mb"] < 100_000 for row in rows)
     assert [entry.name for entry in path.parent.iterdir()] == ["history.csv"]
 
 
@@ -90,12 +91,12 @@ def test_plot(tmp_path):
     report = [Report("val_AP50", [0.1, None, 0.5]), Report("rpn_loss", [1.0, math.nan, 0.5])]
     fit([*report, HistoryCSV(tmp_path / "history.csv", plot=picture)], 3)
     with Image.open(picture) as image:
-        three = image.size[0]
+        four = image.size[0]
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 50
     (tmp_path / "plain.csv").write_text("epoch,loss\n1,2.0\n2,1.0\n")
     plot_history(tmp_path / "plain.csv", picture)
     with Image.open(picture) as image:
-        assert image.size[0] * 3 == pytest.approx(three, abs=3)
+        assert image.size[0] * 4 == pytest.approx(four, abs=4)
     assert [entry.name for entry in picture.parent.iterdir()] == ["history.png"]
 
 
@@ -224,7 +225,7 @@ def test_stops_at_nan_with_good_weights_and_the_images(tmp_path, caplog, poison)
         def on_train_batch_end(self, batch, logs=None):
             kept[names.epoch, batch] = self.model.get_weights()
 
-    stop = StopOnNaN(names, every=2)
+    stop = StopOnNaN(names, every=2, path=tmp_path / "nan.json")
     saver = BestAndLast(tmp_path, save)
     with caplog.at_level(logging.ERROR):
         history = model.fit(
@@ -233,6 +234,9 @@ def test_stops_at_nan_with_good_weights_and_the_images(tmp_path, caplog, poison)
     assert len(history["loss"]) == 2 and not math.isfinite(history["loss"][1])
     assert stop.images == ["photo_3.jpg", "photo_2.jpg"]  # the third pair from the end
     assert "batch 3 of epoch 2. Images: photo_3.jpg, photo_2.jpg" in caplog.text
+    said = json.loads((tmp_path / "nan.json").read_text())
+    assert (said["epoch"], said["batches"], said["images"]) == (2, [3, 3], stop.images)
+    assert not math.isfinite(float(said["logs"]["loss"]))
     for weight, good in zip(model.get_weights(), kept[1, 1], strict=True):
         np.testing.assert_array_equal(weight, good)
     assert facts(tmp_path / "best")["epoch"] == 1 and facts(tmp_path / "last")["logs"]["loss"] is None
