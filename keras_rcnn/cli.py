@@ -51,7 +51,7 @@ def main(argv=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        way = f"; --out {args.out} --resume goes on after its last whole epoch" if args.command == "train" else ""
+        way = f"; --out {args.out} --resume goes on from its last checkpoint" if args.command == "train" else ""
         print(f"keras-rcnn: interrupted{way}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
@@ -119,6 +119,7 @@ def detect(args):
 
 def train(args):
     """A recipe, or a data set and a few options -> a preset folder."""
+    from keras_rcnn.training.cluster import WorkerLost, read_cluster, rejoin
     from keras_rcnn.training.recipe import load_recipe
     from keras_rcnn.training.train import DEFAULTS
     from keras_rcnn.training.train import train as run
@@ -134,6 +135,7 @@ def train(args):
         "batch_size": args.batch_size,
         "minutes": args.minutes,
         "on_bad": args.on_bad,
+        "strategy": args.strategy,
     }
     vars(settings).update({key: value for key, value in chosen.items() if value is not None})
     if settings.train is None:
@@ -143,7 +145,13 @@ def train(args):
         )
     if settings.name == DEFAULTS["name"]:
         settings.name = "".join(c if c.isalnum() else "_" for c in out.resolve().name) or settings.name
-    run(settings, out, resume=args.resume, verbose=1 if sys.stdout.isatty() else 2)
+    try:
+        run(settings, out, resume=args.resume, verbose=1 if sys.stdout.isatty() else 2)
+    except WorkerLost as error:
+        print(f"keras-rcnn: {_message(error)}", file=sys.stderr)
+        rejoin("--resume")
+    if args.strategy == "multiworker" and not read_cluster().chief:
+        return
     _write_recipe(out / "recipe.py", settings, DEFAULTS, but=args.recipe)
     print(f"The trained preset: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
 
@@ -346,9 +354,14 @@ def _parser():
     one.add_argument("--epochs", type=_positive, metavar="N")
     one.add_argument("--batch-size", type=_positive, metavar="N")
     one.add_argument("--minutes", type=_positive_float, metavar="M", help="end in good order after M minutes")
+    one.add_argument(
+        "--strategy",
+        choices=("mirrored", "multiworker", "jax"),
+        help="train on all GPUs, on the machines that TF_CONFIG names, or on all devices of the JAX backend",
+    )
     one.add_argument("--out", required=True, metavar="DIR", help="folder for the trained preset")
     again = one.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on after the last whole epoch in OUT")
+    again.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT")
     again.add_argument("--overwrite", action="store_true", help="replace the training that is in OUT")
 
     one = command(evaluate, "average precision on a data set")

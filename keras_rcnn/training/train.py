@@ -18,10 +18,14 @@ from keras_rcnn.evaluation.evaluate import has_masks
 from keras_rcnn.models import RCNN, FasterRCNN
 from keras_rcnn.models.rcnn_stages import plot_violations, stage_detections
 from keras_rcnn.presets import from_preset, save_preset, to_json
+from keras_rcnn.training import distribute
 from keras_rcnn.training.alternating import alternate
+from keras_rcnn.training.averages import WithAverages
 from keras_rcnn.training.build import build_augment, build_model, find_proposals, load_data
 from keras_rcnn.training.callbacks import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit
-from keras_rcnn.training.optimizer import build_optimizer
+from keras_rcnn.training.checkpoint import Checkpoint
+from keras_rcnn.training.optimizer import build_optimizer, precision
+from keras_rcnn.training.pictures import Pictures
 from keras_rcnn.training.recipe import RecipeError
 
 logger = logging.getLogger(__name__)
@@ -99,6 +103,19 @@ DEFAULTS = {
     "momentum": 0.9,
     "weight_decay": 0.01,
     "clipnorm": 5.0,
+    # batches whose mean gradient makes one step; momentum of an average of the weights, which is evaluated and saved
+    "accumulate": None,
+    "ema": None,
+    # "float32", "mixed_bfloat16" or "mixed_float16"
+    "precision": "float32",
+    # several devices: "mirrored", "multiworker" (TF_CONFIG) or "jax", each of which takes its share of a batch
+    "strategy": None,
+    # end when so many evaluations have brought no better AP50
+    "patience": None,
+    # minutes between checkpoints within an epoch
+    "checkpoint_minutes": 10.0,
+    # losses, AP and pictures for TensorBoard, in OUT/board
+    "tensorboard": False,
     "evaluate_every": 1,
     "eval_detections": 100,
     "seed": 0,
@@ -126,11 +143,10 @@ def train(settings, out, resume=False, verbose=1):
     """Trains a detector and leaves a preset folder.
 
     `out` then holds the preset (the best model), `best/` and `last/`, `history.csv` and `history.png`. A killed run
-    goes on with `resume=True` after its last whole epoch, with the optimizer's state and the same order of the data.
+    goes on with `resume=True` from its last checkpoint, within an epoch too, as if it had not been killed.
 
     R-CNN's `fit` is the fine-tuning; after it come SVMs and box regressors, whose gains are in `stages.json` and whose
-    mining is drawn in `violations.png`. With `alternating`, Faster R-CNN is trained in four steps, and a killed run
-    goes on after its last whole step.
+    mining is drawn in `violations.png`. With `alternating`, Faster R-CNN is trained in four steps.
 
     Args:
         settings: a namespace with some of `DEFAULTS`, from `load_recipe` or `default_settings`.
@@ -143,10 +159,12 @@ def train(settings, out, resume=False, verbose=1):
 
     Raises:
         RecipeError, DataError: before anything is trained.
+        ClusterError: of the strategy multiworker, a worker that does not come or has gone.
     """
     settings = default_settings(**vars(settings))
     if settings.train is None:
         raise RecipeError("The settings name no training data: set train = {'coco': ..., 'images': ...}.")
+    devices = distribute.strategy(settings.strategy)  # before anything else of TensorFlow
     keras.utils.set_random_seed(settings.seed)
     training = load_data(settings.train, settings.on_bad)
     validation = None
@@ -154,15 +172,18 @@ def train(settings, out, resume=False, verbose=1):
         validation = load_data(settings.val, settings.on_bad, training.class_names)
     elif settings.hold_out:
         training, validation = training.split(settings.hold_out, settings.seed)
-    model = build_model(settings, training.class_names)
+    with devices.scope(), precision(settings.precision):
+        model = build_model(settings, training.class_names)
     out = Path(out)
-    run = _Run(settings, out, training, validation, resume, verbose)
+    run = _Run(settings, out, training, validation, resume, verbose, devices)
     if settings.alternating is not None:
         run.alternating(model)
         return out
     run.find_proposals(model)
     out.mkdir(parents=True, exist_ok=True)
     run.fit(model, settings.epochs)
+    if not distribute.is_chief(devices):
+        return out
     best = out / "best" if (out / "best").is_dir() else out / "last"
     if isinstance(model, RCNN):
         run.stages(from_preset(best))
@@ -176,9 +197,9 @@ def train(settings, out, resume=False, verbose=1):
 class _Run:
     """One training: its settings, data and folder."""
 
-    def __init__(self, settings, out, training, validation, resume, verbose):
+    def __init__(self, settings, out, training, validation, resume, verbose, devices):
         self.settings, self.out, self.resume, self.verbose = settings, out, resume, verbose
-        self.training, self.validation = training, validation
+        self.devices, self.training, self.validation = devices, training, validation
         self.proposals = self.val_proposals = None
         self.started, self.cpu = time.monotonic(), _cpu_seconds()
         self.before = _spent(out / "last") if resume else {}
@@ -193,8 +214,11 @@ class _Run:
         if self.validation is not None:
             self.val_proposals = find_proposals(settings, self.validation, cache, settings.val_proposals)
 
-    def fit(self, model, epochs, first=0, proposals=None, saved=True):
-        """Fits a detector, evaluated and saved after each epoch; `first` epochs came before, in other steps."""
+    def fit(self, model, epochs, first=0, proposals=None, saved=True, name="checkpoint"):
+        """Fits a detector, evaluated and saved after each epoch; `first` epochs came before, in other steps.
+
+        `name` is the checkpoint's.
+        """
         settings = self.settings
         batches = self.training.batches(
             model.preprocessor,
@@ -207,16 +231,46 @@ class _Run:
             masks=model.has_masks,
             proposals=proposals or self.proposals,
         )
-        # XLA has no kernel for crop_and_resize, and makes training on CPU slower
-        model.compile(build_optimizer(settings, epochs, len(batches)), jit_compile=False)
-        done = first + (_restore(model, self.out / "last") if self.resume and saved else 0)
-        batches.epoch = done
-        callbacks = [StopOnNaN(batches)]
+        with self.devices.scope():
+            # XLA has no kernel for crop_and_resize, and makes training on CPU slower
+            jit = False if keras.backend.backend() == "tensorflow" else "auto"
+            model.compile(build_optimizer(settings, epochs, len(batches)), jit_compile=jit)
+        callbacks = [StopOnNaN(batches, path=self.out / "not_finite.json")]
         if settings.minutes:
-            callbacks.insert(0, TimeLimit(settings.minutes))
-        evaluation = None
+            callbacks.append(TimeLimit(settings.minutes))
+        kept = self._evaluation_callbacks(model) if saved else []
+        stopping = [one for one in kept if isinstance(one, keras.callbacks.EarlyStopping)]
+        callbacks += [WithAverages(kept)] if settings.ema and kept else kept
+        callbacks.append(HistoryCSV(self.out / "history.csv", plot=self.out / "history.png"))
+        if settings.tensorboard:
+            callbacks.append(keras.callbacks.TensorBoard(self.out / "board", write_graph=False))
+            if self.validation is not None and saved:
+                callbacks.append(Pictures(self.out / "board", self.validation, proposals=self.val_proposals))
+        checkpoint = Checkpoint(
+            self.out / f"{name}.safetensors", batches, minutes=settings.checkpoint_minutes, keep=stopping
+        )
+        position = checkpoint.restore(model) if self.resume and distribute.is_chief(self.devices) else None
+        if self.resume and position is None and saved:
+            logger.warning("%s is not there to go on from; the training starts anew.", checkpoint.path)
+        epoch, step = position or (first, 0)
+        return distribute.fit(
+            model,
+            batches,
+            max(first + epochs, epoch),
+            epoch,
+            step,
+            [*callbacks, checkpoint],
+            self.devices,
+            self.verbose,
+        )
+
+    def _evaluation_callbacks(self, model):
+        """Those that see the weights that are kept: evaluation, the best and the last model, and an early end."""
+        settings, callbacks, evaluation, monitor = self.settings, [], None, "loss"
+        if self.validation is not None:
+            monitor = "val_segm_AP50" if model.has_masks and has_masks(self.validation) else "val_AP50"
         # R-CNN's evaluation takes seconds an image, and comes with its stages
-        if saved and self.validation is not None and not isinstance(model, RCNN):
+        if self.validation is not None and not isinstance(model, RCNN):
             evaluation = EvaluateCallback(
                 self.validation,
                 every=settings.evaluate_every,
@@ -224,18 +278,13 @@ class _Run:
                 proposals=self.val_proposals,
             )
             callbacks.append(evaluation)
-        callbacks.append(HistoryCSV(self.out / "history.csv", plot=self.out / "history.png"))
+            if settings.patience:
+                callbacks.append(keras.callbacks.EarlyStopping(monitor, mode="max", patience=settings.patience))
 
         def save(model, folder):
             self.save(model, folder, evaluation and evaluation.last)
 
-        monitor = "loss"
-        if self.validation is not None:
-            monitor = "val_segm_AP50" if model.has_masks and has_masks(self.validation) else "val_AP50"
-        if saved:
-            callbacks.append(BestAndLast(self.out, save, monitor=monitor))
-        last = max(first + epochs, done)
-        return model.fit(batches, epochs=last, initial_epoch=done, callbacks=callbacks, verbose=self.verbose)
+        return [*callbacks, BestAndLast(self.out, save, monitor=monitor)]
 
     def stages(self, model):
         """R-CNN's SVMs and box regressors; the preset in `out` has both."""
@@ -271,22 +320,26 @@ class _Run:
             raise RecipeError(f"alternating = {steps}: the epochs of each of the four steps.")
         if settings.minutes:
             raise RecipeError("minutes ends a joint training; of an alternating one, choose the epochs.")
+        if settings.strategy == "multiworker":
+            raise RecipeError("alternating trains on the devices of one machine: leave strategy, or make it mirrored.")
         self.out.mkdir(parents=True, exist_ok=True)
         start = {part: model.parts[part].get_weights() for part in ("backbone", "neck")}
         done = self._done(model) if self.resume else 0
 
         def fit(step, detector, proposals):
-            self.fit(detector, steps[step], first=sum(steps[:step]), proposals=proposals, saved=False)
+            name = f"checkpoint_{step + 1}"
+            self.fit(detector, steps[step], sum(steps[:step]), proposals, saved=False, name=name)
             if step < 3:
                 self._keep(model, step + 1)
+                (self.out / f"{name}.safetensors").unlink(missing_ok=True)
 
         alternate(model, self.training, fit, bool(self.verbose), done, start)
         found = None
         if self.validation is not None:
             found = evaluate(model, self.validation, progress=bool(self.verbose))
         self.save(model, self.out, found)
-        for step in (1, 2, 3):
-            (self.out / f"step_{step}.safetensors").unlink(missing_ok=True)
+        for file in ("step_1", "step_2", "step_3", "checkpoint_4"):
+            (self.out / f"{file}.safetensors").unlink(missing_ok=True)
 
     def _keep(self, model, step):
         from safetensors.numpy import save_file
@@ -306,9 +359,7 @@ class _Run:
         return 0
 
     def save(self, model, folder, found):
-        """A preset into a folder that exists and is empty, with the optimizer's state if it is for `resume`."""
-        from safetensors.numpy import save_file
-
+        """A preset with what was found on the validation data, and the time that it took."""
         settings, metrics = self.settings, {}
         if found is not None:
             metrics = {"dataset": self.validation.name, **{k: v for k, v in found.items() if k != "per_class"}}
@@ -325,10 +376,6 @@ class _Run:
             notes=settings.notes,
             metrics=metrics,
         )
-        if folder.name == ".last.new":
-            state = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
-            weights = {"weights/" + w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
-            save_file({**state, **weights}, folder / "state.safetensors")  # the weights once more, in float32
 
 
 def _spent(folder):
@@ -351,19 +398,3 @@ def _finite(values):
     if isinstance(values, list):
         return [_finite(value) for value in values]
     return None if isinstance(values, float) and math.isnan(values) else values
-
-
-def _restore(model, folder):
-    """Weights and optimizer state of the last epoch; returns the number of epochs done."""
-    from safetensors.numpy import load_file
-
-    if not (folder / "training.json").is_file():
-        logger.warning("%s holds no epoch to go on from; the training starts anew.", folder)
-        return 0
-    state = load_file(folder / "state.safetensors")
-    model.optimizer.build(model.trainable_variables)
-    for weight in model.weights:
-        weight.assign(state["weights/" + weight.path])
-    for i, variable in enumerate(model.optimizer.variables):
-        variable.assign(state[str(i)])
-    return json.loads((folder / "training.json").read_text())["epoch"]
