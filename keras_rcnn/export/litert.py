@@ -11,7 +11,7 @@ from keras_rcnn.data.files import aside
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
-from keras_rcnn.export import parity
+from keras_rcnn.export import equal_scores, parity
 from keras_rcnn.export.litert_detector import LABELS, SETTINGS, LiteRTDetector, fit, padded
 from keras_rcnn.export.litert_metadata import with_metadata
 from keras_rcnn.export.target import ExportError, new_path
@@ -26,7 +26,7 @@ TOLERANCES = {
     "int8": parity.Tolerance(box=0.1, score=0.5, mask=1.0, missing=0.25, least=0.5),
 }
 # photos that the ranges of int8 are taken from; each takes seconds
-CALIBRATION = 24
+CALIBRATION = 50
 _ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _TENSORS = {
     "image": "RGB photo, 0 to 255, at the upper left of the input; what is in the rest does not matter",
@@ -300,4 +300,4 @@ def _check(content, model, photos, proposals, settings):
             return detector.detect_fitted(image, np.int32(size), 0.0, proposals)
 
         tolerance = TOLERANCES[settings["precision"]]
-        return parity.check(run, model, inputs, proposals=given, tolerance=tolerance, preprocessor=preprocessor)
+        return equal_scores.check(run, model, inputs, proposals=given, tolerance=tolerance, preprocessor=preprocessor)

@@ -4,7 +4,7 @@ import importlib.util
 import json
 
 from keras_rcnn.data.files import aside
-from keras_rcnn.export import graph, parity
+from keras_rcnn.export import equal_scores, graph
 from keras_rcnn.export.target import ExportError, new_path
 from keras_rcnn.ops.backend import kernels_for
 
@@ -47,7 +47,7 @@ def export_onnx(model, path, *, photos=None, proposals=None, opset=OPSET):
         raise ExportError(f"ONNX needs {', '.join(missing)}: pip install 'keras-rcnn-zoo[onnx]'.")
     path = new_path(path)
     content = _convert(model, opset)
-    rows = parity.check(_runner(content), model, photos, proposals=proposals)
+    rows = equal_scores.check(_runner(content), model, photos, proposals=proposals)
     try:
         with aside(path) as temporary:
             temporary.write_bytes(content)
