@@ -1,4 +1,4 @@
-"""`python tools/litert.py nuclei_frcnn --annotations VAL.json --images VAL --calibrate TRAIN`: writes its litert.json."""
+"""`python tools/litert.py nuclei_frcnn --annotations JSON --images DIR --calibrate DIR`: writes its litert.json."""
 
 import os
 
