@@ -1,8 +1,0 @@
-"""`python tools/litert.py nuclei_frcnn --annotations JSON --images DIR --calibrate DIR`: writes its litert.json."""
-
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-from keras_rcnn.export.measure import main
-
-main()

@@ -1,0 +1,8 @@
+"""`python tools/measure_litert.py nuclei_frcnn --annotations JSON --images DIR --calibrate DIR`: writes its litert.json."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from keras_rcnn.export.measure import main
+
+main()
