@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_rcnn import cli
+from keras_rcnn import cli, story
 from keras_rcnn.presets import DEFAULT_PRESET, save_preset
 from keras_rcnn.training.train import DEFAULTS
 from tests.models.tiny import shapes, tiny_detector
@@ -156,6 +156,8 @@ def test_the_readmes_table_is_the_zoos(run):
     assert code == 0
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert out.strip() in text, "run python tools/readme.py"
+    for part in (story.diffs(), story.family(), story.stages()):
+        assert part in text, "run python tools/readme.py"
 
 
 def test_the_readmes_commands_exist():
