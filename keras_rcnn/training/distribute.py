@@ -78,8 +78,10 @@ def fit(model, batches, epochs, initial_epoch=0, initial_step=0, callbacks=(), s
     optimizer, callbacks and logs are those of `model.fit`. In a cluster the chief alone runs the callbacks; what they
     do to the weights, the optimizer and `model.stop_training` is told to the others after each epoch.
 
-    `model.fit` itself runs a training that begins with an epoch, on one device, on JAX and on mirrored devices that
-    divide every batch evenly; otherwise it is this module's loop. Keras 3.15.1's `fit` fails in a cluster.
+    On TensorFlow it is a loop of ours, whatever the devices and wherever it begins, so that a training that goes on is
+    the same to the last bit; `steps_per_execution` has no meaning there. `model.fit` works as well on one device and on
+    mirrored ones that divide every batch evenly (call `sum_before_clipping` if the optimizer clips); that of Keras
+    3.15.1 fails in a cluster. On JAX `model.fit` runs, but for the rest of an epoch.
 
     `TPUStrategy` would go the way of mirrored devices (untried): for static shapes give `batches` a `fixed_size`,
     `max_objects` and `drop_remainder=True`.
@@ -114,16 +116,14 @@ def fit(model, batches, epochs, initial_epoch=0, initial_step=0, callbacks=(), s
                 f"cannot do on the {count} devices of a strategy: take a larger batch_size, they share it."
             )
         sum_before_clipping(model.optimizer)
-    even = all(len(batches.chosen(i)) % count == 0 for i in {0, len(batches) - 1})
     with strategy.scope() if strategy is not None else contextlib.nullcontext():
-        if _multiworker(strategy) or initial_step or not even:
-            loop = Loop(
-                model, batches, strategy if count > 1 else None, read_cluster() if _multiworker(strategy) else None
+        if keras.backend.backend() != "tensorflow" and not initial_step:
+            return model.fit(
+                batches, epochs=epochs, initial_epoch=initial_epoch, callbacks=list(callbacks), verbose=verbose
             )
-            return loop.run(epochs, initial_epoch, initial_step, callbacks, verbose)
-        return model.fit(
-            batches, epochs=epochs, initial_epoch=initial_epoch, callbacks=list(callbacks), verbose=verbose
-        )
+        cluster = read_cluster() if _multiworker(strategy) else None
+        loop = Loop(model, batches, strategy if count > 1 else None, cluster)
+        return loop.run(epochs, initial_epoch, initial_step, callbacks, verbose)
 
 
 def sum_before_clipping(optimizer):

@@ -1,4 +1,4 @@
-"""A training loop for what Keras's `fit` cannot do: workers of a cluster, uneven shares, an epoch's second half."""
+"""A training loop that can what Keras's `fit` cannot: workers of a cluster, uneven shares, an epoch's second half."""
 
 import contextlib
 from collections import deque
@@ -131,7 +131,7 @@ class _TensorFlowStep:
         here = self.count // workers
         self.ranks = range(here * (cluster.index if cluster else 0), here * ((cluster.index if cluster else 0) + 1))
         self.names = [one.name for one in model.metrics]
-        self._run = tf.function(self._all_replicas, reduce_retracing=True, jit_compile=False)
+        self._run = None
 
     def __enter__(self):
         import tensorflow as tf
@@ -173,6 +173,7 @@ class _TensorFlowStep:
             return tf.nest.map_structure(tf.constant, (x, y, where))
 
         values = of_replica(_Only()) if self.count == 1 else self._distribute(of_replica)
+        self._run = self._run or self._compiled(values)
         with watched(self.cluster, f" in step {i + 1}"):
             found = self._run(*values).numpy()
         return dict(zip(self.names, found.reshape(-1, 2), strict=True))
@@ -190,6 +191,21 @@ class _TensorFlowStep:
         return self.stopped()
 
     # === In the graph ===
+
+    def _compiled(self, values):
+        import tensorflow as tf
+
+        if self.count > 1:
+            return tf.function(self._all_replicas, reduce_retracing=True)
+
+        # one graph for all shapes from the first batch on: graphs for the shapes that happen to come first would round
+        # in another way, and a training that goes on meets others first
+        signature = tf.nest.map_structure(
+            lambda value: tf.TensorSpec([None] * min(value.shape.rank, 1) + value.shape[1:], value.dtype), values
+        )
+        if not self.batches.one_size:
+            signature[0]["images"] = tf.TensorSpec([None, None, None, 3], tf.float32)
+        return tf.function(self._all_replicas, input_signature=signature, jit_compile=bool(self.model.jit_compile))
 
     def _all_replicas(self, x, y, where):
         found = self.strategy.run(self._replica, args=(x, y, where))

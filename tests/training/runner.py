@@ -21,6 +21,8 @@ SETTINGS = {
     "same_size": False,
     "wait": 300,
     "optimizer": {},
+    # plain `model.fit`, and batches in order and as they are
+    "keras": False,
     # a checkpoint file, and how often it is written
     "checkpoint": None,
     "steps": 2,
@@ -45,7 +47,7 @@ def main(settings):
             tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     from keras_rcnn.training import Checkpoint
     from keras_rcnn.training.cluster import WorkerLost, read_cluster, rejoin
-    from keras_rcnn.training.distribute import fit, is_chief, strategy
+    from keras_rcnn.training.distribute import fit, is_chief, strategy, sum_before_clipping
 
     if settings["strategy"] == "mirrored":
         devices = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -66,8 +68,9 @@ def main(settings):
         data = shapes(settings["images"])
         if not settings["same_size"]:
             _crop(data)
+        random = not settings["keras"]
         batches = data.batches(
-            model.preprocessor, batch_size=settings["batch_size"], seed=1, shuffle=True, augment=True, workers=1
+            model.preprocessor, settings["batch_size"], shuffle=random, augment=random, seed=1, workers=1
         )
         losses, callbacks = _losses(keras, settings, me, out), []
         epoch, step = 0, 0
@@ -77,7 +80,11 @@ def main(settings):
                 epoch, step = callbacks[0].restore(model) or (0, 0)
         if me != 0 and settings["kill"] and settings["kill"][0] == me:
             _kill_in_reading(batches, settings["kill"], out)
-        fit(model, batches, settings["epochs"], epoch, step, [*callbacks, losses], devices, verbose=0)
+        if settings["keras"]:
+            sum_before_clipping(model.optimizer)
+            model.fit(batches, epochs=settings["epochs"], callbacks=[losses], verbose=0)
+        else:
+            fit(model, batches, settings["epochs"], epoch, step, [*callbacks, losses], devices, verbose=0)
     except WorkerLost:
         if not settings["rejoin"]:
             raise

@@ -49,7 +49,10 @@ class Losses(keras.callbacks.Callback):
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", [{}, {"use_ema": True, "ema_momentum": 0.9, "gradient_accumulation_steps": 2}])
 def test_the_middle_of_an_epoch_is_gone_on_from(tmp_path, extra):
-    """Sampling, order, augmentation, moments, averages, accumulated gradients and running losses: all the same."""
+    """Sampling, order, augmentation, moments, averages, accumulated gradients and running losses: all the same.
+
+    But for rounding, which takes a process in deterministic mode: the next test.
+    """
     whole, undisturbed = detector(**extra), Losses()
     fit(whole, data(whole), 3, callbacks=[undisturbed], verbose=0)
 
@@ -57,7 +60,6 @@ def test_the_middle_of_an_epoch_is_gone_on_from(tmp_path, extra):
     first, begun = detector(**extra), Losses(end=(1, 1))
     batches = data(first)
     with pytest.raises(KeyboardInterrupt):
-        # the last batch before the end is lost: it is taken again
         fit(first, batches, 3, callbacks=[Checkpoint(path, batches, steps=1), begun], verbose=0)
     second, ended = detector(**extra), Losses()
     batches = data(second)
@@ -65,9 +67,11 @@ def test_the_middle_of_an_epoch_is_gone_on_from(tmp_path, extra):
     where = checkpoint.restore(second)
     assert where == (1, 2)
     fit(second, batches, 3, *where, callbacks=[checkpoint, ended], verbose=0)
-    assert {**begun.seen, **ended.seen} == undisturbed.seen
+    for key, logs in undisturbed.seen.items():
+        assert {**begun.seen, **ended.seen}[key] == pytest.approx(logs, rel=1e-5, abs=1e-6), key
     for a, b in zip(_variables(whole).values(), _variables(second).values(), strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b), err_msg=a.path)
+        a, b, path = keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b), a.path
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(np.abs(a).max(), 1e-3), err_msg=path)
 
 
 @pytest.mark.slow
