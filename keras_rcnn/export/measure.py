@@ -14,7 +14,7 @@ from keras_rcnn.export.litert import TOLERANCES, export_litert
 from keras_rcnn.export.litert_detector import LiteRTDetector, fit
 
 LITERT = "litert.json"
-_RUNS = 20
+_RUNS = 40
 
 
 class LiteRTModel:
@@ -61,8 +61,9 @@ def measure_litert(model, dataset, calibrate, *, size=None, precisions=tuple(TOL
         progress: bool, a bar on stderr.
 
     Returns:
-        A dict that JSON can say: `dataset`, `images`, `size` (height, width), `threads`, `machine`, and `rows`, for
-        each precision a dict: `precision`, `bytes`, `ms` (the fastest of 20 runs, without the resizing), `AP` and
+        A dict that JSON can say: `dataset`, `images`, `size` (height, width), `threads`, `machine`, `load` (how many
+        processes wanted its cores in the last minute: what else ran makes `ms` larger), and `rows`, for each precision
+        a dict: `precision`, `bytes`, `ms` (the fastest of 40 runs, without the resizing), `AP` and
         `AP50` of boxes, and with masks `segm_AP` and `segm_AP50`.
     """
     rows = []
@@ -86,6 +87,7 @@ def about(dataset, size, threads, rows):
         "size": list(size),
         "threads": threads,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, ai-edge-litert on CPU (XNNPACK)",
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "rows": rows,
     }
 
