@@ -317,6 +317,7 @@ def test_evaluate_needs_a_data_set(run, preset, options, message):
 # === Train ===
 
 
+@pytest.mark.slow
 def test_train_from_a_table_to_a_preset(run, data, preset, tmp_path):
     out = tmp_path / "runs/shapes"
     table = ["--csv", data / "boxes.csv", "--images", data / "JPEGImages"]

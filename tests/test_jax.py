@@ -21,6 +21,7 @@ def run(*arguments):
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
 
 
+@pytest.mark.slow
 @needs_jax
 def test_unit_goldens_on_jax():
     run("tests/ops")

@@ -27,15 +27,18 @@ def torchvision_detector(name, num_classes=90, class_names=None):
     if name.startswith("maskrcnn"):
         detector, positives = MaskRCNN, layers.BoxTargets(num_classes).most_positive
         common["mask_targets"] = layers.MaskTargets(num_classes, positives, aligned=False)
+    # without strides: torchvision's are quotients of sides
+    anchors = layers.AnchorGenerator([[32], [64], [128], [256], [512]])
     if name in ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"):
         # the published COCO weights were trained with this epsilon
-        return detector(ResNet(50, norm="frozen", epsilon=0.0), rpn_targets=rpn_targets, **common)
+        return detector(ResNet(50, norm="frozen", epsilon=0.0), anchors=anchors, rpn_targets=rpn_targets, **common)
     if name in ("fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn_v2"):
         if detector is MaskRCNN:
             common["mask_head"] = layers.MaskHead(num_classes, norm="batch")
         return detector(
             ResNet(50, norm="batch", epsilon=1e-5),
             neck=layers.FPN(norm="batch"),
+            anchors=anchors,
             rpn_head=layers.RPNHead(3, convs=2),
             rpn_targets=rpn_targets,
             box_head=layers.BoxHead((1024,), convs=(256, 256, 256, 256), norm="batch"),

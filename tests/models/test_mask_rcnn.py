@@ -4,6 +4,7 @@ import json
 
 import keras
 import numpy as np
+import pytest
 
 from keras_rcnn import layers
 from keras_rcnn.data import Dataset, Record
@@ -53,6 +54,7 @@ def test_config_survives_json():
     assert [w.path for w in rebuilt.weights] == [w.path for w in model.weights]
 
 
+@pytest.mark.slow
 def test_overfits_eight_images():
     keras.utils.set_random_seed(0)
     data = with_masks(shapes(8))

@@ -69,6 +69,7 @@ def test_training_leaves_a_preset_and_resumes(folder, tmp_path):
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_training_with_masks(folder, tmp_path):
     data = shapes(4)
     images = [{"id": r.image_id, "file_name": f"{r.image_id}.png", "height": 128, "width": 128} for r in data]
