@@ -1,4 +1,4 @@
-"""`python tools/measure_litert.py nuclei_frcnn --annotations JSON --images DIR --calibrate DIR`: writes its litert.json."""
+"""`python tools/measure_litert.py NAME --annotations JSON --images DIR --calibrate DIR`: writes its litert.json."""
 
 import os
 
