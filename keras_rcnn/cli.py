@@ -27,6 +27,7 @@ from keras_rcnn.tables import (
 )
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+CHECKED = 16  # photos at most that an export is checked on
 
 
 def main(argv=None):
@@ -150,7 +151,7 @@ def train(args):
     except WorkerLost as error:
         print(f"keras-rcnn: {_message(error)}", file=sys.stderr)
         rejoin("--resume")
-    if args.strategy == "multiworker" and not read_cluster().chief:
+    if settings.strategy == "multiworker" and not read_cluster().chief:
         return
     _write_recipe(out / "recipe.py", settings, DEFAULTS, but=args.recipe)
     print(f"The trained preset: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
@@ -256,9 +257,14 @@ def export(args):
 
     if args.format != "saved_model":
         new_path(args.out)  # before anybody waits for the model
-    given = {key: getattr(args, key) for key in ("precision", "calibrate", "masks")}
+    given = {key: getattr(args, key) for key in ("precision", "calibrate", "size", "masks", "score")}
     options = {key: value for key, value in given.items() if value is not None}
+    if args.size is not None:
+        options["size"] = args.size * 2 if len(args.size) == 1 else args.size
     photos = None if args.check is None else _photo_files(args.check)
+    if photos and len(photos) > CHECKED:
+        print(f"Checked on {CHECKED} of the {len(photos)} photos in {args.check}.")
+        photos = photos[:: len(photos) // CHECKED][:CHECKED]
     result = run(from_preset(args.preset), args.out, args.format, photos=photos, **options)
     print(f"{table(result['parity'])}\n\nChecked against detect. Exported: {result['path']}")
 
@@ -415,8 +421,14 @@ def _parser():
     )
     one.add_argument("--precision", choices=("float32", "float16", "dynamic", "int8"), help="of litert")
     one.add_argument("--calibrate", metavar="DIR", help="photos like those to come, for int8")
-    one.add_argument("--masks", choices=("crops", "pasted"), help="28 x 28, or of the photo's size; default: crops")
-    one.add_argument("--check", metavar="DIR", help="photos to check it on; default: crops of the demo's photo")
+    one.add_argument(
+        "--size", type=int, nargs="+", metavar="PX", help="of litert's input: a side, or height and width"
+    )
+    one.add_argument(
+        "--masks", choices=("crops", "pasted"), help="of saved_model: 28 x 28 (crops), or of the photo's size"
+    )
+    one.add_argument("--score", type=float, metavar="S", help="of saved_model: leave out detections below this score")
+    one.add_argument("--check", metavar="DIR", help=f"photos to check it on, at most {CHECKED}; default: the demo's")
 
     one = command(presets, "list the model zoo")
     one.add_argument("--markdown", action="store_true", help="as the README's table")

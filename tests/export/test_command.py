@@ -40,6 +40,8 @@ def test_errors_are_a_line_and_leave_nothing(preset, tmp_path, capsys):
         ([preset, "--check", str(empty), *out], "no image files in this folder"),
         ([preset, "--format", "litert", "--precision", "int8", "--calibrate", str(empty), *out], "no images"),
         ([preset, "--precision", "int8", *out], "no option precision"),
+        ([preset, "--format", "litert", "--size", "100", *out], "multiples of"),
+        ([preset, "--score", "2", *out], "from 0 to 1"),
     ):
         assert main(["export", *arguments]) == 2
         error = capsys.readouterr().err
