@@ -27,6 +27,7 @@ def test_unit_goldens_on_jax():
     run("tests/ops")
 
 
+@pytest.mark.slow
 @needs_jax
 def test_fit_and_detect_on_jax():
     run("tests/models/test_faster_rcnn.py", "-k", "overfits or once")

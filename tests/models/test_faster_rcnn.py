@@ -190,6 +190,7 @@ def test_mixed_bfloat16():
         np.testing.assert_allclose(mixed[key].mean(), value.mean(), rtol=0.1, atol=0.02)
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_mirrored_strategy_takes_the_same_step():
     import subprocess
