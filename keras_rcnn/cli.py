@@ -250,6 +250,7 @@ def _proposals_for(args, model, dataset):
 
 def export(args):
     """A preset -> a model for another runtime, checked against `detect`."""
+    from keras_rcnn.data.files import spread
     from keras_rcnn.export import export as run
     from keras_rcnn.export.parity import table
     from keras_rcnn.export.target import new_path
@@ -259,12 +260,10 @@ def export(args):
         new_path(args.out)  # before anybody waits for the model
     given = {key: getattr(args, key) for key in ("precision", "calibrate", "size", "masks", "score")}
     options = {key: value for key, value in given.items() if value is not None}
-    if args.size is not None:
-        options["size"] = args.size * 2 if len(args.size) == 1 else args.size
     photos = None if args.check is None else _photo_files(args.check)
     if photos and len(photos) > CHECKED:
         print(f"Checked on {CHECKED} of the {len(photos)} photos in {args.check}.")
-        photos = photos[:: len(photos) // CHECKED][:CHECKED]
+        photos = spread(photos, CHECKED)
     result = run(from_preset(args.preset), args.out, args.format, photos=photos, **options)
     print(f"{table(result['parity'])}\n\nChecked against detect. Exported: {result['path']}")
 

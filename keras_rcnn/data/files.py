@@ -26,6 +26,11 @@ def aside(path):
         temporary.unlink(missing_ok=True)
 
 
+def spread(items, count):
+    """At most `count` of a list's items, from all over it."""
+    return items[:: max(len(items) // count, 1)][:count]
+
+
 def read_json(path):
     """What a json file says.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_rcnn.data.files import aside
+from keras_rcnn.data.files import aside, spread
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
@@ -129,7 +129,8 @@ def fixed_preprocessor(model, size=None):
     if size is None:
         side = -(-own.min_size // own.size_divisor) * own.size_divisor
         size = own.fixed_size or (side, side)
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    size = (size,) if isinstance(size, int) else tuple(size)
+    size = size * 2 if len(size) == 1 else size
     try:
         return own.replace(fixed_size=size)
     except ValueError as error:
@@ -253,7 +254,7 @@ def _examples(folder, settings):
     found = sorted(one for one in folder.rglob("*") if one.suffix.lower() in _ENDINGS and one.is_file())
     if not found:
         raise ExportError(f"calibrate={str(folder)!r} has no images in it ({', '.join(sorted(_ENDINGS))}).")
-    chosen = found[:: max(len(found) // CALIBRATION, 1)][:CALIBRATION]
+    chosen = spread(found, CALIBRATION)
 
     def examples():
         for path in chosen:

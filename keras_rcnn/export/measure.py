@@ -152,6 +152,6 @@ def main(arguments=None):
     parser.add_argument("--size", type=int, nargs="+", help="of the input in px, or height and width")
     options = parser.parse_args(arguments)
     dataset = load_coco(options.annotations, options.images)
-    size = options.size and (options.size[0], options.size[-1])
     for name in options.presets:
-        write_litert(zoo_folder() / name, measure_litert(from_preset(name), dataset, options.calibrate, size=size))
+        found = measure_litert(from_preset(name), dataset, options.calibrate, size=options.size)
+        write_litert(zoo_folder() / name, found)

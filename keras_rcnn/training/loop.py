@@ -1,4 +1,4 @@
-"""A training loop that can what Keras's `fit` cannot: workers of a cluster, uneven shares, an epoch's second half."""
+"""The training loop on TensorFlow, for what Keras's `fit` cannot do: clusters, uneven shares, half an epoch."""
 
 import contextlib
 from collections import deque
