@@ -1,7 +1,10 @@
 """TF_CONFIG, and workers that meet before TensorFlow starts."""
 
 import json
+import os
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +94,25 @@ def test_a_port_that_is_taken_is_named():
         taken.listen()
         with pytest.raises(ClusterError, match=f"{cluster[0]}: this worker's port cannot be used"):
             wait_for_all(Cluster(tuple(cluster), 0), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("start", "index", "expected"),
+    [
+        ("#SBATCH", "SLURM_PROCID", ("n1:9000", "n2:9000")),
+        ("export TF_CONFIG='{", "JOB_COMPLETION_INDEX", ("train-0.train:9000", "train-1.train:9000")),
+    ],
+)
+def test_the_readmes_scripts_say_who_is_who(tmp_path, monkeypatch, start, index, expected):
+    """Slurm's and Kubernetes's, run by bash with programs in the place of theirs."""
+    programs = {"scontrol": r"printf 'n1\nn2\n'", "srun": 'exec "$@"', "keras-rcnn": 'printf %s "$TF_CONFIG"'}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    script = readme[readme.index(start) :].partition("```")[0]
+    for worker in range(2):
+        monkeypatch.setenv(index, str(worker))
+        printed = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
+        assert read_cluster(printed) == Cluster(expected, worker)
