@@ -109,12 +109,6 @@ def fit(model, batches, epochs, initial_epoch=0, initial_step=0, callbacks=(), s
     count = _count(strategy)
     _check_shares(batches, count, strategy)
     if count > 1 and keras.backend.backend() == "tensorflow":
-        inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        if inner.gradient_accumulation_steps:
-            raise ValueError(
-                f"The optimizer accumulates gradients of {inner.gradient_accumulation_steps} batches, which Keras 3.15 "
-                f"cannot do on the {count} devices of a strategy: take a larger batch_size, they share it."
-            )
         sum_before_clipping(model.optimizer)
     with strategy.scope() if strategy is not None else contextlib.nullcontext():
         if keras.backend.backend() != "tensorflow" and not initial_step:

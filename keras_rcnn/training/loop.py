@@ -131,7 +131,10 @@ class _TensorFlowStep:
         here = self.count // workers
         self.ranks = range(here * (cluster.index if cluster else 0), here * ((cluster.index if cluster else 0) + 1))
         self.names = [one.name for one in model.metrics]
-        self._run = None
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        on_several = self.count > 1 and optimizer.gradient_accumulation_steps
+        self.accumulation = _Accumulation(optimizer) if on_several else None
+        self._runs = {}  # the step's graph; while gradients accumulate, one for the batches that update, one for others
 
     def __enter__(self):
         import tensorflow as tf
@@ -173,9 +176,10 @@ class _TensorFlowStep:
             return tf.nest.map_structure(tf.constant, (x, y, where))
 
         values = of_replica(_Only()) if self.count == 1 else self._distribute(of_replica)
-        self._run = self._run or self._compiled(values)
+        updates = self.accumulation is None or self.accumulation.next()
+        run = self._runs[updates] = self._runs.get(updates) or self._compiled(values)
         with watched(self.cluster, f" in step {i + 1}"):
-            found = self._run(*values).numpy()
+            found = run(*values).numpy()
         return dict(zip(self.names, found.reshape(-1, 2), strict=True))
 
     def stopped(self):
@@ -271,6 +275,38 @@ class _TensorFlowStep:
                 own, values = values[: int(np.prod(one.shape))], values[int(np.prod(one.shape)) :]
                 if not self.cluster.chief:
                     one.assign(own.reshape(one.shape))
+
+
+class _Accumulation:
+    """An optimizer's accumulation of gradients on several devices, where an update within Keras's `cond` fails.
+
+    Which batch updates is decided here, outside of the graph.
+    """
+
+    def __init__(self, optimizer):
+        self.optimizer, self.updates = optimizer, False
+        optimizer._backend_apply_gradients = self._apply
+
+    def next(self):
+        """Whether the batch that comes makes a step."""
+        done = int(keras.ops.convert_to_numpy(self.optimizer._iterations))
+        self.updates = (done + 1) % self.optimizer.gradient_accumulation_steps == 0
+        return self.updates
+
+    def _apply(self, gradients, variables):
+        """As Keras's: the mean of the batches' gradients is clipped; the average follows after each batch."""
+        optimizer = self.optimizer
+        sums = [optimizer._accumulated_gradients[optimizer._get_variable_index(one)] for one in variables]
+        if self.updates:
+            count = optimizer.gradient_accumulation_steps
+            means = [(own + others) / count for own, others in zip(gradients, sums, strict=True)]
+            means = optimizer._clip_gradients(means)
+            optimizer._apply_weight_decay(variables)
+            optimizer._backend_update_step(means, variables, optimizer.learning_rate)
+            gradients = [-one for one in sums]  # back to 0
+        optimizer._backend_increment_gradient_accumulators(gradients, sums)
+        if optimizer.use_ema:
+            optimizer._update_model_variables_moving_average(optimizer._trainable_variables)
 
 
 class _Only:

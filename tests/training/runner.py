@@ -1,7 +1,7 @@
 """A training of a tiny detector as a program, for the tests that need processes: devices, workers, kill -9.
 
-`python -m tests.training.runner '{"strategy": ..., "out": ..., ...}'` writes OUT.npz (the weights) and OUT.json (the
-losses of the batches that this process has seen). See `SETTINGS`.
+`python -m tests.training.runner '{"strategy": ..., "out": ..., ...}'` writes OUT.npz (the weights, their averages)
+and OUT.txt (the losses of the batches that this process has seen). See `SETTINGS`.
 """
 
 import json
@@ -90,7 +90,8 @@ def main(settings):
             raise
         rejoin()
     if chief:
-        np.savez(out.with_suffix(".npz"), *model.get_weights())
+        averages = model.optimizer._model_variables_moving_average if model.optimizer.use_ema else []
+        np.savez(out.with_suffix(".npz"), *model.get_weights(), *map(keras.ops.convert_to_numpy, averages))
 
 
 def _crop(data):
