@@ -68,6 +68,22 @@ def test_a_looser_tolerance():
     assert not parity.compare(answer(), without([0, 1]), SIZE, lossy)["ok"]
 
 
+def test_a_share_may_be_out_of_tolerance():
+    good, off = answer(), Tolerance(off=0.2)
+    one = changed("scores", 0, 0.5)
+    assert parity.compare(good, one, SIZE)["off"] == 1 and not parity.compare(good, one, SIZE)["ok"]
+    assert parity.compare(good, one, SIZE, off)["ok"]
+    one["masks"][:2] = 0
+    row = parity.compare(good, one, SIZE, off)
+    assert row["off"] == 2 and not row["ok"]
+
+
+@pytest.mark.parametrize("key", ["boxes", "scores", "masks"])
+def test_nan_is_out_of_tolerance(key):
+    row = parity.compare(answer(), changed(key, 2, np.nan), SIZE, Tolerance(mask=1.0))
+    assert row["off"] + row["missing"] and not row["ok"]
+
+
 def test_pasted_masks_are_compared_by_iou():
     good = {**answer(), "masks": np.zeros((6, 100, 200), bool)}
     good["masks"][:, 20:60, 20:60] = True
@@ -98,3 +114,23 @@ def test_a_model_against_itself_and_another():
         parity.check(run, model, [])
     name, photo = parity.demo_photos()[0]
     assert name == "immunohistochemistry" and photo.dtype == np.uint8
+
+
+def test_a_share_is_of_all_photos():
+    model = detector("faster")
+
+    def one_off(image, _):
+        found = model.detect(image, score=0)
+        found["scores"][:1] -= 0.01 * (image.shape == photos()[2].shape)
+        return found
+
+    with pytest.raises(ParityError) as caught:
+        parity.check(one_off, model, photos()[1:])
+    rows = caught.value.rows
+    assert [row["off"] for row in rows] == [0, 1] and [row["ok"] for row in rows] == [True, False]
+    count = sum(row["detections"] for row in rows)
+    assert count > rows[1]["detections"] > 0
+    rows = parity.check(one_off, model, photos()[1:], tolerance=Tolerance(off=1.001 / count))
+    assert [row["ok"] for row in rows] == [True, True]
+    with pytest.raises(ParityError):
+        parity.check(one_off, model, photos()[1:], tolerance=Tolerance(off=0.999 / count))
