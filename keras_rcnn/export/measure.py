@@ -152,6 +152,7 @@ def main(arguments=None):
     parser.add_argument("--size", type=int, nargs="+", help="of the input in px, or height and width")
     options = parser.parse_args(arguments)
     dataset = load_coco(options.annotations, options.images)
+    dataset.name = f"{options.annotations.resolve().parent.name} {options.annotations.stem}"  # no path of this machine
     for name in options.presets:
         found = measure_litert(from_preset(name), dataset, options.calibrate, size=options.size)
         write_litert(zoo_folder() / name, found)
