@@ -1,7 +1,15 @@
 """What `fit` needs around it: recipes, learning rate schedules, callbacks, checkpoints, several devices."""
 
 from keras_rcnn.training.averages import WithAverages
-from keras_rcnn.training.callbacks import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit, plot_history
+from keras_rcnn.training.callbacks import (
+    BestAndLast,
+    EarlyStopping,
+    HistoryCSV,
+    StopOnNaN,
+    TimeLimit,
+    WarnOnRise,
+    plot_history,
+)
 from keras_rcnn.training.checkpoint import Checkpoint, CheckpointError
 from keras_rcnn.training.cluster import ClusterError, WorkerLost
 from keras_rcnn.training.distribute import fit, strategy
@@ -14,6 +22,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "ClusterError",
+    "EarlyStopping",
     "HistoryCSV",
     "Pictures",
     "RecipeError",
@@ -21,6 +30,7 @@ __all__ = [
     "TimeLimit",
     "WarmupCosine",
     "WarmupMultiStep",
+    "WarnOnRise",
     "WithAverages",
     "WorkerLost",
     "fit",

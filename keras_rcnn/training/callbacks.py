@@ -1,4 +1,5 @@
-"""Callbacks for `fit`: a history that survives, the best and the last model, a stop at NaN, a limit of time."""
+"""Callbacks for `fit`: a history that survives, the best and the last model, ends at NaN, at no better AP and at a
+time, and a word when the loss has risen."""
 
 import csv
 import json
@@ -292,6 +293,45 @@ class StopOnNaN(keras.callbacks.Callback):
         order = source.order(self._data_epoch)
         size = source.batch_size
         return [source.dataset[int(i)].name for b in batches for i in order[b * size : (b + 1) * size]]
+
+
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras's, whose patience counts evaluations: an epoch without one is no failure, and nothing is warned of."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.monitor in (logs or {}):
+            super().on_epoch_end(epoch, logs)
+
+
+class WarnOnRise(keras.callbacks.Callback):
+    """Says once that the loss of an epoch is far above that of an earlier one: a training that has diverged.
+
+    It goes on: only a look at the curves tells a bad rate from a hard epoch.
+
+    Args:
+        history: the training's `HistoryCSV`, which must come first; its rows are there after `--resume`, too.
+        first: int, epochs whose losses are others, of earlier steps.
+        factor: float, of the lowest epoch's loss.
+    """
+
+    def __init__(self, history, first=0, factor=1.5):
+        super().__init__()
+        self.history, self.first, self.factor = history, first, factor
+        self.message = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        rows = [row for row in self.history.rows if row["epoch"] > self.first and "loss" in row]
+        if self.message is not None or not rows:
+            return
+        lowest, last = min(rows, key=lambda row: row["loss"]), rows[-1]
+        if math.isfinite(last["loss"]) and last["loss"] > self.factor * lowest["loss"] > 0:
+            rate = f" than {last['learning_rate']:.2g}" if "learning_rate" in last else ""
+            self.message = (
+                f"The loss has risen from {lowest['loss']:.3g} in epoch {lowest['epoch']} to {last['loss']:.3g} in "
+                f"epoch {last['epoch']}: the training may have diverged. Look at "
+                f"{self.history.plot or self.history.path}; a lower learning_rate{rate} is the first thing to try."
+            )
+            logger.warning(self.message)
 
 
 class TimeLimit(keras.callbacks.Callback):

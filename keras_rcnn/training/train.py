@@ -22,7 +22,14 @@ from keras_rcnn.training import distribute
 from keras_rcnn.training.alternating import alternate
 from keras_rcnn.training.averages import WithAverages
 from keras_rcnn.training.build import build_augment, build_model, find_proposals, load_data
-from keras_rcnn.training.callbacks import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit
+from keras_rcnn.training.callbacks import (
+    BestAndLast,
+    EarlyStopping,
+    HistoryCSV,
+    StopOnNaN,
+    TimeLimit,
+    WarnOnRise,
+)
 from keras_rcnn.training.checkpoint import Checkpoint
 from keras_rcnn.training.optimizer import build_optimizer, precision
 from keras_rcnn.training.pictures import Pictures
@@ -164,6 +171,9 @@ def train(settings, out, resume=False, verbose=1):
     settings = default_settings(**vars(settings))
     if settings.train is None:
         raise RecipeError("The settings name no training data: set train = {'coco': ..., 'images': ...}.")
+    if settings.patience and (settings.detector == "rcnn" or not (settings.val or settings.hold_out)):
+        why = "R-CNN is evaluated after its stages" if settings.detector == "rcnn" else "there is no val, nor hold_out"
+        raise RecipeError(f"patience = {settings.patience} counts evaluations of an epoch, and {why}.")
     devices = distribute.strategy(settings.strategy)  # before anything else of TensorFlow
     keras.utils.set_random_seed(settings.seed)
     training = load_data(settings.train, settings.on_bad)
@@ -239,9 +249,10 @@ class _Run:
         if settings.minutes:
             callbacks.append(TimeLimit(settings.minutes))
         kept = self._evaluation_callbacks(model) if saved else []
-        stopping = [one for one in kept if isinstance(one, keras.callbacks.EarlyStopping)]
+        stopping = [one for one in kept if isinstance(one, EarlyStopping)]
         callbacks += [WithAverages(kept)] if settings.ema and kept else kept
-        callbacks.append(HistoryCSV(self.out / "history.csv", plot=self.out / "history.png"))
+        history = HistoryCSV(self.out / "history.csv", plot=self.out / "history.png")
+        callbacks += [history, WarnOnRise(history, first)]
         if settings.tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(self.out / "board", write_graph=False))
             if self.validation is not None and saved:
@@ -279,7 +290,7 @@ class _Run:
             )
             callbacks.append(evaluation)
             if settings.patience:
-                callbacks.append(keras.callbacks.EarlyStopping(monitor, mode="max", patience=settings.patience))
+                callbacks.append(EarlyStopping(monitor, mode="max", patience=settings.patience))
 
         def save(model, folder):
             self.save(model, folder, evaluation and evaluation.last)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_rcnn.data import Dataset, Preprocessor, Record
-from keras_rcnn.training import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit, plot_history
+from keras_rcnn.training import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit, WarnOnRise, plot_history
 from keras_rcnn.training.callbacks import read_history
 
 
@@ -290,6 +290,23 @@ def test_a_healthy_training_is_left_alone():
     assert stop.message is None
     for a, b in zip(alone.get_weights(), watched.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+# === WarnOnRise ===
+
+
+def test_a_loss_that_has_risen_is_told_once_and_after_resuming_too(tmp_path, caplog):
+    def risen(losses, epochs, start=0, first=0):
+        history = HistoryCSV(tmp_path / "history.csv")
+        warn = WarnOnRise(history, first)
+        fit([Report("loss", losses), history, warn], epochs, start)
+        return warn.message
+
+    losses = [0.9, 0.6, 0.89, 1.2, 1.5]
+    assert risen(losses, 3) is None and not caplog.records
+    assert "from 0.6 in epoch 2 to 1.2 in epoch 4" in risen(losses, 5, start=3) and "than 0.1 is" in caplog.text
+    assert len(caplog.records) == 1
+    assert risen(losses, 5, start=3, first=3) is None  # another step's losses
 
 
 # === TimeLimit ===

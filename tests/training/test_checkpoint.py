@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rcnn.training import Checkpoint, CheckpointError, WithAverages
+from keras_rcnn.training import Checkpoint, CheckpointError, EarlyStopping, WithAverages
 from tests.training.processes import finish, result, start, train
 
 
@@ -64,12 +64,12 @@ class AP(keras.callbacks.Callback):
             logs["val_AP50"] = self.values[epoch]
 
 
-@pytest.mark.filterwarnings("ignore:Early stopping conditioned on metric")
+@pytest.mark.filterwarnings("error:Early stopping")
 def test_early_stopping_on_ap_counts_on_after_a_kill(tmp_path):
     path = tmp_path / "deep" / "a.safetensors"
 
     def stopping():
-        return keras.callbacks.EarlyStopping("val_AP50", mode="max", patience=3)
+        return EarlyStopping("val_AP50", mode="max", patience=3)
 
     whole = stopping()
     expected = fit_small(small(), 7, [AP(), whole, Checkpoint(path, Dense())])

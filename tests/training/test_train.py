@@ -170,6 +170,9 @@ def test_every_detector_is_built_as_the_settings_say():
 def test_bad_settings_are_refused_before_training(folder, tmp_path):
     with pytest.raises(RecipeError, match="learnin_rate"):
         default_settings(learnin_rate=1)
+    for changes in ({"val": None}, {"detector": "rcnn"}):
+        with pytest.raises(RecipeError, match="patience = 2 counts evaluations"):
+            train(settings(folder, patience=2, **changes), tmp_path / "e")
     with pytest.raises(RecipeError, match="no training data"):
         train(SimpleNamespace(), tmp_path / "a")
     with pytest.raises(RecipeError, match="augmentation 'flip'"):
