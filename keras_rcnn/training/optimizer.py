@@ -52,6 +52,24 @@ def build_optimizer(settings, epochs, steps):
     return kinds[settings.optimizer]()
 
 
+def slow_down(optimizer, variables, factor):
+    """Lets some variables train with a share of the learning rate: a pretrained backbone below a new head.
+
+    Args:
+        optimizer: a Keras optimizer; it is changed in place. Its config and what is saved of it are not.
+        variables: list of the model's `keras.Variable`s. They may be frozen.
+        factor: float. AdamW's weight decay of them is not changed.
+    """
+    keys = {optimizer._var_key(one) for one in variables}
+    whole = optimizer.update_step
+
+    def update_step(gradient, variable, learning_rate):
+        slow = optimizer._var_key(variable) in keys
+        return whole(gradient, variable, learning_rate * factor if slow else learning_rate)
+
+    optimizer.update_step = update_step
+
+
 @contextlib.contextmanager
 def precision(name):
     """Layers made in the block compute in this precision; weights, boxes and losses are float32 in each.

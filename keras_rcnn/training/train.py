@@ -31,7 +31,7 @@ from keras_rcnn.training.callbacks import (
     WarnOnRise,
 )
 from keras_rcnn.training.checkpoint import Checkpoint
-from keras_rcnn.training.optimizer import build_optimizer, precision
+from keras_rcnn.training.optimizer import build_optimizer, precision, slow_down
 from keras_rcnn.training.pictures import Pictures
 from keras_rcnn.training.recipe import RecipeError
 
@@ -105,6 +105,8 @@ DEFAULTS = {
     # "adamw", "sgd" or "lamb"; the rate falls to a tenth after each of the epochs drop_at, or (None) along a cosine
     "optimizer": "adamw",
     "learning_rate": 1e-3,
+    # the backbone's share of it: weights that know ImageNet are soon ruined at the rate that new heads need
+    "backbone_rate": 1.0,
     "drop_at": None,
     "warmup_steps": 200,
     "momentum": 0.9,
@@ -244,7 +246,9 @@ class _Run:
         with self.devices.scope():
             # XLA has no kernel for crop_and_resize, and makes training on CPU slower
             jit = False if keras.backend.backend() == "tensorflow" else "auto"
-            model.compile(build_optimizer(settings, epochs, len(batches)), jit_compile=jit)
+            optimizer = build_optimizer(settings, epochs, len(batches))
+            slow_down(optimizer, model.parts["backbone"].variables, settings.backbone_rate)
+            model.compile(optimizer, jit_compile=jit)
         callbacks = [StopOnNaN(batches, path=self.out / "not_finite.json")]
         if settings.minutes:
             callbacks.append(TimeLimit(settings.minutes))

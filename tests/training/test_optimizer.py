@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_rcnn.training import RecipeError, WarmupCosine, WarmupMultiStep
-from keras_rcnn.training.optimizer import build_optimizer, precision
+from keras_rcnn.training.optimizer import build_optimizer, precision, slow_down
 
 
 def settings(**changes):
@@ -54,6 +54,21 @@ def test_averages():
     assert optimizer.use_ema and optimizer.ema_momentum == 0.99
     with pytest.raises(RecipeError, match="ema = 1.0"):
         build_optimizer(settings(ema=1.0), 4, 10)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "lamb"])
+def test_some_weights_train_slowly(kind):
+    """The first step of a layer that has a tenth of the rate is a tenth of that of its twin."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3), keras.layers.Dense(3)])
+    optimizer = build_optimizer(settings(optimizer=kind, weight_decay=0.0, warmup_steps=0, drop_at=(5,)), 1, 8)
+    slow_down(optimizer, model.layers[0].variables, 0.1)
+    before = [np.array(one) for one in model.trainable_variables]
+    optimizer.build(model.trainable_variables)
+    optimizer.apply([keras.ops.ones_like(one) * 0.1 for one in model.trainable_variables])
+    steps = [np.abs(one - old).mean() for one, old in zip(model.get_weights(), before, strict=True)]
+    scale = np.linalg.norm(before[0]) / np.linalg.norm(before[2]) if kind == "lamb" else 1  # Lamb's is of the weights
+    assert steps[0] == pytest.approx(0.1 * scale * steps[2], rel=1e-3) and steps[2] > 0
+    assert np.all(before[1] == 0) and steps[1] == pytest.approx(0.1 * steps[3], rel=1e-3)
 
 
 def test_precision():
