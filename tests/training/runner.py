@@ -21,6 +21,7 @@ SETTINGS = {
     "same_size": False,
     "wait": 300,
     "optimizer": {},
+    "backbone_rate": 1.0,
     # plain `model.fit`, and batches in order and as they are
     "keras": False,
     # a checkpoint file, and how often it is written
@@ -48,6 +49,7 @@ def main(settings):
     from keras_rcnn.training import Checkpoint
     from keras_rcnn.training.cluster import WorkerLost, read_cluster, rejoin
     from keras_rcnn.training.distribute import fit, is_chief, strategy, sum_before_clipping
+    from keras_rcnn.training.optimizer import slow_down
 
     if settings["strategy"] == "mirrored":
         devices = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -62,7 +64,9 @@ def main(settings):
         with devices.scope():
             model = tiny_detector()
             options = {"momentum": 0.9, "clipnorm": 0.5, **settings["optimizer"]}
-            model.compile(keras.optimizers.SGD(0.05, **options), jit_compile=False if tensorflow else "auto")
+            optimizer = keras.optimizers.SGD(0.05, **options)
+            slow_down(optimizer, model.parts["backbone"].variables, settings["backbone_rate"])
+            model.compile(optimizer, jit_compile=False if tensorflow else "auto")
         rng = np.random.default_rng(0)  # biases, too, are not nearly 0: rounding would be all that is in them
         model.set_weights([w + rng.normal(0, 0.05, w.shape).astype(w.dtype) for w in model.get_weights()])
         data = shapes(settings["images"])

@@ -50,11 +50,11 @@ def test_workers(one_device, tmp_path, monkeypatch, count):
 
 
 @pytest.mark.slow
-def test_gradients_that_accumulate(tmp_path, monkeypatch):
+def test_gradients_that_accumulate_and_a_slow_backbone(tmp_path, monkeypatch):
     """Of five batches two make steps; the fifth's waits. Clipping is of the mean, the average follows each batch."""
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     optimizer = {"gradient_accumulation_steps": 2, "use_ema": True, "ema_momentum": 0.5}
-    settings = {"images": 18, "optimizer": optimizer}
+    settings = {"images": 18, "optimizer": optimizer, "backbone_rate": 0.1}
     one = train(settings, tmp_path / "one")
     same(train({**settings, "strategy": "mirrored"}, tmp_path / "two"), one)
     same(train_cluster(settings, tmp_path / "workers", 2), one)
@@ -63,7 +63,7 @@ def test_gradients_that_accumulate(tmp_path, monkeypatch):
 @pytest.mark.slow
 @needs_jax
 def test_four_jax_devices(tmp_path):
-    settings = {"images": 8, "same_size": True}
+    settings = {"images": 8, "same_size": True, "backbone_rate": 0.1}
     one = train(settings, tmp_path / "one", KERAS_BACKEND="jax")
     four = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     same(train({**settings, "strategy": "jax"}, tmp_path / "four", **four), one)
