@@ -64,7 +64,7 @@ def test_some_weights_train_slowly(kind):
     slow_down(optimizer, model.layers[0].variables, 0.1)
     before = model.get_weights()
     optimizer.build(model.trainable_variables)
-    optimizer.apply([keras.ops.ones_like(one) * 0.1 for one in model.trainable_variables])
+    optimizer.apply([keras.ops.full(one.shape, 0.1) for one in model.trainable_variables])
     steps = [np.abs(one - old).mean() for one, old in zip(model.get_weights(), before, strict=True)]
     scale = np.linalg.norm(before[0]) / np.linalg.norm(before[2]) if kind == "lamb" else 1  # Lamb's is of the weights
     assert steps[0] == pytest.approx(0.1 * scale * steps[2], rel=1e-3) and steps[2] > 0
