@@ -105,7 +105,7 @@ DEFAULTS = {
     # "adamw", "sgd" or "lamb"; the rate falls to a tenth after each of the epochs drop_at, or (None) along a cosine
     "optimizer": "adamw",
     "learning_rate": 1e-3,
-    # the backbone's share of it: weights that know ImageNet are soon ruined at the rate that new heads need
+    # the backbone's share of it
     "backbone_rate": 1.0,
     "drop_at": None,
     "warmup_steps": 200,
