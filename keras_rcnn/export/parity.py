@@ -198,6 +198,7 @@ def _cut(model, expected):
 
 
 def _within(rows, tolerance):
+    """Whether all photos' detections together are within the shares that may differ."""
     count = max(sum(row["detections"] for row in rows), 1)
     alone = sum(row["missing"] + row["extra"] for row in rows)
     return alone <= tolerance.missing * count and sum(row["off"] for row in rows) <= tolerance.off * count

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_rcnn.training.optimizer import unwrapped
+
 
 class WithAverages(keras.callbacks.CallbackList):
     """Runs callbacks at the end of an epoch with the averaged weights in the model, which then gets its own back.
@@ -24,7 +26,7 @@ class WithAverages(keras.callbacks.CallbackList):
         super().__init__(callbacks)
 
     def on_train_begin(self, logs=None):
-        if not getattr(_with_average(self.model), "use_ema", False):
+        if not getattr(unwrapped(self.model.optimizer), "use_ema", False):
             raise ValueError("WithAverages needs an optimizer that keeps averages: use_ema=True.")
         super().on_train_begin(logs)
 
@@ -40,13 +42,9 @@ class WithAverages(keras.callbacks.CallbackList):
 
 def _swap(model):
     """Puts the averages into the model; returns `(variable, its own value)` of each."""
-    optimizer = _with_average(model)
+    optimizer = unwrapped(model.optimizer)
     pairs = list(zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True))
     own = [(variable, keras.ops.convert_to_numpy(variable)) for variable, _ in pairs]
     for variable, average in pairs:
         variable.assign(keras.ops.convert_to_numpy(average))
     return own
-
-
-def _with_average(model):
-    return getattr(model.optimizer, "inner_optimizer", model.optimizer)  # within mixed_float16's

@@ -325,7 +325,8 @@ class WarnOnRise(keras.callbacks.Callback):
             return
         lowest, last = min(rows, key=lambda row: row["loss"]), rows[-1]
         if math.isfinite(last["loss"]) and last["loss"] > self.factor * lowest["loss"] > 0:
-            rate = f" than {last['learning_rate']:.2g}" if "learning_rate" in last else ""
+            highest = max(row.get("learning_rate", 0) for row in rows)  # schedules may have lowered it since
+            rate = f" than {highest:.2g}" if highest else ""
             self.message = (
                 f"The loss has risen from {lowest['loss']:.3g} in epoch {lowest['epoch']} to {last['loss']:.3g} in "
                 f"epoch {last['epoch']}: the training may have diverged. Look at "

@@ -7,6 +7,7 @@ import keras
 
 from keras_rcnn.training.cluster import read_cluster, wait_for_all
 from keras_rcnn.training.loop import Loop
+from keras_rcnn.training.optimizer import unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def sum_before_clipping(optimizer):
     """
     import tensorflow as tf
 
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = unwrapped(optimizer)
     if getattr(optimizer, "_sums_first", False):
         return
     apply = optimizer.apply

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_rcnn.training.cluster import watched
+from keras_rcnn.training.optimizer import unwrapped
 
 
 class Loop:
@@ -131,7 +132,7 @@ class _TensorFlowStep:
         here = self.count // workers
         self.ranks = range(here * (cluster.index if cluster else 0), here * ((cluster.index if cluster else 0) + 1))
         self.names = [one.name for one in model.metrics]
-        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        optimizer = unwrapped(model.optimizer)
         on_several = self.count > 1 and optimizer.gradient_accumulation_steps
         self.accumulation = _Accumulation(optimizer) if on_several else None
         self._runs = {}  # the step's graph; while gradients accumulate, one for the batches that update, one for others

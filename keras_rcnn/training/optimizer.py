@@ -52,6 +52,11 @@ def build_optimizer(settings, epochs, steps):
     return kinds[settings.optimizer]()
 
 
+def unwrapped(optimizer):
+    """The optimizer itself, within the loss scaling that mixed_float16 puts around it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def slow_down(optimizer, variables, factor):
     """Lets some variables train with a share of the learning rate: a pretrained backbone below a new head.
 

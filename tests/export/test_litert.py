@@ -184,13 +184,17 @@ def test_proposals_are_an_input(kind, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "precision"), [("nuclei_frcnn", "float32"), ("nuclei_mrcnn", "float32"), ("nuclei_mrcnn", "dynamic")]
-)
-def test_the_zoo(name, precision, tmp_path):
-    path = tmp_path / "model.tflite"
-    result = keras_rcnn.export(keras_rcnn.from_preset(name), path, "litert", precision=precision)
-    assert all(row["ok"] for row in result["parity"]) and sum(row["detections"] for row in result["parity"]) > 50
+@pytest.mark.parametrize("name", ["nuclei_frcnn", "nuclei_mrcnn"])
+def test_the_zoo(name, tmp_path):
+    result = keras_rcnn.export(keras_rcnn.from_preset(name), tmp_path / "model.tflite", "litert")
+    assert all(row["ok"] and row["detections"] > 50 for row in result["parity"])
+
+
+@pytest.mark.slow
+def test_the_zoo_in_eight_bits(tmp_path):
+    model = keras_rcnn.from_preset("nuclei_mrcnn")
+    result = keras_rcnn.export(model, tmp_path / "model.tflite", "litert", precision="dynamic")
+    assert all(row["ok"] and row["detections"] > 10 for row in result["parity"])
 
 
 # === Bad input ===
