@@ -59,10 +59,7 @@ class RPNTargets(_Sampler):
 
     def call(self, anchors, boxes, labels, image_sizes):
         anchors = ops.concatenate(anchors, axis=0)
-        if keras.backend.backend() == "tensorflow":
-            from keras_rcnn.ops.backend.tensorflow import without_padding
-
-            boxes, labels = without_padding(boxes, labels)
+        boxes, labels = box_ops.without_padding(boxes, labels)
         iou = _iou_with_padding(boxes, labels, anchors[None])
         inside = None
         if self.border is not None:

@@ -10,6 +10,7 @@ from keras_rcnn.data.images import read_image
 from keras_rcnn.data.paste import paste_masks, paste_rle
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
+from keras_rcnn.ops.backend import compiled_on_request
 
 # numbers of proposals are rounded up to this, so that a model is compiled for a few of them only
 _PROPOSAL_STEP = 500
@@ -47,6 +48,17 @@ class Detector(keras.Model):
     def wants_proposals(self):
         """Whether proposals come from outside, as `x["proposals"]`."""
         return any(one.name == "proposals" for one in self.inputs)
+
+    @property
+    def jit_compile(self):
+        """Whether XLA compiles `fit`, `predict` and `detect`; `"auto"` is False on TensorFlow, True on JAX."""
+        return keras.Model.jit_compile.fget(self)
+
+    @jit_compile.setter
+    def jit_compile(self, value):
+        with compiled_on_request():
+            keras.Model.jit_compile.fset(self, value)
+        self.train_function = self.test_function = self.predict_function = None  # made for the old value
 
     # === Training ===
 

@@ -4,6 +4,8 @@ import math
 
 from keras import ops
 
+from keras_rcnn.ops.backend import kernel
+
 
 def convert(boxes, source, target):
     """Converts boxes between formats.
@@ -58,6 +60,15 @@ def at_least(boxes, min_size):
     """True [...] where both sides of the boxes [..., 4] are at least `min_size` pixels."""
     wide = boxes[..., 2] - boxes[..., 0] >= min_size
     return ops.logical_and(wide, boxes[..., 3] - boxes[..., 1] >= min_size)
+
+
+def without_padding(boxes, labels):
+    """Boxes [B, G, 4] and labels [B, G] up to the last object (label >= 0) of the batch, where that saves work: where
+    shapes are static they are returned as they are.
+
+    Batches are padded to the fullest image of the data set; a pairwise IoU with every anchor costs that many rows.
+    """
+    return kernel("without_padding", lambda boxes, labels: (boxes, labels))(boxes, labels)
 
 
 def iou(boxes1, boxes2):

@@ -45,7 +45,8 @@ def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class,
 
     Returns:
         `(boxes, scores, classes)`: [B, max_total, 4], [B, max_total] and int32 [B, max_total], best first; padding has
-        class -1, score 0 and a box of zeros.
+        class -1, score 0 and a box of zeros. Equal scores rank by class, then by index (TensorFlow's own kernel ranks
+        them as its heap has them).
     """
     run = kernel("multiclass_nms", portable_multiclass_nms)
     return run(boxes, scores, float32_below(iou_threshold), score_threshold, min(max_per_class, max_total), max_total)
@@ -61,10 +62,11 @@ def portable_nms(boxes, scores, iou_threshold, max_output):
 def portable_multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class, max_total):
     """`multiclass_nms` in keras.ops alone: exact, with no cap on the candidates."""
     batch, count, classes = ops.shape(scores)[0], ops.shape(scores)[1], scores.shape[2]
-    boxes = ops.reshape(ops.broadcast_to(boxes, (batch, count, classes, 4)), (batch, -1, 4))
-    labels = ops.broadcast_to(ops.arange(classes, dtype="int32"), (batch, count, classes))
+    boxes = ops.transpose(ops.broadcast_to(boxes, (batch, count, classes, 4)), (0, 2, 1, 3))
+    boxes = ops.reshape(boxes, (batch, -1, 4))
+    labels = ops.broadcast_to(ops.arange(classes, dtype="int32")[:, None], (batch, classes, count))
     labels = ops.reshape(labels, (batch, -1))
-    scores = ops.reshape(scores, (batch, -1))
+    scores = ops.reshape(ops.transpose(scores, (0, 2, 1)), (batch, -1))
     best, index = _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_per_class, max_total)
     valid = index >= 0
     index = ops.maximum(index, 0)

@@ -65,9 +65,9 @@ def portable_multilevel_roi_align(features, boxes, levels, scales, size, samples
     def of_level(values, dtype):
         return ops.take(ops.stack([ops.cast(v, dtype) for v in values]), levels)
 
-    y, x = _sample_points(boxes * of_level(scales, "float32")[..., None], size, samples, aligned)
-    y0, y1, wy0, wy1 = _bilinear(y, of_level(heights, "float32")[..., None])  # [B, R, P]
-    x0, x1, wx0, wx1 = _bilinear(x, of_level(widths, "float32")[..., None])
+    y, x = sample_points(boxes * of_level(scales, "float32")[..., None], size, samples, aligned)
+    y0, y1, wy0, wy1 = bilinear(y, of_level(heights, "float32")[..., None])  # [B, R, P]
+    x0, x1, wx0, wx1 = bilinear(x, of_level(widths, "float32")[..., None])
     width = of_level(widths, "int32")[..., None, None]
     offset = of_level(offsets, "int32")[..., None, None]
     pooled = 0.0
@@ -81,7 +81,7 @@ def portable_multilevel_roi_align(features, boxes, levels, scales, size, samples
     return ops.reshape(ops.mean(pooled, axis=(2, 4)), (batch, count, size, size, channels))
 
 
-def _sample_points(boxes, size, samples, aligned):
+def sample_points(boxes, size, samples, aligned):
     """Sample coordinates (y, x), each [..., size * samples], of boxes in cells of their map."""
     if aligned:
         boxes = boxes - 0.5
@@ -94,7 +94,7 @@ def _sample_points(boxes, size, samples, aligned):
     return y, x
 
 
-def _bilinear(coordinate, length):
+def bilinear(coordinate, length):
     """The two neighbours of each coordinate and their weights: 0 beyond [-1, length], clamped within."""
     inside = ops.logical_and(coordinate >= -1.0, coordinate <= length)
     coordinate = ops.maximum(coordinate, 0.0)

@@ -10,20 +10,31 @@ _runtime = contextvars.ContextVar("runtime", default=None)
 
 
 def kernel(name, portable):
-    """The function of this name that runs here: the one of the runtime that is exported for, else of Keras's backend,
-    else the portable twin.
+    """The function of this name that runs here: the one of the runtime that the graph is for, else the portable twin.
+
+    The runtime is the one that `kernels_for` names; else XLA, if it compiles what is being traced (on JAX always, on
+    TensorFlow for `jit_compile=True` and on TPUs); else Keras's backend.
 
     Args:
         name: of the function, in a module of this package.
         portable: the function in keras.ops alone.
     """
-    runtime = _runtime.get()
-    backend = "tensorflow" if keras.backend.backend() == "tensorflow" else None
-    for module in (runtime, backend):
-        found = module and getattr(importlib.import_module(f"{__name__}.{module}"), name, None)
+    for runtime in (_runtime.get(), _backend()):
+        found = runtime and getattr(importlib.import_module(f"{__name__}.{runtime}"), name, None)
         if found:
             return found
     return portable
+
+
+def _backend():
+    """The module with the kernels of what is being traced or run, None for none."""
+    if keras.backend.backend() == "jax":
+        return "xla"
+    if keras.backend.backend() != "tensorflow":
+        return None
+    from keras_rcnn.ops.backend.tensorflow import xla_compiles
+
+    return "xla" if xla_compiles() else "tensorflow"
 
 
 @contextlib.contextmanager
@@ -35,3 +46,27 @@ def kernels_for(runtime):
         yield
     finally:
         _runtime.reset(token)
+
+
+# === Whether a model is compiled ===
+
+_asked = contextvars.ContextVar("asked", default=False)
+
+
+def compiled_by_default():
+    """Whether Keras's `jit_compile="auto"` may compile the layers that compute on boxes and regions.
+
+    On TensorFlow they are compiled on request only: its own kernels take photos of any size without compiling anew. JAX
+    compiles everything.
+    """
+    return keras.backend.backend() != "tensorflow" or _asked.get()
+
+
+@contextlib.contextmanager
+def compiled_on_request():
+    """In the block `compiled_by_default` is True: somebody has asked for `jit_compile=True`, which works."""
+    token = _asked.set(True)
+    try:
+        yield
+    finally:
+        _asked.reset(token)

@@ -7,6 +7,13 @@ import keras
 import tensorflow as tf
 
 
+def xla_compiles():
+    """Whether XLA will compile the graph that is being traced: of a `tf.function(jit_compile=True)` or on a TPU."""
+    from tensorflow.python.ops import control_flow_util  # TensorFlow's public API does not say
+
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
 def nms(boxes, scores, iou_threshold, max_output):
     """`ops.nms.nms` by NonMaxSuppressionV4."""
     indices, count = tf.raw_ops.NonMaxSuppressionV4(
@@ -105,10 +112,7 @@ def frozen_batch_norm(x, gamma, beta, mean, variance, epsilon):
 
 
 def without_padding(boxes, labels):
-    """Boxes [B, G, 4] and labels [B, G] up to the last object (label >= 0) of the batch; at least one column is left.
-
-    Batches are padded to the fullest image of the data set; a pairwise IoU with every anchor costs that many rows.
-    """
+    """`ops.boxes.without_padding`; at least one column is left."""
     position = tf.range(1, tf.shape(labels)[1] + 1)[None]
     last = tf.maximum(tf.reduce_max(tf.where(labels >= 0, position, 1)), 1)
     return boxes[:, :last], labels[:, :last]
