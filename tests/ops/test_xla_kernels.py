@@ -91,6 +91,15 @@ def test_roi_align_keeps_half_precision_and_sums_in_float32():
     np.testing.assert_allclose(ops.convert_to_numpy(ops.cast(found, "float32")), expected, rtol=2**-8)  # one rounding
 
 
+def test_roi_pool_has_no_kernel_of_its_own():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((2, 9, 12, 5)).astype(np.float32)
+    corner = rng.uniform(-20, 150, (2, 12, 2))
+    boxes = np.float32(np.concatenate([corner, corner + rng.uniform(0, 90, corner.shape)], -1))
+    expected = roi.portable_roi_pool(ops.convert_to_tensor(features), ops.convert_to_tensor(boxes), 1 / 16, (7, 7))
+    np.testing.assert_array_equal(compiled(roi.roi_pool)(features, boxes, 1 / 16, 7), expected)
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX compiles everything")
 def test_the_kernels_are_chosen_by_what_is_traced():
     import tensorflow as tf
