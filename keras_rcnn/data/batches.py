@@ -94,6 +94,8 @@ class Batches(keras.utils.PyDataset):
             most = max(len(proposals[record]) for record in dataset)
             self.max_proposals = max(min(int(max_proposals), most), 1)
         self.epoch = 0
+        # whether XLA compiles what takes the batches: a detector's `fit` sets it, see `Preprocessor(few_shapes=...)`
+        self.compiled = keras.backend.backend() == "jax"
         self._in_epoch = False
         self._varies = self._varying_sides()
         self._cache, self._cache_lock = {}, threading.Lock()
@@ -231,10 +233,11 @@ class Batches(keras.utils.PyDataset):
 
         Keras takes the shapes of all batches from the first two: a side in which these happen to agree it believes to
         be constant, and `fit` stops at the first batch that differs. So the first batch is padded to an odd multiple
-        of the divisor, the second to an even one, wherever the batches vary.
+        of the divisor, the second to an even one, wherever the batches vary. (On JAX it does not.)
         """
         divisor = self.preprocessor.size_divisor
-        if index > 1 or self.one_size:
+        padded = self.preprocessor.padded_size([padded], self.compiled)
+        if index > 1 or self.one_size or keras.backend.backend() == "jax":
             return padded
         changing = not getattr(self.augment, "keeps_size", self.augment is None)
         if len(self) == 1 and (changing or len(self.dataset) > self.batch_size):  # one batch, another one every epoch

@@ -86,10 +86,33 @@ class Detector(keras.Model):
             ValueError: if the dataset's classes are not the model's, or the model is not compiled.
         """
         for batches in (x, kwargs.get("validation_data")):
-            self._check_classes(batches)
+            self.accept(batches)
         if isinstance(x, keras.utils.PyDataset):
             kwargs.setdefault("shuffle", False)  # the batches shuffle themselves; Keras would once more
         return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """`keras.Model.evaluate`: the losses on batches such as `fit` takes. `keras_rcnn.evaluate` measures AP."""
+        self._tell_whether_compiled(x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """`keras.Model.predict` on batches such as `fit` takes; `detect` takes photos."""
+        self._tell_whether_compiled(x)
+        return super().predict(x, *args, **kwargs)
+
+    def accept(self, batches):
+        """What `fit` does before it begins: checks the classes of `Batches`, and has them padded as the model wants.
+
+        Raises:
+            ValueError: if the dataset's classes are not the model's.
+        """
+        self._tell_whether_compiled(batches)
+        self._check_classes(batches)
+
+    def _tell_whether_compiled(self, batches):
+        if hasattr(batches, "compiled"):
+            batches.compiled = bool(self.jit_compile)
 
     def _check_classes(self, batches):
         names = getattr(getattr(batches, "dataset", None), "class_names", None)
@@ -154,11 +177,13 @@ class Detector(keras.Model):
         results = []
         for start in range(0, len(images), batch_size):
             arrays = [read_image(image) for image in images[start : start + batch_size]]
-            x = preprocessor.batch(arrays)
+            x = preprocessor.batch(arrays, compiled=self.jit_compile)
             if self.wants_proposals:
                 given = proposals and proposals[start : start + batch_size]
                 cells = getattr(self.parts["box_pool"], "cells", None)
                 x["proposals"] = pad_proposals(given, arrays, x["image_sizes"], cells)
+            if self.jit_compile and start:  # the last batch is as large as the others
+                x = {k: np.concatenate([v, np.repeat(v[-1:], batch_size - len(v), axis=0)]) for k, v in x.items()}
             outputs = {k: np.asarray(v) for k, v in self.predict_on_batch(x).items()}
             for i, array in enumerate(arrays):
                 one = {name: values[i] for name, values in outputs.items()}

@@ -105,7 +105,7 @@ def fit(model, batches, epochs, initial_epoch=0, initial_step=0, callbacks=(), s
         ValueError: batches that the devices cannot share.
         WorkerLost: a worker of the cluster has gone.
     """
-    model._check_classes(batches)
+    model.accept(batches)
     batches.epoch = initial_epoch
     count = _count(strategy)
     _check_shares(batches, count, strategy)

@@ -237,6 +237,19 @@ def test_padding_for_keras_costs_one_step_at_most():
         assert (extra >= 0).all() and (extra <= (8 if i < 2 else 0)).all()
 
 
+def test_a_compiled_model_sees_few_shapes():
+    rng = np.random.default_rng(0)
+    data = dataset(60, sizes=[tuple(rng.integers(20, 90, 2)) for _ in range(60)])
+    preprocessor = Preprocessor(64, 104, size_divisor=8)
+    for shuffle in (False, True):
+        batches = data.batches(preprocessor, shuffle=shuffle)
+        exact = {batches[i][0]["images"].shape for i in range(len(batches))}
+        batches.compiled = True
+        padded = [batches[i][0]["images"].shape for i in range(len(batches))]
+        assert {shape[1:3] for shape in padded[2:]} <= set(preprocessor.shapes)
+        assert len(set(padded)) <= len(preprocessor.shapes) + 2 < len(exact)
+
+
 def test_tf_dataset():
     data = dataset(7, masks=True)
     batches = data.batches(SMALL, shuffle=True, masks=True, mask_size=14, workers=3)

@@ -86,6 +86,34 @@ def test_fixed_size_holds_every_image():
         Preprocessor(fixed_size=(70, 96))
 
 
+@pytest.mark.parametrize(("short", "long"), [(800, 1333), (320, 640), (448, 640), (600, 1000), (640, 640), (600, 800)])
+def test_few_shapes_hold_every_photo_and_cost_a_fifth_at_most(short, long):
+    preprocessor = Preprocessor(short, long)
+    rng = np.random.default_rng(0)
+    sizes = [preprocessor.size(*rng.integers(100, 3000, 2)) for _ in range(2000)]
+    exact = [preprocessor.padded_size([size]) for size in sizes]
+    padded = [preprocessor.padded_size([size], compiled=True) for size in sizes]
+    assert len(set(padded)) <= 8 and set(padded) <= set(preprocessor.shapes)
+    assert all(h >= size[0] and w >= size[1] for size, (h, w) in zip(sizes, padded))
+    assert sum(map(np.prod, padded)) < 1.2 * sum(map(np.prod, exact))
+    mixed = preprocessor.padded_size([(long, 10), (10, long)], compiled=True)
+    assert mixed in preprocessor.shapes and min(mixed) >= long
+
+
+def test_who_decides_about_few_shapes():
+    size = [(320, 401)]
+    never, where_compiled, always = (Preprocessor(320, 640, few_shapes=value) for value in (False, None, True))
+    assert never.padded_size(size, True) == where_compiled.padded_size(size, False) == (320, 416)
+    assert where_compiled.padded_size(size, True) == always.padded_size(size, False) == (320, 448)
+    assert Preprocessor(320, 640, fixed_size=(320, 640), few_shapes=True).padded_size(size) == (320, 640)
+    assert always.batch([np.zeros((32, 40, 3), np.uint8)])["images"].shape == (1, 320, 448, 3)
+    for preprocessor in (never, where_compiled, always):
+        assert preprocessor.replace().few_shapes is preprocessor.few_shapes
+    assert "few_shapes" not in where_compiled.get_config()  # presets stay as they are
+    with pytest.raises(ValueError, match="few_shapes"):
+        Preprocessor(few_shapes=8)
+
+
 def test_restore_is_the_inverse_of_the_resize():
     boxes = np.array([[0, 0, 640, 427], [10, 20, 30, 40]], np.float32)
     there = scale_boxes(boxes, (427, 640), (799, 1199))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_rcnn import layers
+from keras_rcnn.data import Preprocessor
 from keras_rcnn.evaluation import evaluate
 from tests.export.detectors import detector, photos, proposals
 from tests.models.test_fast_rcnn import around
@@ -95,6 +96,32 @@ def test_the_value_can_be_changed_at_any_time():
     model.jit_compile = True
     assert_same(model.detect(photo, score=0.0), expected)
     assert model.predict_function is not plain
+
+
+# === How often ===
+
+
+def test_two_hundred_photos_of_two_hundred_sizes_in_eight_shapes(monkeypatch):
+    model = detector("faster")
+    model.preprocessor = Preprocessor(320, 640)
+    rng = np.random.default_rng(0)
+    photos = [np.zeros((*rng.integers(20, 300, 2), 3), np.uint8) for _ in range(200)]
+    seen = []
+
+    def predict_on_batch(x):
+        seen.append(x["images"].shape)
+        batch = len(x["images"])
+        return {"boxes": np.zeros((batch, 5, 4)), "scores": np.zeros((batch, 5)), "labels": np.full((batch, 5), -1)}
+
+    monkeypatch.setattr(model, "predict_on_batch", predict_on_batch)
+    model.detect(photos)
+    exact, seen[:] = set(seen), []
+    model.jit_compile = True
+    model.detect(photos)
+    assert len(set(seen)) <= 8 < len(exact)
+    seen.clear()
+    assert len(model.detect(photos[:10], batch_size=4)) == 10
+    assert [shape[0] for shape in seen] == [4, 4, 4]  # the last two among them
 
 
 # === A GPU is listed ===
