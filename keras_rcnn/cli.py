@@ -91,11 +91,13 @@ def detect(args):
     if args.server:
         from keras_rcnn.export.client import ServedDetector
 
-        if args.preset or args.size:
-            raise ValueError(f"--{'preset' if args.preset else 'size'} is not for --server: the model is there already")
+        for option in ("preset", "size", "precision"):
+            if getattr(args, option):
+                raise ValueError(f"--{option} is not for --server: the model is there already")
         model, options = ServedDetector(args.server), {}
     else:
-        model, options = from_preset(args.preset or DEFAULT_PRESET), {"size": args.size}
+        model = from_preset(args.preset or DEFAULT_PRESET, dtype=args.precision)
+        options = {"size": args.size}
     for photo in photos:
         try:
             if isinstance(photo, ImageError):
@@ -168,7 +170,7 @@ def evaluate(args):
     from keras_rcnn.presets import from_preset
     from keras_rcnn.training.build import load_data
 
-    model = from_preset(args.preset)
+    model = from_preset(args.preset, dtype=args.precision)
     dataset = load_data(source, args.on_bad or "error")
     found = _proposals_for(args, model, dataset)
     metrics = run(
@@ -343,6 +345,7 @@ def _parser():
     one.add_argument(
         "--size", type=_positive, metavar="PX", help="shorter side that photos are resized to; default: the preset's"
     )
+    _add_precision(one)
     _add_out(one, "detections")
     one.add_argument("--json", metavar="FILE", help="write the boxes to this file as well")
 
@@ -374,6 +377,7 @@ def _parser():
     _add_source(one)
     one.add_argument("--metric", choices=("coco", "voc07", "voc10"), default="coco", help="default: coco")
     one.add_argument("--batch-size", type=_positive, metavar="N")
+    _add_precision(one)
     _add_proposals(one)
     one.add_argument("--json", metavar="FILE", help="write the metrics to this file as well")
 
@@ -447,6 +451,14 @@ def _parser():
     one.add_argument("--out", required=True, metavar="DIR", help="folder for what comes out")
     one.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
     return parser
+
+
+def _add_precision(parser):
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        help="of the arithmetic; bfloat16 is faster on GPUs, and on CPUs with units for it",
+    )
 
 
 def _add_score(parser):

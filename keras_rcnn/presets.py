@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_rcnn.download import DownloadError, cache_folder, downloaded, megabytes, sha256_of
+from keras_rcnn.precision import precision
 
 DEFAULT_PRESET = "nuclei_mrcnn"
 PRESET, WEIGHTS = "preset.json", "weights.safetensors"
@@ -33,10 +34,10 @@ class PresetError(ValueError):
     """A preset that cannot be found, read, downloaded or written; the message says what to do."""
 
 
-def from_preset(name_or_folder, num_classes=None, class_names=None):
+def from_preset(name_or_folder, num_classes=None, class_names=None, dtype=None):
     """Loads a detector with its weights.
 
-    The detector gets Keras's current dtype policy. The first time, the weights of some presets are downloaded (a
+    The first time, the weights of some presets are downloaded (a
     progress bar shows it), checked, converted, and kept in `~/.keras_rcnn` or the environment's `KERAS_RCNN_HOME`.
 
     Args:
@@ -44,6 +45,8 @@ def from_preset(name_or_folder, num_classes=None, class_names=None):
         num_classes: int. If it is not the preset's, the layers that depend on it are new and untrained: the detector
             is to be fine-tuned.
         class_names: list of str. The same for names that are not the preset's (in its order), even if as many.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`, what convolutions and dense layers compute in (see
+            `keras_rcnn.precision`); None: Keras's current dtype policy. Weights and boxes are float32 in each.
 
     Returns:
         A detector, such as a `FasterRCNN`.
@@ -68,7 +71,8 @@ def from_preset(name_or_folder, num_classes=None, class_names=None):
     path = _weights_path(folder, weights)
     if "url" in weights and not path.is_file():
         _download(folder, record, path.parent)
-    model = _build(config, folder / PRESET)
+    with precision(dtype):
+        model = _build(config, folder / PRESET)
     values = _read_weights(path, weights.get("sha256"))
     if changed:
         values.update(_new_weights(model))

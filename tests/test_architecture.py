@@ -31,11 +31,14 @@ MAY_IMPORT = {
     "models": {"ops", "layers", "data"},
     "convert.build": {"backbones", "convert", "data", "layers", "models"},
     "download": set(),
-    "presets": {"backbones", "convert", "convert.build", "data", "download", "layers", "models"},
+    "precision": set(),
+    "presets": {"backbones", "convert", "convert.build", "data", "download", "layers", "models", "precision"},
     "story": {"models", "presets"},
     "tables": {"convert"},
     "zoo_pages": {"convert", "convert.build", "presets"},
-    "training": {"backbones", "convert", "data", "evaluation", "layers", "models", "ops", "presets", "visualize"},
+    "training": {
+        "backbones", "convert", "data", "evaluation", "layers", "models", "ops", "precision", "presets", "visualize",
+    },
 }
 # these see the whole package
 ABOVE_ALL = {"__init__", "cli", "export"}

@@ -73,7 +73,7 @@ class Preprocessor:
             "std": list(self.std),
             "size_divisor": self.size_divisor,
             "fixed_size": None if self.fixed_size is None else list(self.fixed_size),
-            **({} if self.few_shapes is None else {"few_shapes": self.few_shapes}),  # presets of before have none
+            "few_shapes": self.few_shapes,
         }
 
     @classmethod

@@ -1,4 +1,5 @@
-"""Heads on region features.
+"""Heads on region features. Their last layers compute in float32 whatever the dtype policy: a logit or a delta that is
+rounded to bfloat16's 8 bits moves scores by hundredths.
 
 Shapes: B images, R regions, S bins a side, K classes.
 """
@@ -134,12 +135,12 @@ class BoxPredictor(keras.layers.Layer):
         super().__init__(**{"name": "box_predictor", **kwargs})
         self.num_classes, self.class_agnostic = num_classes, class_agnostic
         self.boxes = 1 if class_agnostic else num_classes
-        normal, policy = keras.initializers.RandomNormal, self.dtype_policy
+        normal = keras.initializers.RandomNormal
         self.logits = keras.layers.Dense(
-            num_classes + 1, kernel_initializer=normal(stddev=0.01), dtype=policy, name="logits"
+            num_classes + 1, kernel_initializer=normal(stddev=0.01), dtype="float32", name="logits"
         )
         self.deltas = keras.layers.Dense(
-            self.boxes * 4, kernel_initializer=normal(stddev=0.001), dtype=policy, name="deltas"
+            self.boxes * 4, kernel_initializer=normal(stddev=0.001), dtype="float32", name="deltas"
         )
 
     def build(self, input_shape):
@@ -149,8 +150,7 @@ class BoxPredictor(keras.layers.Layer):
 
     def call(self, x):
         batch, count = ops.shape(x)[0], ops.shape(x)[1]
-        deltas = ops.reshape(self.deltas(x), (batch, count, self.boxes, 4))
-        return ops.cast(self.logits(x), "float32"), ops.cast(deltas, "float32")
+        return self.logits(x), ops.reshape(self.deltas(x), (batch, count, self.boxes, 4))
 
     def compute_output_spec(self, x):
         return spec(*x.shape[:2], self.num_classes + 1), spec(*x.shape[:2], self.boxes, 4)
@@ -191,9 +191,7 @@ class MaskHead(_ConvStack):
             name="deconv",
         )
         maps = 1 if class_agnostic else num_classes
-        self.logits = keras.layers.Conv2D(
-            maps, 1, kernel_initializer="he_normal", dtype=self.dtype_policy, name="logits"
-        )
+        self.logits = keras.layers.Conv2D(maps, 1, kernel_initializer="he_normal", dtype="float32", name="logits")
 
     def build(self, input_shape):
         shape = self._build_convs((None, *input_shape[2:]))
@@ -205,7 +203,7 @@ class MaskHead(_ConvStack):
         batch, count = ops.shape(x)[0], ops.shape(x)[1]
         x = self._run_convs(ops.reshape(x, (-1, *x.shape[2:])), training)
         x = self.logits(self.deconv(x))
-        return ops.cast(ops.reshape(x, (batch, count, *x.shape[1:])), "float32")
+        return ops.reshape(x, (batch, count, *x.shape[1:]))
 
     def compute_output_spec(self, x, training=None):
         return spec(*x.shape[:2], x.shape[2] * 2, x.shape[3] * 2, self.logits.filters)

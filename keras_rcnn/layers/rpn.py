@@ -89,6 +89,7 @@ class RPNHead(keras.layers.Layer):
             conv.build((None, None, None, in_channels))
             self.convs.append(conv)
             in_channels = width
+        settings["dtype"] = "float32"  # as the last layers of all heads
         self.objectness = keras.layers.Conv2D(self.num_anchors, 1, name="objectness", **settings)
         self.deltas = keras.layers.Conv2D(self.num_anchors * 4, 1, name="deltas", **settings)
         for layer in (self.objectness, self.deltas):
@@ -101,8 +102,8 @@ class RPNHead(keras.layers.Layer):
             for conv in self.convs:
                 x = conv(x)
             batch = ops.shape(x)[0]
-            logits.append(ops.cast(ops.reshape(self.objectness(x), (batch, -1)), "float32"))
-            deltas.append(ops.cast(ops.reshape(self.deltas(x), (batch, -1, 4)), "float32"))
+            logits.append(ops.reshape(self.objectness(x), (batch, -1)))
+            deltas.append(ops.reshape(self.deltas(x), (batch, -1, 4)))
         return logits, deltas
 
     def compute_output_spec(self, features):

@@ -29,7 +29,7 @@ class ClassPredictor(keras.layers.Layer):
         self.logits = keras.layers.Dense(
             num_classes + 1,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
-            dtype=self.dtype_policy,
+            dtype="float32",
             name="logits",
         )
 
@@ -38,7 +38,7 @@ class ClassPredictor(keras.layers.Layer):
         self.built = True
 
     def call(self, x):
-        return ops.cast(self.logits(x), "float32")
+        return self.logits(x)
 
     def compute_output_spec(self, x):
         return spec(*x.shape[:2], self.num_classes + 1)

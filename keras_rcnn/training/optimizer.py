@@ -1,6 +1,4 @@
-"""The optimizer that a recipe asks for, with its learning rate, and the precision of its arithmetic."""
-
-import contextlib
+"""The optimizer that a recipe asks for, with its learning rate."""
 
 import keras
 
@@ -73,24 +71,3 @@ def slow_down(optimizer, variables, factor):
         return whole(gradient, variable, learning_rate * factor if slow else learning_rate)
 
     optimizer.update_step = update_step
-
-
-@contextlib.contextmanager
-def precision(name):
-    """Layers made in the block compute in this precision; weights, boxes and losses are float32 in each.
-
-    Args:
-        name: `"float32"`, `"mixed_bfloat16"`, or `"mixed_float16"`, for GPUs without bfloat16: `compile` then scales
-            the loss. On several devices take bfloat16.
-
-    Raises:
-        RecipeError: for another name.
-    """
-    if name not in ("float32", "mixed_bfloat16", "mixed_float16"):
-        raise RecipeError(f"precision = {name!r}: there are float32, mixed_bfloat16 and mixed_float16.")
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -17,6 +17,7 @@ from keras_rcnn.evaluation import EvaluateCallback, coco_metrics, evaluate
 from keras_rcnn.evaluation.evaluate import has_masks
 from keras_rcnn.models import RCNN, FasterRCNN
 from keras_rcnn.models.rcnn_stages import plot_violations, stage_detections
+from keras_rcnn.precision import policy, precision
 from keras_rcnn.presets import from_preset, save_preset, to_json
 from keras_rcnn.training import distribute
 from keras_rcnn.training.alternating import alternate
@@ -31,7 +32,7 @@ from keras_rcnn.training.callbacks import (
     WarnOnRise,
 )
 from keras_rcnn.training.checkpoint import Checkpoint
-from keras_rcnn.training.optimizer import build_optimizer, precision, slow_down
+from keras_rcnn.training.optimizer import build_optimizer, slow_down
 from keras_rcnn.training.pictures import Pictures
 from keras_rcnn.training.recipe import RecipeError
 
@@ -115,7 +116,7 @@ DEFAULTS = {
     # batches whose mean gradient makes one step; momentum of an average of the weights, which is evaluated and saved
     "accumulate": None,
     "ema": None,
-    # "float32", "mixed_bfloat16" or "mixed_float16"
+    # "float32", "bfloat16" or "float16" (of GPUs without bfloat16): fewer bits in convolutions and dense layers
     "precision": "float32",
     # several devices: "mirrored", "multiworker" (TF_CONFIG) or "jax", each of which takes its share of a batch
     "strategy": None,
@@ -176,6 +177,10 @@ def train(settings, out, resume=False, verbose=1):
     if settings.patience and (settings.detector == "rcnn" or not (settings.val or settings.hold_out)):
         why = "R-CNN is evaluated after its stages" if settings.detector == "rcnn" else "there is no val, nor hold_out"
         raise RecipeError(f"patience = {settings.patience} counts evaluations of an epoch, and {why}.")
+    try:
+        policy(settings.precision)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
     devices = distribute.strategy(settings.strategy)  # before anything else of TensorFlow
     keras.utils.set_random_seed(settings.seed)
     training = load_data(settings.train, settings.on_bad)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_rcnn.training import RecipeError, WarmupCosine, WarmupMultiStep
-from keras_rcnn.training.optimizer import build_optimizer, precision, slow_down
+from keras_rcnn.training.optimizer import build_optimizer, slow_down
 
 
 def settings(**changes):
@@ -69,12 +69,3 @@ def test_some_weights_train_slowly(kind):
     scale = np.linalg.norm(before[0]) / np.linalg.norm(before[2]) if kind == "lamb" else 1  # Lamb's is of the weights
     assert steps[0] == pytest.approx(0.1 * scale * steps[2], rel=1e-3) and steps[2] > 0
     assert np.all(before[1] == 0) and steps[1] == pytest.approx(0.1 * steps[3], rel=1e-3)
-
-
-def test_precision():
-    with precision("mixed_bfloat16"):
-        layer = keras.layers.Dense(1)
-    assert (layer.compute_dtype, layer.variable_dtype) == ("bfloat16", "float32")
-    assert keras.layers.Dense(1).compute_dtype == "float32"
-    with pytest.raises(RecipeError, match="precision = 'int8'"), precision("int8"):
-        pass
