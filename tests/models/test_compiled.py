@@ -127,26 +127,12 @@ def test_two_hundred_photos_of_two_hundred_sizes_in_eight_shapes(monkeypatch):
 # === A GPU is listed ===
 
 
-@pytest.fixture
-def gpu(monkeypatch):
-    """What Keras's `jit_compile="auto"` asks: is there anything else than CPUs?"""
-    import tensorflow as tf
-
-    real = tf.config.list_physical_devices
-
-    def listed(kind=None):
-        fake = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
-        return real(kind) + ([fake] if kind in (None, "GPU") else [])
-
-    monkeypatch.setattr(tf.config, "list_physical_devices", listed)
-
-
 class Subclass(type(tiny_detector())):
     """A detector of somebody's own."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_auto_asks_for_no_kernel_that_is_missing(kind, gpu):
+def test_auto_asks_for_no_kernel_that_is_missing(kind, listed_gpu):
     model = detector(kind)
     given = proposals(photos()[0]) if model.wants_proposals else None
     assert len(model.detect(photos()[0], score=0.0, proposals=given)["scores"])
@@ -159,7 +145,7 @@ def test_auto_asks_for_no_kernel_that_is_missing(kind, gpu):
     assert model.predict(batches, verbose=0)["boxes"].shape[0] == 4
 
 
-def test_nor_in_a_subclass_or_a_nested_model(gpu):
+def test_nor_in_a_subclass_or_a_nested_model(listed_gpu):
     model = Subclass.from_config(detector("faster").get_config())
     assert model.jit_compile is False
     outer = keras.Sequential([model])
@@ -171,7 +157,7 @@ def test_nor_in_a_subclass_or_a_nested_model(gpu):
     assert inner.jit_compile is False and inner.predict_on_batch(x)["scores"].shape == (1, 100)
 
 
-def test_a_function_of_the_users_own_around_a_detector_is_compiled_with_kernels_that_xla_has(gpu):
+def test_a_function_of_the_users_own_around_a_detector_is_compiled_with_kernels_that_xla_has(listed_gpu):
     import tensorflow as tf
 
     model = detector("mask")

@@ -1,0 +1,134 @@
+"""The Python of the README and of the public docstrings, run by somebody who has a GPU (in the list of devices)."""
+
+import doctest
+import importlib
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_rcnn
+from keras_rcnn.data import Dataset, Preprocessor
+from tests.models.test_fast_rcnn import around
+from tests.models.test_mask_rcnn import with_masks
+from tests.models.tiny import STRIDES, TinyBackbone, shapes, tiny_detector
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ["square", "bar"]
+
+# what would take long here -> what stands in for it
+SHORTER = {
+    r"epochs=\d+": "epochs=1",
+    r"keras_rcnn\.backbones\.(ResNet\(50\)|EfficientNetLite0\([^)]*\))": "backbone",
+    r"num_classes=3\b": "num_classes=2, preprocessor=small",
+    r"class_names=data\.class_names\)(?=\nmodel\.compile\(keras\.optimizers\.SGD)": (
+        "class_names=data.class_names, preprocessor=small)"
+    ),
+    r"\"fasterrcnn_resnet50_fpn\"": '"nuclei_frcnn"',
+    r"\(1024, 256\)": "(16,)",
+    r"warmup_steps=\d+": "warmup_steps=2",
+    # "compile and fit as above"
+    r"\n\.\.\.  # compile": "\nmodel.compile(keras.optimizers.SGD(0.001)) # compile",
+}
+
+# module -> why its example cannot run here; those of `export` are in tests/export
+ELSEWHERE = {
+    **dict.fromkeys(
+        [f"backbones.{name}" for name in ("alexnet", "zf", "vgg", "mobilenet_v3", "resnet")]
+        + ["convert.torch_file", "convert.torchvision", "convert.caffe_file", "convert.caffe"],
+        "published weights, which cannot be had here",
+    ),
+    **dict.fromkeys(["training.cluster", "training.distribute"], "several machines or devices"),
+    **dict.fromkeys([f"export.{name}" for name in ("client", "onnx", "litert_detector")], "files of other tests"),
+    "training.recipe": "a recipe of somebody's own",
+    "training.averages": "parts of a training that is tested in tests/training",
+    "training.pictures": "parts of a training that is tested in tests/training",
+    "training.checkpoint": "parts of a training that is tested in tests/training",
+    "training.alternating": "minutes; tests/training/test_alternating.py has it",
+}
+
+
+def standing(folder):
+    """What examples speak of, in a folder with the files that they name."""
+    data = shapes(6)
+    photo = Image.fromarray(shapes(1, size=256)[0].image)
+    for name in ("photo.jpg", "street.jpg"):
+        photo.save(folder / name)
+    for split, records in (("train", data[:4]), ("val", data[4:])):
+        (folder / split).mkdir()
+        coco = {"categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)], "images": []}
+        coco["annotations"] = []
+        for record in records:
+            name = f"{record.image_id}.png"
+            Image.fromarray(record.image).save(folder / split / name)
+            size = {"height": record.height, "width": record.width}
+            coco["images"].append({"id": record.image_id, "file_name": name, **size})
+            for (x1, y1, x2, y2), label in zip(record.boxes.tolist(), record.labels.tolist()):
+                box = {"id": len(coco["annotations"]), "image_id": record.image_id, "category_id": label + 1}
+                coco["annotations"].append({**box, "bbox": [x1, y1, x2 - x1, y2 - y1]})
+        (folder / f"{split}.json").write_text(json.dumps(coco))
+    model = tiny_detector(class_names=CLASSES)
+    model.compile(keras.optimizers.SGD(1e-3))
+    small = Preprocessor(64, 96)
+    return {
+        "np": np,
+        "keras": keras,
+        "keras_rcnn": keras_rcnn,
+        "backbone": TinyBackbone(),
+        "small": small,
+        "model": model,
+        "data": Dataset(list(data[:4]), CLASSES),
+        "dataset": with_masks(Dataset(list(data[:4]), CLASSES)),
+        "val": Dataset(list(data[4:]), CLASSES),
+        "validation": Dataset(list(data[4:]), CLASSES),
+        "proposals": around(data),
+        "batches": data.batches(small, batch_size=2),
+        "images": np.zeros((1, 64, 96, 3), np.float32),
+        "STRIDES": STRIDES,
+    }
+
+
+def shortened(code):
+    for pattern, instead in SHORTER.items():
+        code = re.sub(pattern, instead, code)
+    return code
+
+
+@pytest.mark.slow
+def test_the_readmes_python(tmp_path, monkeypatch, listed_gpu):
+    monkeypatch.chdir(tmp_path)
+    names = standing(tmp_path)
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    blocks = [block for page in pages for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)]
+    assert len(blocks) > 4
+    for block in blocks:
+        if "ServedDetector" in block:
+            continue  # tests/export has the server
+        exec(compile(shortened(block), "README.md", "exec"), names)  # noqa: S102
+
+
+def modules():
+    """Those with examples."""
+    for path in sorted((ROOT / "keras_rcnn").rglob("*.py")):
+        if ">>> " in path.read_text("utf-8"):
+            yield ".".join(path.relative_to(ROOT / "keras_rcnn").with_suffix("").parts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(modules()))
+def test_docstrings(name, tmp_path, monkeypatch, listed_gpu):
+    if name in ELSEWHERE:
+        pytest.skip(ELSEWHERE[name])
+    module = importlib.import_module(f"keras_rcnn.{name.removesuffix('.__init__')}")
+    monkeypatch.chdir(tmp_path)
+    names = {**standing(tmp_path), **{key: vars(module)[key] for key in vars(module) if not key.startswith("__")}}
+    found = 0
+    for test in doctest.DocTestFinder().find(module, module.__name__):
+        for example in test.examples:
+            found += 1
+            exec(compile(shortened(example.source), f"{test.name}", "single"), names)  # noqa: S102
+    assert found
