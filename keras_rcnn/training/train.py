@@ -118,6 +118,8 @@ DEFAULTS = {
     "ema": None,
     # "float32", "bfloat16" or "float16" (of GPUs without bfloat16): fewer bits in convolutions and dense layers
     "precision": "float32",
+    # whether XLA compiles the step: True or False; None is False on TensorFlow and True on JAX
+    "jit_compile": None,
     # several devices: "mirrored", "multiworker" (TF_CONFIG) or "jax", each of which takes its share of a batch
     "strategy": None,
     # end when so many evaluations have brought no better AP50
@@ -181,6 +183,13 @@ def train(settings, out, resume=False, verbose=1):
         policy(settings.precision)
     except ValueError as error:
         raise RecipeError(str(error)) from None
+    if settings.jit_compile not in (True, False, None):
+        raise RecipeError(f"jit_compile = {settings.jit_compile!r}: True, False or None.")
+    if settings.jit_compile is True and settings.strategy in ("mirrored", "multiworker"):
+        raise RecipeError(
+            f"jit_compile = True: under the strategy {settings.strategy} the devices exchange gradients within the step, "
+            "which TensorFlow does not compile. Leave jit_compile unset, or take the strategy jax."
+        )
     devices = distribute.strategy(settings.strategy)  # before anything else of TensorFlow
     keras.utils.set_random_seed(settings.seed)
     training = load_data(settings.train, settings.on_bad)
@@ -249,11 +258,9 @@ class _Run:
             proposals=proposals or self.proposals,
         )
         with self.devices.scope():
-            # XLA has no kernel for crop_and_resize, and makes training on CPU slower
-            jit = False if keras.backend.backend() == "tensorflow" else "auto"
             optimizer = build_optimizer(settings, epochs, len(batches))
             slow_down(optimizer, model.parts["backbone"].variables, settings.backbone_rate)
-            model.compile(optimizer, jit_compile=jit)
+            model.compile(optimizer, jit_compile="auto" if settings.jit_compile is None else settings.jit_compile)
         callbacks = [StopOnNaN(batches, path=self.out / "not_finite.json")]
         if settings.minutes:
             callbacks.append(TimeLimit(settings.minutes))

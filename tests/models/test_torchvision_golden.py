@@ -85,11 +85,16 @@ def same_masks(ours, theirs, suffix=""):
     assert (ours != wanted).sum() < 0.005 * wanted.sum()
 
 
+def torchvisions(preprocessor, case):
+    """With the case's size, and no more padding than torchvision has."""
+    return preprocessor.replace(min_size=case["min_size"], max_size=case["max_size"], few_shapes=False)
+
+
 @pytest.mark.parametrize(("name", "photo"), CASES)
 def test_every_stage(name, photo):
     theirs, case = golden(f"{name}__{photo}.npz"), golden(f"{name}.json")["cases"][photo]
     model, stages = detector(name)
-    preprocessor = model.preprocessor.replace(min_size=case["min_size"], max_size=case["max_size"])
+    preprocessor = torchvisions(model.preprocessor, case)
     image = read_image(SHARED / "golden" / case["image"])
     x = preprocessor.batch([image])
     assert x["images"].shape == tuple(theirs["batch_shape"][[0, 2, 3, 1]])
@@ -151,14 +156,30 @@ def test_every_stage(name, photo):
         same_masks(ordered, theirs)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on JAX all of these are compiled")
+@pytest.mark.parametrize("name", [MOBILENET, MASK])
+def test_compiled(name):
+    theirs, case = golden(f"{name}__coffee_small.npz"), golden(f"{name}.json")["cases"]["coffee_small"]
+    model, _ = detector(name)
+    whole = model.preprocessor
+    try:
+        model.preprocessor, model.jit_compile = torchvisions(whole, case), True
+        found = model.detect(SHARED / "golden" / case["image"], score=0.0)
+    finally:
+        model.preprocessor, model.jit_compile = whole, False
+    partner = same_detections(found, theirs)
+    if "masks" in found:
+        ordered = np.empty_like(found["masks"])
+        ordered[partner] = found["masks"]
+        same_masks(ordered, theirs)
+
+
 @pytest.mark.parametrize("name", [MOBILENET, MASK])
 def test_batch_of_two(name):
     theirs, case = golden(f"{name}__batch2.npz"), golden(f"{name}.json")["cases"]["batch2"]
     model, _ = detector(name)
-    model.preprocessor, whole = (
-        model.preprocessor.replace(min_size=case["min_size"], max_size=case["max_size"]),
-        model.preprocessor,
-    )
+    model.preprocessor, whole = torchvisions(model.preprocessor, case), model.preprocessor
     try:
         found = model.detect([SHARED / "golden" / image for image in case["images"]], score=0.0, batch_size=2)
     finally:

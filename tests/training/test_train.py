@@ -48,6 +48,38 @@ def settings(folder, **changes):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on JAX everything is compiled")
+def test_a_compiled_training(folder, tmp_path):
+    losses = {}
+    for jit in (None, True):
+        train(settings(folder, epochs=1, augment=(), jit_compile=jit), tmp_path / str(jit), verbose=0)
+        with (tmp_path / str(jit) / "history.csv").open() as file:
+            losses[jit] = float(next(csv.DictReader(file))["loss"])
+    assert losses[True] == pytest.approx(losses[None], rel=0.05)  # the samplers draw other regions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_training_in_mixed_precision(folder, tmp_path, precision):
+    losses = {}
+    for name in ("float32", precision):
+        train(settings(folder, epochs=1, augment=(), precision=name), tmp_path / name, verbose=0)
+        with (tmp_path / name / "history.csv").open() as file:
+            losses[name] = float(next(csv.DictReader(file))["loss"])
+    assert losses[precision] == pytest.approx(losses["float32"], rel=0.05)
+    assert len(from_preset(tmp_path / precision, dtype=precision).detect(np.zeros((40, 60, 3), np.uint8), score=0.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"jit_compile": "yes"}, "True, False or None"), ({"jit_compile": True, "strategy": "mirrored"}, "strategy jax")],
+)
+def test_compilation_that_is_not_to_be_had(folder, tmp_path, changes, said):
+    with pytest.raises(RecipeError, match=said):
+        train(settings(folder, **changes), tmp_path)
+
+
+@pytest.mark.slow
 def test_training_leaves_a_preset_and_resumes(folder, tmp_path):
     out = train(settings(folder), tmp_path / "whole", verbose=0)
     for name in ("preset.json", "weights.safetensors", "history.csv", "history.png", "best", "last"):
