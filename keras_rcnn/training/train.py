@@ -187,7 +187,7 @@ def train(settings, out, resume=False, verbose=1):
         raise RecipeError(f"jit_compile = {settings.jit_compile!r}: True, False or None.")
     if settings.jit_compile is True and settings.strategy in ("mirrored", "multiworker"):
         raise RecipeError(
-            f"jit_compile = True: under the strategy {settings.strategy} the devices exchange gradients within the step, "
+            f"jit_compile = True: under the strategy {settings.strategy} devices exchange gradients within the step, "
             "which TensorFlow does not compile. Leave jit_compile unset, or take the strategy jax."
         )
     devices = distribute.strategy(settings.strategy)  # before anything else of TensorFlow
