@@ -330,6 +330,9 @@ def paste(masks, boxes, labels, sizes):
 
     each = (tf.reshape(masks, [-1, size, size]), tf.reshape(corners, [-1, 4]))
     each += (tf.reshape(every, [-1, 2]), tf.reshape(valid, [-1]))
+    # TensorFlow cannot stack an empty list: where nothing is found, one mask too many is pasted and left out
+    number = tf.shape(each[0])[0]
+    each = [tf.pad(value, [[0, tf.maximum(1 - number, 0)]] + [[0, 0]] * (value.shape.rank - 1)) for value in each]
     made = tf.TensorSpec((None, None), tf.uint8)
-    pasted = tf.map_fn(one, each, parallel_iterations=1, fn_output_signature=made)
+    pasted = tf.map_fn(one, tuple(each), parallel_iterations=1, fn_output_signature=made)[:number]
     return tf.reshape(pasted, shape)

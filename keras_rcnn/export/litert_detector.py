@@ -90,9 +90,14 @@ def fit(photo, settings):
         photo: uint8 [h, w, 3].
         settings: dict with `size`, `min_size` and `max_size`.
 
+    Raises:
+        ValueError: for an array of another shape, or without pixels.
+
     Returns:
         `(image, size)`: uint8 [H, W, 3] with the photo at its upper left, and int32 [2], height and width there.
     """
+    if np.ndim(photo) != 3 or photo.shape[2] != 3 or not photo.size:
+        raise ValueError(f"A photo is [height, width, 3] with at least one pixel, not {np.shape(photo)}.")
     size = fitted_size(*photo.shape[:2], settings)
     image = np.zeros((*settings["size"], 3), np.uint8)
     image[: size[0], : size[1]] = np.rint(_resize(photo.astype(np.float32), size))

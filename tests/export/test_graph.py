@@ -167,6 +167,14 @@ def test_masks_are_pasted_as_paste_masks_does():
         assert not found[i, count:].any() and not found[i, :, height:].any() and not found[i, :, :, width:].any()
 
 
+@pytest.mark.parametrize("batch", [0, 1, 2])
+def test_nothing_found_is_pasted_too(batch):
+    paste = tf.function(graph.paste)
+    labels, sizes = tf.fill((batch, 3), -1), tf.tile([[20, 30]], [batch, 1])
+    found = paste(tf.zeros((batch, 3, 28, 28)), tf.zeros((batch, 3, 4)), labels, sizes)
+    assert found.shape == (batch, 0, 20 if batch else 0, 30 if batch else 0) and found.dtype == tf.uint8
+
+
 def test_too_many_pasted_masks_are_an_error():
     sizes = tf.constant([[30000, 30000]])
     boxes = tf.constant([[[0.0, 0.0, 9.0, 9.0]] * 3])

@@ -98,6 +98,12 @@ def test_photos_of_any_size_answer_nearly_as_detect(mask):
     assert found["names"][best] == expected["names"][best]
 
 
+@pytest.mark.parametrize("shape", [(0, 10, 3), (10, 0, 3), (10, 10), (10, 10, 4)])
+def test_what_is_no_photo_is_refused(mask, shape):
+    with pytest.raises(ValueError, match="at least one pixel"):
+        LiteRTDetector(mask[1]["path"]).detect(np.zeros(shape, np.uint8))
+
+
 # === Metadata ===
 
 

@@ -104,6 +104,21 @@ def test_pasted_masks(tmp_path):
         assert not found["masks"][:, height:].any() and not found["masks"][:, :, width:].any()
 
 
+@pytest.mark.slow
+def test_nothing_is_found_and_pasted(tmp_path):
+    model = detector("mask")
+    path = keras_rcnn.export(model, tmp_path / "served", photos=photos()[2:], masks="pasted", score=1.0)["path"]
+    signatures = tf.saved_model.load(str(path)).signatures
+    pixels = photos()[2]
+    answers = [
+        signatures["serving_default"](image_bytes=tf.constant([encoded(pixels)] * 2)),
+        signatures["images"](images=tf.constant(pixels[None])),
+    ]
+    for answer, images in zip(answers, (2, 1), strict=True):
+        assert (answer["labels"].numpy() == -1).all()
+        assert answer["masks"].shape == (images, 0, *pixels.shape[:2])
+
+
 def test_a_model_of_one_input_size(tmp_path):
     model = detector("faster")
     model.preprocessor = model.preprocessor.replace(fixed_size=(128, 160))
