@@ -10,6 +10,7 @@ from keras_rcnn.data.images import read_image
 from keras_rcnn.data.paste import paste_masks, paste_rle
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
+from keras_rcnn.models.process import check_process
 from keras_rcnn.ops.backend import compiled_on_request
 
 # numbers of proposals are rounded up to this, so that a model is compiled for a few of them only
@@ -28,6 +29,7 @@ class Detector(keras.Model):
     """
 
     def __init__(self, *, inputs, targets, detections, losses, config, name):
+        check_process()
         super().__init__(inputs=inputs, outputs=detections, name=name)
         self.training_graph = keras.Model({**inputs, **targets}, losses, name="training_graph")
         self.parts = config
@@ -101,12 +103,27 @@ class Detector(keras.Model):
         self._tell_whether_compiled(x)
         return super().predict(x, *args, **kwargs)
 
+    # what every way to run the model asks for first
+
+    def make_train_function(self, force=False):
+        check_process()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force=False):
+        check_process()
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force=False):
+        check_process()
+        return super().make_predict_function(force)
+
     def accept(self, batches):
         """What `fit` does before it begins: checks the classes of `Batches`, and has them padded as the model wants.
 
         Raises:
             ValueError: if the dataset's classes are not the model's.
         """
+        check_process()
         self._tell_whether_compiled(batches)
         self._check_classes(batches)
 
