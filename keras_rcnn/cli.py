@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -51,10 +52,10 @@ def main(argv=None):
     except BrokenPipeError:  # `keras-rcnn presets | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        way = f"; --out {args.out} --resume goes on from its last checkpoint" if args.command == "train" else ""
-        print(f"keras-rcnn: interrupted{way}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        way = f"; --out {args.out} --resume goes on from its checkpoint" if args.command == "train" else ""
+        print(f"keras-rcnn: {str(error) or 'interrupted'}{way}", file=sys.stderr)
+        return 128 + getattr(error, "signal", signal.SIGINT)
     except (ValueError, OSError, ImportError) as error:
         if args.debug:
             raise
@@ -588,7 +589,10 @@ def _check_out(out, args, but=None):
     if not out.is_dir() or args.overwrite or resume:
         return
     but = but and Path(but).resolve()
-    found = sorted(path.name for path in out.iterdir() if path.resolve() != but)
+    # .training.lock is what a killed training leaves
+    found = sorted(
+        path.name for path in out.iterdir() if path.resolve() != but and not path.name.startswith(".training.")
+    )
     if found:
         ways = "go on with --resume, or replace it with --overwrite" if hasattr(args, "resume") else "or --overwrite it"
         more = ", ..." if len(found) > 4 else ""

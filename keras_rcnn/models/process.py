@@ -19,6 +19,6 @@ def check_process():
     elif _used_in != os.getpid():
         raise RuntimeError(
             f"This process ({os.getpid()}) was forked from one that had used a detector ({_used_in}), and would hang: "
-            "the threads of TensorFlow and JAX are not copied. Start processes by spawn, and load the detector in each: "
+            "the threads of TensorFlow and JAX are not copied. Start processes by spawn and load the detector in each: "
             'multiprocessing.get_context("spawn"), or ProcessPoolExecutor(mp_context=...).'
         )

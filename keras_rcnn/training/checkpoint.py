@@ -32,7 +32,8 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         path: the file, `.safetensors`.
         batches: the `Batches` of the training.
-        minutes: float, between two writes within an epoch; after every epoch there is one in any case. None: never.
+        minutes: float, between two writes within an epoch; after an epoch's last batch, and after the evaluation that
+            may follow it, there is one in any case. None: never.
         steps: int, the same in batches.
         keep: callbacks whose numbers and texts are kept: those that remember earlier epochs, as `EarlyStopping` does.
 
@@ -118,7 +119,9 @@ class Checkpoint(keras.callbacks.Callback):
         before, self._done = self._done, batch + 1
         by_steps = self.steps and self._done // self.steps > before // self.steps
         by_time = self.minutes and time.monotonic() - self._written >= 60 * self.minutes
-        if by_steps or by_time:
+        # before the evaluation, which can take minutes in which a training is ended
+        last = self._done == (self.params or {}).get("steps")
+        if by_steps or by_time or last:
             self.write(self._epoch, self._done)
 
     def on_epoch_end(self, epoch, logs=None):

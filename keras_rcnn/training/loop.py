@@ -61,13 +61,13 @@ class Loop:
         return model.history
 
     def _epoch(self, callbacks, totals, first):
-        logs = {}
+        logs = _means(totals) if first else {}  # a training may go on behind the epoch's last batch
         with contextlib.closing(self._data(first)) as data:
             for i, one in data:
                 callbacks.on_train_batch_begin(i)
                 for name, values in self.step(i, one).items():
                     totals[name] += values
-                logs = {name: float(total / max(count, 1)) for name, (total, count) in totals.items()}
+                logs = _means(totals)
                 callbacks.on_train_batch_end(i, logs)
                 if self.step.stopped():
                     break
@@ -88,6 +88,10 @@ class Loop:
                 yield at, future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _means(totals):
+    return {name: float(total / max(count, 1)) for name, (total, count) in totals.items()}
 
 
 class _WholeStep:

@@ -1,5 +1,6 @@
 """A whole training from settings: data, model, optimizer, callbacks, and a preset folder at the end."""
 
+import contextlib
 import json
 import logging
 import math
@@ -32,6 +33,8 @@ from keras_rcnn.training.callbacks import (
     WarnOnRise,
 )
 from keras_rcnn.training.checkpoint import Checkpoint
+from keras_rcnn.training.folder import occupied
+from keras_rcnn.training.interrupt import Interruption
 from keras_rcnn.training.optimizer import build_optimizer, slow_down
 from keras_rcnn.training.pictures import Pictures
 from keras_rcnn.training.recipe import RecipeError
@@ -170,7 +173,8 @@ def train(settings, out, resume=False, verbose=1):
         `out` as a `pathlib.Path`.
 
     Raises:
-        RecipeError, DataError: before anything is trained.
+        RecipeError, DataError, FolderError: before anything is trained.
+        TrainingInterrupted: after SIGTERM or Ctrl-C, when the checkpoint has been written.
         ClusterError: of the strategy multiworker, a worker that does not come or has gone.
     """
     settings = default_settings(**vars(settings))
@@ -191,6 +195,13 @@ def train(settings, out, resume=False, verbose=1):
             "which TensorFlow does not compile. Leave jit_compile unset, or take the strategy jax."
         )
     devices = distribute.strategy(settings.strategy)  # before anything else of TensorFlow
+    out = Path(out)
+    with occupied(out) if distribute.is_chief(devices) else contextlib.nullcontext():
+        _train(settings, out, resume, verbose, devices)
+    return out
+
+
+def _train(settings, out, resume, verbose, devices):
     keras.utils.set_random_seed(settings.seed)
     training = load_data(settings.train, settings.on_bad)
     validation = None
@@ -200,24 +211,21 @@ def train(settings, out, resume=False, verbose=1):
         training, validation = training.split(settings.hold_out, settings.seed)
     with devices.scope(), precision(settings.precision):
         model = build_model(settings, training.class_names)
-    out = Path(out)
     run = _Run(settings, out, training, validation, resume, verbose, devices)
     if settings.alternating is not None:
         run.alternating(model)
-        return out
+        return
     run.find_proposals(model)
-    out.mkdir(parents=True, exist_ok=True)
     run.fit(model, settings.epochs)
     if not distribute.is_chief(devices):
-        return out
+        return
     best = out / "best" if (out / "best").is_dir() else out / "last"
     if isinstance(model, RCNN):
         run.stages(from_preset(best))
-        return out
+        return
     for file in ("preset.json", "weights.safetensors"):
         with aside(out / file) as temporary:
             shutil.copyfile(best / file, temporary)
-    return out
 
 
 class _Run:
@@ -280,16 +288,18 @@ class _Run:
         if self.resume and position is None and saved:
             logger.warning("%s is not there to go on from; the training starts anew.", checkpoint.path)
         epoch, step = position or (first, 0)
-        return distribute.fit(
-            model,
-            batches,
-            max(first + epochs, epoch),
-            epoch,
-            step,
-            [*callbacks, checkpoint],
-            self.devices,
-            self.verbose,
-        )
+        interruption = Interruption(checkpoint)
+        with interruption.listening() if distribute.is_chief(self.devices) else contextlib.nullcontext():
+            return distribute.fit(
+                model,
+                batches,
+                max(first + epochs, epoch),
+                epoch,
+                step,
+                [*callbacks, checkpoint, interruption],
+                self.devices,
+                self.verbose,
+            )
 
     def _evaluation_callbacks(self, model):
         """Those that see the weights that are kept: evaluation, the best and the last model, and an early end."""
@@ -349,7 +359,6 @@ class _Run:
             raise RecipeError("minutes ends a joint training; of an alternating one, choose the epochs.")
         if settings.strategy == "multiworker":
             raise RecipeError("alternating trains on the devices of one machine: leave strategy, or make it mirrored.")
-        self.out.mkdir(parents=True, exist_ok=True)
         start = {part: model.parts[part].get_weights() for part in ("backbone", "neck")}
         done = self._done(model) if self.resume else 0
 

@@ -96,7 +96,7 @@ def test_written_every_so_many_batches_and_minutes(tmp_path):
             super().write(epoch, step)
 
     fit_small(small(), 1, [Watched(tmp_path / "a.safetensors", Dense(), steps=3)])
-    assert written == [(0, 3), (1, 0)]
+    assert written == [(0, 3), (0, 4), (1, 0)]  # (0, 4) before the evaluation, (1, 0) after it
     written.clear()
     fit_small(small(), 1, [Watched(tmp_path / "a.safetensors", Dense(), minutes=1e-9)])
     assert written == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0)]

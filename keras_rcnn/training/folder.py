@@ -1,0 +1,56 @@
+"""The folder of a training: there, writable, and one training's alone."""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+LOCK, HOLDER = ".training.lock", ".training.json"
+
+
+class FolderError(OSError):
+    """A folder that a training cannot be written to, or that another one is writing to."""
+
+
+@contextlib.contextmanager
+def occupied(out):
+    """In the block the folder is this process's; the system lets go of it when the process ends, in whatever way.
+
+    Args:
+        out: path; made if need be.
+
+    Raises:
+        FolderError: it cannot be made or written to, or another process trains into it; the message names that one.
+    """
+    from filelock import FileLock, Timeout
+
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FolderError(
+            f"{out}: {_holder(out)} is training into this folder. Wait for it, end it, or name another --out."
+        ) from None
+    except OSError as error:
+        raise FolderError(f"{out} cannot be written to: {error.strerror or error}. Name another --out.") from error
+    try:
+        me = {"process": os.getpid(), "machine": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        (out / HOLDER).write_text(json.dumps(me) + "\n", encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (out / HOLDER).unlink(missing_ok=True)
+            (out / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(out):
+    try:
+        one = json.loads((out / HOLDER).read_text(encoding="utf-8"))
+        return f"process {one['process']} on {one['machine']} (since {one['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
