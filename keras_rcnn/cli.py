@@ -129,6 +129,7 @@ def train(args):
     from keras_rcnn.training.train import train as run
 
     out = Path(args.out)
+    args.resume = args.resume or args.resume_with_other_data
     _check_out(out, args, but=args.recipe)
     settings = load_recipe(args.recipe, args.set, DEFAULTS)
     chosen = {
@@ -150,7 +151,13 @@ def train(args):
     if settings.name == DEFAULTS["name"]:
         settings.name = "".join(c if c.isalnum() else "_" for c in out.resolve().name) or settings.name
     try:
-        run(settings, out, resume=args.resume, verbose=1 if sys.stdout.isatty() else 2)
+        run(
+            settings,
+            out,
+            resume=args.resume,
+            verbose=1 if sys.stdout.isatty() else 2,
+            other_data=args.resume_with_other_data,
+        )
     except WorkerLost as error:
         print(f"keras-rcnn: {_message(error)}", file=sys.stderr)
         rejoin("--resume")
@@ -371,6 +378,11 @@ def _parser():
     one.add_argument("--out", required=True, metavar="DIR", help="folder for the trained preset")
     again = one.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT")
+    again.add_argument(
+        "--resume-with-other-data",
+        action="store_true",
+        help="the same when photos were repaired, removed or added: the interrupted epoch begins again",
+    )
     again.add_argument("--overwrite", action="store_true", help="replace the training that is in OUT")
 
     one = command(evaluate, "average precision on a data set")

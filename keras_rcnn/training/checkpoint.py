@@ -1,6 +1,7 @@
 """A training that is killed at any moment goes on as if it had not been: weights, optimizer, random state, position."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -13,6 +14,8 @@ import numpy as np
 from keras_rcnn.data.files import aside
 
 logger = logging.getLogger(__name__)
+
+_MOST_NAMES = 20_000  # images whose names are kept in a checkpoint; of more there is a hash
 
 
 class CheckpointError(ValueError):
@@ -36,6 +39,8 @@ class Checkpoint(keras.callbacks.Callback):
             may follow it, there is one in any case. None: never.
         steps: int, the same in batches.
         keep: callbacks whose numbers and texts are kept: those that remember earlier epochs, as `EarlyStopping` does.
+        other_data: whether a training may go on with other images than it had: one was repaired or removed. The epoch
+            that was interrupted then begins again, with the weights that there are.
 
     Example:
 
@@ -44,12 +49,13 @@ class Checkpoint(keras.callbacks.Callback):
     >>> fit(model, batches, 12, epoch, step, callbacks=[EvaluateCallback(val), stopping, checkpoint])
     """
 
-    def __init__(self, path, batches, minutes=10.0, steps=None, keep=()):
+    def __init__(self, path, batches, minutes=10.0, steps=None, keep=(), other_data=False):
         super().__init__()
         for name, value in (("minutes", minutes), ("steps", steps)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be over 0 or None, got {value!r}.")
         self.path, self.batches, self.minutes, self.steps, self.keep = Path(path), batches, minutes, steps, list(keep)
+        self.other_data = other_data
         self._pending = None
         self._epoch = self._done = 0
 
@@ -70,10 +76,15 @@ class Checkpoint(keras.callbacks.Callback):
         if not self.path.is_file():
             return None
         state, facts = self._read()
-        if facts["step"] and facts["batches"] != self._batches():
+        changes = _changes(facts["batches"], self._batches())
+        if changes and self.other_data:
+            logger.warning("Since %s was written: %s.", self.path, "; ".join(changes))
+            facts["step"] = 0
+        elif changes and facts["step"]:
             raise CheckpointError(
-                f"{self.path} is from the middle of an epoch of other batches: {facts['batches']}, now "
-                f"{self._batches()}. Go on with the same data, batch_size and seed, or remove the file to begin anew."
+                f"{self.path} is from the middle of an epoch of other batches. Since then: {'; '.join(changes)}. Go on "
+                "with the same data, batch_size and seed; begin that epoch again with --resume-with-other-data (in "
+                "Python Checkpoint(other_data=True)); or remove the file to begin anew."
             )
         if not model.optimizer.built:
             strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's models have it
@@ -160,11 +171,13 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _batches(self):
         one = self.batches
+        names = [str(getattr(record, "name", record)) for record in one.dataset]
         return {
-            "images": len(one.dataset),
+            "images": len(names),
             "batch_size": one.batch_size,
             "seed": one.seed,
             "shuffle": bool(one.shuffle),
+            "names": names if len(names) <= _MOST_NAMES else hashlib.sha256("\n".join(names).encode()).hexdigest(),
         }
 
     def _read(self):
@@ -176,6 +189,25 @@ class Checkpoint(keras.callbacks.Callback):
                 return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118 (it is no dict)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(f"{self.path}: not a checkpoint ({error}); remove it to begin anew.") from error
+
+
+def _changes(before, now):
+    """What is different about the batches, in words."""
+    said = [
+        f"{key} is {now[key]!r} and was {before[key]!r}"
+        for key in ("batch_size", "seed", "shuffle")
+        if before[key] != now[key]
+    ]
+    old, new = before.get("names"), now["names"]
+    if old is None or old == new:  # None: an earlier version's file
+        return said if before["images"] == now["images"] else [*said, f"{now['images']} images, not {before['images']}"]
+    if not isinstance(old, list) or not isinstance(new, list):
+        return [*said, f"the images are others ({before['images']} then, {now['images']} now)"]
+    for what, names in (("removed", set(old) - set(new)), ("added", set(new) - set(old))):
+        if names:
+            shown = sorted(names)
+            said.append(f"{len(names)} images {what} ({', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''})")
+    return said or ["the images are in another order"]
 
 
 def _variables(model):

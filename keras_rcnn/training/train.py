@@ -154,7 +154,7 @@ def default_settings(**changes):
     return types.SimpleNamespace(**{**DEFAULTS, **changes})
 
 
-def train(settings, out, resume=False, verbose=1):
+def train(settings, out, resume=False, verbose=1, other_data=False):
     """Trains a detector and leaves a preset folder.
 
     `out` then holds the preset (the best model), `best/` and `last/`, `history.csv` and `history.png`. A killed run
@@ -168,6 +168,7 @@ def train(settings, out, resume=False, verbose=1):
         out: folder.
         resume: bool.
         verbose: as in `fit`.
+        other_data: with `resume`, whether the images may be others than before; see `Checkpoint`.
 
     Returns:
         `out` as a `pathlib.Path`.
@@ -197,11 +198,11 @@ def train(settings, out, resume=False, verbose=1):
     devices = distribute.strategy(settings.strategy)  # before anything else of TensorFlow
     out = Path(out)
     with occupied(out) if distribute.is_chief(devices) else contextlib.nullcontext():
-        _train(settings, out, resume, verbose, devices)
+        _train(settings, out, resume, verbose, devices, other_data)
     return out
 
 
-def _train(settings, out, resume, verbose, devices):
+def _train(settings, out, resume, verbose, devices, other_data):
     keras.utils.set_random_seed(settings.seed)
     training = load_data(settings.train, settings.on_bad)
     validation = None
@@ -211,7 +212,7 @@ def _train(settings, out, resume, verbose, devices):
         training, validation = training.split(settings.hold_out, settings.seed)
     with devices.scope(), precision(settings.precision):
         model = build_model(settings, training.class_names)
-    run = _Run(settings, out, training, validation, resume, verbose, devices)
+    run = _Run(settings, out, training, validation, resume, verbose, devices, other_data)
     if settings.alternating is not None:
         run.alternating(model)
         return
@@ -231,7 +232,8 @@ def _train(settings, out, resume, verbose, devices):
 class _Run:
     """One training: its settings, data and folder."""
 
-    def __init__(self, settings, out, training, validation, resume, verbose, devices):
+    def __init__(self, settings, out, training, validation, resume, verbose, devices, other_data=False):
+        self.other_data = other_data
         self.settings, self.out, self.resume, self.verbose = settings, out, resume, verbose
         self.devices, self.training, self.validation = devices, training, validation
         self.proposals = self.val_proposals = None
@@ -282,7 +284,11 @@ class _Run:
             if self.validation is not None and saved:
                 callbacks.append(Pictures(self.out / "board", self.validation, proposals=self.val_proposals))
         checkpoint = Checkpoint(
-            self.out / f"{name}.safetensors", batches, minutes=settings.checkpoint_minutes, keep=stopping
+            self.out / f"{name}.safetensors",
+            batches,
+            minutes=settings.checkpoint_minutes,
+            keep=stopping,
+            other_data=self.other_data,
         )
         position = checkpoint.restore(model) if self.resume and distribute.is_chief(self.devices) else None
         if self.resume and position is None and saved:

@@ -125,6 +125,23 @@ def test_files_that_are_no_checkpoint_of_this_training(tmp_path):
         Checkpoint(path, Dense()).restore(small())
 
 
+def test_images_that_are_others_than_before(tmp_path, caplog):
+    path = tmp_path / "a.safetensors"
+    checkpoint = Checkpoint(path, Dense())
+    fit_small(small(), 1, [checkpoint])
+    checkpoint.write(1, 3)
+    fewer = Dense()
+    fewer.dataset = [*range(5), "new.png", 6]
+    with pytest.raises(CheckpointError, match=r"2 images removed \(5, 7\); 1 images added \(new.png\).*other-data"):
+        Checkpoint(path, fewer).restore(small())
+    assert Checkpoint(path, fewer, other_data=True).restore(small()) == (1, 0)
+    assert "2 images removed (5, 7)" in caplog.text
+    assert Checkpoint(path, Dense(), other_data=True).restore(small()) == (1, 3)  # nothing has changed
+    fewer.dataset = list(range(8))[::-1]
+    with pytest.raises(CheckpointError, match="in another order"):
+        Checkpoint(path, fewer).restore(small())
+
+
 def test_a_full_disk_leaves_the_file_before(tmp_path, caplog):
     """The system refuses files of more than 100 bytes."""
     path = tmp_path / "a.safetensors"
