@@ -25,6 +25,7 @@ from keras_rcnn.tables import (
     metrics_table,
     presets_table,
     recall_table,
+    settings_help,
 )
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
@@ -125,9 +126,14 @@ def train(args):
     """A recipe, or a data set and a few options -> a preset folder."""
     from keras_rcnn.training.cluster import WorkerLost, read_cluster, rejoin
     from keras_rcnn.training.recipe import load_recipe
-    from keras_rcnn.training.train import DEFAULTS
+    from keras_rcnn.training.settings import DEFAULTS, settings_table
     from keras_rcnn.training.train import train as run
 
+    if args.help_settings:
+        print(settings_help(settings_table()))
+        return
+    if args.out is None:
+        raise ValueError("where to? Name a folder for the trained preset: --out DIR")
     out = Path(args.out)
     args.resume = args.resume or args.resume_with_other_data
     _check_out(out, args, but=args.recipe)
@@ -375,7 +381,8 @@ def _parser():
         choices=("mirrored", "multiworker", "jax"),
         help="train on all GPUs, on the machines that TF_CONFIG names, or on all devices of the JAX backend",
     )
-    one.add_argument("--out", required=True, metavar="DIR", help="folder for the trained preset")
+    one.add_argument("--out", metavar="DIR", help="folder for the trained preset")
+    one.add_argument("--help-settings", action="store_true", help="list every setting that a recipe or --set can have")
     again = one.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT")
     again.add_argument(

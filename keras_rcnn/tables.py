@@ -127,3 +127,15 @@ def table(head, rows, left=()):
         cells = [cell.ljust(wide) if i in left else cell.rjust(wide) for i, (cell, wide) in enumerate(zip(row, widths))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def settings_help(rows):
+    """`training.settings.settings_table` as text, a group at a time."""
+    lines, group = [], None
+    wide = max(len(f"{name} = {default}") for _, name, default, *_ in rows)
+    for its, name, default, unit, description in sorted(rows, key=lambda row: row[0]):
+        if its != group:
+            lines += ["", f"{its}:"] if lines else [f"{its}:"]
+            group = its
+        lines.append(f"  {f'{name} = {default}':{wide}}  {f'[{unit}] ' if unit else ''}{description}".rstrip())
+    return "\n".join(lines)

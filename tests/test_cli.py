@@ -16,7 +16,7 @@ from PIL import Image
 
 from keras_rcnn import cli, story
 from keras_rcnn.presets import DEFAULT_PRESET, save_preset
-from keras_rcnn.training.train import DEFAULTS
+from keras_rcnn.training.settings import DEFAULTS
 from tests.models.tiny import shapes, tiny_detector
 from tests.shared import golden_state, needs_golden
 

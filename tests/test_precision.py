@@ -12,7 +12,8 @@ from keras_rcnn.export.parity import demo_photos
 from keras_rcnn.layers.base import Geometry
 from keras_rcnn.ops.boxes import iou
 from keras_rcnn.training.recipe import RecipeError
-from keras_rcnn.training.train import default_settings, train
+from keras_rcnn.training.settings import default_settings
+from keras_rcnn.training.train import train
 from tests.export.detectors import detector, proposals
 from tests.models.test_fast_rcnn import around
 from tests.models.test_mask_rcnn import with_masks

@@ -6,6 +6,7 @@ from keras_rcnn.convert import CAFFE_MEAN, assign, read_caffe_weights
 from keras_rcnn.data import augment as transforms
 from keras_rcnn.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
 from keras_rcnn.training.recipe import RecipeError
+from keras_rcnn.training.settings import DEFAULTS
 
 # what the settings rois, background and nms are when a recipe leaves them None
 _PAPERS = {
@@ -14,6 +15,12 @@ _PAPERS = {
     "faster_rcnn": {"rois": 256, "background": (0.0, 0.5), "nms": 0.5},
     "mask_rcnn": {"rois": 256, "background": (0.0, 0.5), "nms": 0.5},
 }
+
+# what a detector is built from, and a preset has already
+_BASE_HAS = (
+    "backbone backbone_weights neck channels pool pool_size head_units dropout mask_convs max_detections anchor_scale "
+    "aspect_ratios border proposals pre_nms rois background nms crop context"
+).split()
 
 
 def load_data(source, on_bad="error", class_names=None):
@@ -72,6 +79,25 @@ def build_augment(names):
     return transforms.Compose(chosen) if chosen else None
 
 
+def check_base(settings):
+    """Refuses settings that a preset to start from leaves no room for.
+
+    Raises:
+        RecipeError: it names them.
+    """
+    ignored = [key for key in _BASE_HAS if _chosen(settings, key)] if settings.base is not None else []
+    if ignored:
+        them = "them" if len(ignored) > 1 else "it"
+        raise RecipeError(
+            f"base = {str(settings.base)!r} brings its own {', '.join(ignored)}: leave {them} out, or "
+            "begin without base. (min_size, max_size and freeze_at can be changed.)"
+        )
+
+
+def _chosen(settings, key):
+    return getattr(settings, key) != DEFAULTS[key]
+
+
 def build_model(settings, class_names):
     """The detector that the settings describe: a preset with new predictors, or a new one on a backbone."""
     kind = settings.detector or ("mask_rcnn" if settings.masks else "faster_rcnn")
@@ -85,6 +111,10 @@ def build_model(settings, class_names):
             raise RecipeError(f"masks=True, but the preset {settings.base} has no mask branch: take a Mask R-CNN.")
         if settings.detector and type(model).__name__.lower() != kind.replace("_", ""):
             raise RecipeError(f"detector = {kind!r}, but the preset {settings.base} is a {type(model).__name__}.")
+        sizes = {key: getattr(settings, key) for key in ("min_size", "max_size") if _chosen(settings, key)}
+        model.preprocessor = model.preprocessor.replace(**sizes)
+        if _chosen(settings, "freeze_at"):
+            model.parts["backbone"].freeze_at = settings.freeze_at
         return model
     backbone, preprocessor, head_values = _backbone(settings)
     num_classes, paper = len(class_names), _PAPERS[kind]

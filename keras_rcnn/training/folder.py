@@ -27,6 +27,7 @@ def occupied(out):
     from filelock import FileLock, Timeout
 
     out = Path(out)
+    new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / LOCK)
@@ -45,6 +46,8 @@ def occupied(out):
         with contextlib.suppress(OSError):
             (out / HOLDER).unlink(missing_ok=True)
             (out / LOCK).unlink(missing_ok=True)
+            if new:
+                out.rmdir()  # if nothing came of it
         lock.release()
 
 

@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import time
-import types
 from pathlib import Path
 
 import keras
@@ -23,7 +22,7 @@ from keras_rcnn.presets import from_preset, save_preset, to_json
 from keras_rcnn.training import distribute
 from keras_rcnn.training.alternating import alternate
 from keras_rcnn.training.averages import WithAverages
-from keras_rcnn.training.build import build_augment, build_model, find_proposals, load_data
+from keras_rcnn.training.build import build_augment, build_model, check_base, find_proposals, load_data
 from keras_rcnn.training.callbacks import (
     BestAndLast,
     EarlyStopping,
@@ -38,121 +37,9 @@ from keras_rcnn.training.interrupt import Interruption
 from keras_rcnn.training.optimizer import build_optimizer, slow_down
 from keras_rcnn.training.pictures import Pictures
 from keras_rcnn.training.recipe import RecipeError
+from keras_rcnn.training.settings import check_settings
 
 logger = logging.getLogger(__name__)
-
-# Every setting that a recipe can have. The defaults suit a few hundred photos on a laptop.
-DEFAULTS = {
-    "name": "detector",
-    "title": "",
-    # data: {"coco": file, "images": folder}, {"voc": folder, "split": name} or {"csv": file, "images": folder}
-    # any folder that the entries below are built from, so that one --set data=... moves them all
-    "data": None,
-    "train": None,
-    "val": None,
-    # without val: the share of the training images, chosen by the seed, that is validated on instead of trained on
-    "hold_out": 0.0,
-    "on_bad": "error",
-    "augment": ("hflip", "color"),
-    "cache": True,
-    "max_objects": None,
-    # model: a preset to start from (with masks if it has them), or a new one on a backbone with ImageNet weights
-    "base": None,
-    # "rcnn", "fast_rcnn", "faster_rcnn" or "mask_rcnn"; None is Faster R-CNN, or with masks Mask R-CNN
-    "detector": None,
-    "masks": False,
-    "backbone": "efficientnet_lite0",
-    # file of weights: for vgg16, zf and caffenet their .caffemodel, whose fc6 and fc7 begin the box head
-    "backbone_weights": None,
-    "freeze_at": 1,
-    "min_size": 448,
-    "max_size": 640,
-    # "fpn" with so many channels, or the name of a single map, "C4"
-    "neck": "fpn",
-    "channels": 128,
-    # RoIAlign ("align"), or on a single map RoIPool ("pool"), to pool_size x pool_size
-    "pool": "align",
-    "pool_size": 7,
-    "head_units": (512, 512),
-    "dropout": 0.0,
-    # an anchor's side in strides of its level; on a single map there are those of twice and four times the side, too
-    "anchor_scale": 4.0,
-    "aspect_ratios": (0.5, 1.0, 2.0),
-    "border": None,
-    # the RPN's proposals in training and at test, and how many go into its NMS (None: as many)
-    "proposals": (1000, 600),
-    "pre_nms": None,
-    # sampled regions an image, the background's IoU, and the last NMS; None: the paper's, or torchvision's with an RPN
-    "rois": None,
-    "background": None,
-    "nms": None,
-    "mask_convs": (128, 128, 128, 128),
-    "max_detections": 100,
-    # where R-CNN and Fast R-CNN look: settings of `compute_proposals`, its cache (None: a folder in the output), or
-    # files of proposals
-    "search": {"mode": "fast"},
-    "search_cache": None,
-    "train_proposals": None,
-    "val_proposals": None,
-    # R-CNN: the side of a region's crop, how much of it shows the surroundings, and settings of `fit_svms` and
-    # `fit_box_regressors` (None: without)
-    "crop": 224,
-    "context": 16,
-    "svms": {},
-    "box_regressors": {},
-    # Faster R-CNN's 4-step training: the epochs of each step, in the place of `epochs`
-    "alternating": None,
-    # schedule
-    "epochs": 20,
-    "minutes": None,
-    "batch_size": 2,
-    # "adamw", "sgd" or "lamb"; the rate falls to a tenth after each of the epochs drop_at, or (None) along a cosine
-    "optimizer": "adamw",
-    "learning_rate": 1e-3,
-    # the backbone's share of it
-    "backbone_rate": 1.0,
-    "drop_at": None,
-    "warmup_steps": 200,
-    "momentum": 0.9,
-    "weight_decay": 0.01,
-    "clipnorm": 5.0,
-    # batches whose mean gradient makes one step; momentum of an average of the weights, which is evaluated and saved
-    "accumulate": None,
-    "ema": None,
-    # "float32", "bfloat16" or "float16" (of GPUs without bfloat16): fewer bits in convolutions and dense layers
-    "precision": "float32",
-    # whether XLA compiles the step: True or False; None is False on TensorFlow and True on JAX
-    "jit_compile": None,
-    # several devices: "mirrored", "multiworker" (TF_CONFIG) or "jax", each of which takes its share of a batch
-    "strategy": None,
-    # end when so many evaluations have brought no better AP50
-    "patience": None,
-    # minutes between checkpoints within an epoch
-    "checkpoint_minutes": 10.0,
-    # losses, AP and pictures for TensorBoard, in OUT/board
-    "tensorboard": False,
-    "evaluate_every": 1,
-    "eval_detections": 100,
-    "seed": 0,
-    # the preset
-    "weights_dtype": "float16",
-    "license": None,
-    "source": None,
-    "notes": None,
-}
-
-
-def default_settings(**changes):
-    """`DEFAULTS` with changes, as `train` takes them.
-
-    Raises:
-        RecipeError: for a setting that does not exist.
-    """
-    unknown = sorted(set(changes) - set(DEFAULTS))
-    if unknown:
-        raise RecipeError(f"Unknown setting(s) {', '.join(unknown)}; there are {', '.join(DEFAULTS)}.")
-    return types.SimpleNamespace(**{**DEFAULTS, **changes})
-
 
 def train(settings, out, resume=False, verbose=1, other_data=False):
     """Trains a detector and leaves a preset folder.
@@ -178,7 +65,8 @@ def train(settings, out, resume=False, verbose=1, other_data=False):
         TrainingInterrupted: after SIGTERM or Ctrl-C, when the checkpoint has been written.
         ClusterError: of the strategy multiworker, a worker that does not come or has gone.
     """
-    settings = default_settings(**vars(settings))
+    settings = check_settings(settings)
+    check_base(settings)
     if settings.train is None:
         raise RecipeError("The settings name no training data: set train = {'coco': ..., 'images': ...}.")
     if settings.patience and (settings.detector == "rcnn" or not (settings.val or settings.hold_out)):
@@ -188,8 +76,6 @@ def train(settings, out, resume=False, verbose=1, other_data=False):
         policy(settings.precision)
     except ValueError as error:
         raise RecipeError(str(error)) from None
-    if settings.jit_compile not in (True, False, None):
-        raise RecipeError(f"jit_compile = {settings.jit_compile!r}: True, False or None.")
     if settings.jit_compile is True and settings.strategy in ("mirrored", "multiworker"):
         raise RecipeError(
             f"jit_compile = True: under the strategy {settings.strategy} devices exchange gradients within the step, "

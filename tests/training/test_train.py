@@ -18,7 +18,8 @@ from keras_rcnn.presets import from_preset
 from keras_rcnn.training import RecipeError, build, distribute, load_recipe
 from keras_rcnn.training.build import build_augment, build_model
 from keras_rcnn.training.optimizer import build_optimizer
-from keras_rcnn.training.train import DEFAULTS, default_settings, train
+from keras_rcnn.training.settings import DEFAULTS, default_settings
+from keras_rcnn.training.train import train
 from tests.models.tiny import shapes
 
 pytestmark = pytest.mark.skipif(
@@ -72,7 +73,7 @@ def test_a_training_in_mixed_precision(folder, tmp_path, precision):
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"jit_compile": "yes"}, "True, False or None"), ({"jit_compile": True, "strategy": "mirrored"}, "strategy jax")],
+    [({"jit_compile": "yes"}, "a valid boolean"), ({"jit_compile": True, "strategy": "mirrored"}, "strategy jax")],
 )
 def test_compilation_that_is_not_to_be_had(folder, tmp_path, changes, said):
     with pytest.raises(RecipeError, match=said):
