@@ -11,7 +11,8 @@ import numpy as np
 from keras_rcnn.data.augment import PROPOSAL, standard
 from keras_rcnn.data.masks import InstanceMask, instance_mask, sample_mask
 from keras_rcnn.data.preprocess import scale_boxes
-from keras_rcnn.data.records import DataError
+from keras_rcnn.data.problems import DataError
+from keras_rcnn.data.ready import check_images, check_masks, check_targets
 
 _CACHE_BYTES = 2 * 1024**3
 
@@ -50,6 +51,9 @@ class Batches(keras.utils.PyDataset):
         cache: Keeps decoded images in memory, in as many bytes at most (True: 2 GiB).
         proposals: A `ProposalSet` with boxes for every image; the augmentation moves them as it does the objects.
         max_proposals: P at most; the best are taken. It is less if no image has so many.
+
+    Raises:
+        DataError: if there is nothing to learn (no object, or all are crowd or difficult), or of `masks` one is missing.
     """
 
     def __init__(
@@ -82,10 +86,11 @@ class Batches(keras.utils.PyDataset):
         self.augment = standard() if augment is True else augment or None
         self.masks, self.mask_size = masks, int(mask_size)
         self.drop_remainder, self.difficult = drop_remainder, difficult
+        check_targets(dataset, difficult)
         counts = [int(self._targets(record).sum()) for record in dataset]
         self.max_objects = max(max(counts), 1) if max_objects is None else int(max_objects)
         if masks:
-            self._require_masks()
+            check_masks(dataset, difficult=difficult)
         self.proposals, self.max_proposals = proposals, 0
         if proposals is not None:
             proposals.check(dataset)
@@ -193,12 +198,9 @@ class Batches(keras.utils.PyDataset):
     def _targets(self, record):
         return ~record.crowd if self.difficult else ~record.crowd & ~record.difficult
 
-    def _require_masks(self):
-        for record in self.dataset:
-            segmentations = record.segmentations or [None] * len(record.boxes)
-            missing = sum(segmentations[i] is None for i in np.flatnonzero(self._targets(record)))
-            if missing:
-                raise DataError(f"{record.name}: {missing} objects have no mask, but masks=True needs one for each")
+    def check_images(self):
+        """Raises a `DataError` that names all images that cannot be read; `fit` does so before its first epoch."""
+        check_images(self.dataset)
 
     def _read(self, index):
         image = self._cache.get(index)

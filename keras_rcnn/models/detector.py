@@ -6,10 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_rcnn.data.batches import Batches
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.paste import paste_masks, paste_rle
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
+from keras_rcnn.data.records import Dataset
 
 # numbers of proposals are rounded up to this, so that a model is compiled for a few of them only
 _PROPOSAL_STEP = 500
@@ -71,10 +73,18 @@ class Detector(keras.Model):
         """`keras.Model.fit` on `dataset.batches(model.preprocessor, ...)` or anything that yields such `(x, y)`.
 
         Raises:
-            ValueError: if the dataset's classes are not the model's, or the model is not compiled.
+            ValueError: if the dataset's classes are not the model's, or the model is not compiled; if an image of the
+                batches' dataset cannot be read, or `x` is a dataset itself.
         """
         for batches in (x, kwargs.get("validation_data")):
+            if isinstance(batches, Dataset):
+                raise ValueError(
+                    f"fit takes batches, not {batches!r}: give dataset.batches(model.preprocessor, batch_size=2, "
+                    f"shuffle=True{', masks=True' if self.has_masks else ''})"
+                )
             self._check_classes(batches)
+            if isinstance(batches, Batches):
+                batches.check_images()
         if isinstance(x, keras.utils.PyDataset):
             kwargs.setdefault("shuffle", False)  # the batches shuffle themselves; Keras would once more
         return super().fit(x, *args, **kwargs)
