@@ -53,7 +53,7 @@ class Batches(keras.utils.PyDataset):
         max_proposals: P at most; the best are taken. It is less if no image has so many.
 
     Raises:
-        DataError: if there is nothing to learn (no object, or all are crowd or difficult), or of `masks` one is missing.
+        DataError: if masks are missing or bad.
     """
 
     def __init__(
@@ -86,7 +86,6 @@ class Batches(keras.utils.PyDataset):
         self.augment = standard() if augment is True else augment or None
         self.masks, self.mask_size = masks, int(mask_size)
         self.drop_remainder, self.difficult = drop_remainder, difficult
-        check_targets(dataset, difficult)
         counts = [int(self._targets(record).sum()) for record in dataset]
         self.max_objects = max(max(counts), 1) if max_objects is None else int(max_objects)
         if masks:
@@ -198,8 +197,17 @@ class Batches(keras.utils.PyDataset):
     def _targets(self, record):
         return ~record.crowd if self.difficult else ~record.crowd & ~record.difficult
 
-    def check_images(self):
-        """Raises a `DataError` that names all images that cannot be read; `fit` does so before its first epoch."""
+    def check(self, training=True):
+        """What `fit` looks at before its first epoch: is there anything to learn, and can every image be read?
+
+        Args:
+            training: False for batches to validate on, which need no objects.
+
+        Raises:
+            DataError: no objects, or all of them are crowd or difficult; or the images that cannot be read, all named.
+        """
+        if training:
+            check_targets(self.dataset, self.difficult)
         check_images(self.dataset)
 
     def _read(self, index):

@@ -36,6 +36,7 @@ _COLUMNS = {
 _WIDTH_HEIGHT = {"x2": ("w", "width", "bbox_width", "box_width"), "y2": ("h", "height", "bbox_height", "box_height")}
 _ORDER = ("image", "x1", "y1", "x2", "y2", "label")
 _DELIMITERS = (",", ";", "\t", "|")
+_CHUNK = 500  # rows; of fewer than 700 new lists the garbage collector takes no notice
 
 
 def load_csv(
@@ -88,11 +89,12 @@ def load_csv(
     problems = Problems(file, on_bad)
     if not folder.is_dir():
         raise DataError(f"{file}: no image folder {folder}")
-    rows, lines, places, decimal = _read(file, delimiter, box_format, columns, encoding, problems)
-    names, boxes, unread, labels = _columns(rows, places, decimal)
+    table = _read(file, delimiter, box_format, columns, encoding, problems)
+    names, labels, lines = table.names, table.labels, table.lines
+    boxes = np.concatenate([np.zeros((0, 4)), *table.boxes])
     if class_names is not None:
         class_names = list(class_names)
-    objects = _objects(lines, names, boxes, unread, labels, class_names, rows, places, problems)
+    objects = _objects(table, boxes, class_names, problems)
     place_of = {}
     owners = [place_of.setdefault(name, len(place_of)) for name in names]
     place_of.pop("", None)
@@ -121,7 +123,6 @@ def load_csv(
     if box_format == "xywh":
         px = np.concatenate([px[:, :2], px[:, :2] + px[:, 2:]], axis=1)
     px, good, reasons = clean_boxes(px, *sizes[owners].T, raw)
-    names = list(place_of)
     place_name = {place: name for name, place in place_of.items()}
     for i, reason in reasons.items():
         problems.add(f"row {lines[i]} ({place_name[owners[i]]})", reason)
@@ -129,8 +130,7 @@ def load_csv(
     order = np.argsort(owners, kind="stable")
     px, kinds, owners = px[order], kinds[order], owners[order]
     records = []
-    for name in names:
-        place = place_of[name]
+    for name, place in place_of.items():
         if np.isfinite(sizes[place, 0]):
             first, last = np.searchsorted(owners, [place, place + 1])
             height, width = map(int, sizes[place])
@@ -149,103 +149,128 @@ def _check_format(raw, sizes, file, box_format, relative, on_bad):
     refuse_swapped(raw, sizes, file, f"pass box_format='{other}'", given=box_format, on_bad=on_bad)
 
 
-def _objects(lines, names, boxes, unread, labels, class_names, rows, places, problems):
+class _Table:
+    """The columns of a table that are read, row by row.
+
+    Rows are not kept: a million lists keep the garbage collector busy for longer than the reading takes.
+    """
+
+    def __init__(self, places, decimal, problems):
+        self.places, self.decimal, self.problems = places, decimal, problems
+        self.names, self.labels, self.lines, self.boxes = [], [], [], []
+        self.unread = {}  # place of a row -> its cells, where the box is not four numbers
+        self._get = itemgetter(*(places[key] for key in _ORDER))
+        self._last = 0
+
+    def add(self, rows, lines):
+        """Takes rows and the numbers of their lines, and notes problems of rows that are none."""
+        count = max(self.places.values()) + 1
+        last, good = self._last, []
+        for i, (row, line) in enumerate(zip(rows, lines)):
+            if len(row) < count:
+                self.problems.add(f"row {line}", f"{len(row)} columns, expected at least {count}")
+            elif line > last + 1 and any("\n" in cell or "\r" in cell for cell in row):
+                said = f"a cell over several lines ({shown(row)}): is a quotation mark not closed?"
+                self.problems.add(f"row {line}", said)
+            else:
+                good.append(i)
+            last = line
+        self._last = last
+        if len(good) < len(rows):
+            rows, lines = [rows[i] for i in good], [lines[i] for i in good]
+        if not rows:
+            return
+        image, *sides, label = zip(*map(self._get, rows))
+        boxes = np.empty((len(rows), 4))
+        for i, cells in enumerate(sides):
+            try:
+                boxes[:, i] = list(map(float, cells))
+            except ValueError:
+                values = [number(cell, self.decimal) for cell in cells]
+                boxes[:, i] = [np.nan if value is None else value for value in values]
+                for place, value in enumerate(values):
+                    if value is None:
+                        self.unread[len(self.names) + place] = [one[place].strip() for one in sides]
+        self.names += [cell.strip() for cell in image]
+        self.labels += [cell.strip() for cell in label]
+        self.lines += lines
+        self.boxes.append(boxes)
+
+
+def _objects(table, boxes, class_names, problems):
     """The places of the rows that have an object; problems are noted."""
     classes = None if class_names is None else set(class_names)
-    zero = (boxes == 0).all(axis=1)
-    known = {label for label in set(labels) if label and (classes is None or label in classes)}
-    good = ~unread & np.array([bool(name) and label in known for name, label in zip(names, labels)], bool)
+    known = {label for label in set(table.labels) if label and (classes is None or label in classes)}
+    good = np.array([bool(name) and label in known for name, label in zip(table.names, table.labels)], bool)
+    good[list(table.unread)] = False
     for i in np.flatnonzero(~good):
-        where = f"row {lines[i]}"
-        box = [rows[i][places[key]].strip() for key in _ORDER[1:5]]
-        if not names[i]:
+        where, cells, label = f"row {table.lines[i]}", table.unread.get(i), table.labels[i]
+        if not table.names[i]:
             problems.add(where, "no image name")
-        elif not any(box) or (zero[i] and not labels[i]):
+        elif (cells is not None and not any(cells)) or (not label and not boxes[i].any()):
             continue
-        elif unread[i]:
-            problems.add(where, f"box {shown(box)} is not four numbers")
+        elif cells is not None:
+            problems.add(where, f"box {shown(cells)} is not four numbers")
         else:
             among = f"; the classes are {', '.join(class_names)[:400]}" if class_names is not None else ""
-            problems.add(where, f"unknown class {shown(labels[i])}{among}")
+            problems.add(where, f"unknown class {shown(label)}{among}")
     return np.flatnonzero(good)
 
 
-def _columns(rows, places, decimal):
-    """`(names, boxes float64 [n, 4], where one of them is no number bool [n], labels)`."""
-    boxes, unread = np.zeros((len(rows), 4)), np.zeros(len(rows), bool)
-    if not rows:
-        return [], boxes, unread, []
-    image, *sides, label = zip(*map(itemgetter(*(places[key] for key in _ORDER)), rows))
-    for i, cells in enumerate(sides):
-        try:
-            boxes[:, i] = list(map(float, cells))
-        except ValueError:
-            values = [number(cell, decimal) for cell in cells]
-            boxes[:, i] = [np.nan if value is None else value for value in values]
-            unread |= [value is None for value in values]
-    return [cell.strip() for cell in image], boxes, unread, [cell.strip() for cell in label]
-
-
 def _read(file, delimiter, box_format, columns, encoding, problems):
-    """`(rows, their numbers, {column: its place}, the decimal sign)`."""
+    """The `_Table` of a file."""
     text = read_text(file, encoding)
     if text[:4] == "sep=" and text[5:6] in ("\r", "\n"):  # a line for Excel
         delimiter, text = text[4] if delimiter is None else delimiter, "\n" + text.partition("\n")[2]
     if delimiter is None:
         delimiter = _sniffed(text)
+    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in "\"\r\n":
+        raise ValueError(f"delimiter must be one character, got {delimiter!r}")
     decimal = "." if delimiter == "," else ","
-    rows, numbers = [], []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    table, rows, lines = None, [], []
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         for row in reader:
             if row and (row[0].strip() or any(cell.strip() for cell in row)):
                 rows.append(row)
-                numbers.append(reader.line_num)
-    except (csv.Error, TypeError) as error:
-        if not isinstance(delimiter, str) or len(delimiter) != 1:
-            raise ValueError(f"delimiter must be one character, got {delimiter!r}") from error
-        line, last = reader.line_num, numbers[-1] if numbers else 0
+                lines.append(reader.line_num)
+                if len(rows) == _CHUNK:
+                    table = table or _table(rows, lines, decimal, box_format, columns, file, text, problems)
+                    table.add(rows, lines)
+                    rows, lines = [], []
+    except csv.Error as error:
+        last = lines[-1] if lines else 0
         raise DataError(
-            f"{file}: not a readable table ({error}, rows {last + 1} to {line}; is a quotation mark not closed?)"
+            f"{file}: not a readable table ({error}, rows {last + 1} to {reader.line_num}; is a quotation mark not "
+            "closed?)"
         ) from error
-    if not rows:
+    if table is None and not rows:
         raise DataError(f"{file}: no images in the table")
-    header = [cell.strip() for cell in rows[0]]
-    if columns is None:
-        places = _header(header, box_format)
-        if places is None:
-            places = _headless(rows, decimal, file, text)
-        else:
-            missing = [key for key in _ORDER if key not in places]
-            if missing:
-                sizes = box_format == "xyxy" and "x2" in missing
-                hint = "; for width and height pass box_format='xywh'" if sizes else ""
-                named = f"no column for {', '.join(missing)} among {', '.join(header)[:400]}"
-                raise DataError(f"{file}: {named}{hint}{_other(text)}")
-            rows, numbers = rows[1:], numbers[1:]
-    else:
+    table = table or _table(rows, lines, decimal, box_format, columns, file, text, problems)
+    table.add(rows, lines)
+    return table
+
+
+def _table(rows, lines, decimal, box_format, columns, file, text, problems):
+    """An empty table with the columns that the first rows tell; a row that names them is taken away."""
+    if columns is not None:
         columns = columns.split(",") if isinstance(columns, str) else list(columns)
         places = _header([str(column).strip() for column in columns], box_format, given=True) or {}
         missing = [key for key in _ORDER if key not in places]
         if missing:
             raise ValueError(f"columns = {columns}: there is none for {', '.join(missing)}")
-    return *_whole(rows, numbers, max(places.values()) + 1, problems), places, decimal
-
-
-def _whole(rows, numbers, count, problems):
-    """The rows that have enough columns, each on one line."""
-    good, last = [], numbers[0] - 1 if numbers else 0
-    for i, (row, line) in enumerate(zip(rows, numbers)):
-        if len(row) < count:
-            problems.add(f"row {line}", f"{len(row)} columns, expected at least {count}")
-        elif line > last + 1 and any("\n" in cell or "\r" in cell for cell in row):
-            problems.add(f"row {line}", f"a cell over several lines ({shown(row)}): is a quotation mark not closed?")
-        else:
-            good.append(i)
-        last = line
-    if len(good) == len(rows):
-        return rows, numbers
-    return [rows[i] for i in good], [numbers[i] for i in good]
+        return _Table(places, decimal, problems)
+    header = [cell.strip() for cell in rows[0]]
+    places = _header(header, box_format)
+    if places is None:
+        return _Table(_headless(rows, decimal, file, text), decimal, problems)
+    missing = [key for key in _ORDER if key not in places]
+    if missing:
+        hint = "; for width and height pass box_format='xywh'" if box_format == "xyxy" and "x2" in missing else ""
+        named = f"no column for {', '.join(missing)} among {', '.join(header)[:400]}"
+        raise DataError(f"{file}: {named}{hint}{_other(text)}")
+    del rows[0], lines[0]
+    return _Table(places, decimal, problems)
 
 
 def _header(cells, box_format, given=False):

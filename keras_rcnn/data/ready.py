@@ -75,8 +75,12 @@ def check_masks(dataset, on_bad="error", difficult=False):
     problems, records = Problems(dataset.name, on_bad, "mask"), []
     with ThreadPoolExecutor(_workers()) as pool:
         for record, reasons in zip(dataset, pool.map(lambda one: _bad_masks(one, difficult), dataset)):
+            missing = sum(reason is None for reason in reasons.values())
+            if missing:
+                problems.add(record.name, f"{missing} objects have no mask, but masks=True needs one for each")
             for i, reason in reasons.items():
-                problems.add(f"{record.name}, object {i}", reason)
+                if reason is not None:
+                    problems.add(f"{record.name}, object {i}", reason)
             if reasons:
                 record = record.chosen([i for i in range(len(record.boxes)) if i not in reasons])
             records.append(record)
@@ -85,12 +89,13 @@ def check_masks(dataset, on_bad="error", difficult=False):
 
 
 def _bad_masks(record, difficult):
+    """`{object's place: what is wrong with its mask, None if it has none}`."""
     reasons = {}
     targets = ~record.crowd if difficult else ~record.crowd & ~record.difficult
     for i in np.flatnonzero(targets):
         one = None if record.segmentations is None else record.segmentations[i]
         if one is None or (isinstance(one, (list, tuple)) and not len(one)):
-            reasons[int(i)] = "has no mask, but masks=True needs one for each object"
+            reasons[int(i)] = None
         elif isinstance(one, (str, Path)):
             key = _key(one, record)
             try:

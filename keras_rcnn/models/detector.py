@@ -73,8 +73,8 @@ class Detector(keras.Model):
         """`keras.Model.fit` on `dataset.batches(model.preprocessor, ...)` or anything that yields such `(x, y)`.
 
         Raises:
-            ValueError: if the dataset's classes are not the model's, or the model is not compiled; if an image of the
-                batches' dataset cannot be read, or `x` is a dataset itself.
+            ValueError: if the dataset's classes are not the model's, or the model is not compiled; if there is nothing
+                to learn in the batches, an image cannot be read, or `x` is a dataset and no batches.
         """
         for batches in (x, kwargs.get("validation_data")):
             if isinstance(batches, Dataset):
@@ -84,7 +84,7 @@ class Detector(keras.Model):
                 )
             self._check_classes(batches)
             if isinstance(batches, Batches):
-                batches.check_images()
+                batches.check(training=batches is x)
         if isinstance(x, keras.utils.PyDataset):
             kwargs.setdefault("shuffle", False)  # the batches shuffle themselves; Keras would once more
         return super().fit(x, *args, **kwargs)

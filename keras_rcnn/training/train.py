@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 
 from keras_rcnn.convert import assign
+from keras_rcnn.data import check_masks, check_targets
 from keras_rcnn.data.files import aside
 from keras_rcnn.evaluation import EvaluateCallback, coco_metrics, evaluate
 from keras_rcnn.evaluation.evaluate import has_masks
@@ -41,7 +42,8 @@ logger = logging.getLogger(__name__)
 DEFAULTS = {
     "name": "detector",
     "title": "",
-    # data: {"coco": file, "images": folder}, {"voc": folder, "split": name} or {"csv": file, "images": folder}
+    # data: {"coco": file, "images": folder}, {"voc": folder, "split": name} or {"csv": file, "images": folder}, and
+    # whatever else load_coco, load_voc and load_csv take
     # any folder that the entries below are built from, so that one --set data=... moves them all
     "data": None,
     "train": None,
@@ -52,6 +54,8 @@ DEFAULTS = {
     "augment": ("hflip", "color"),
     "cache": True,
     "max_objects": None,
+    # whether VOC's difficult objects are targets
+    "difficult": False,
     # model: a preset to start from (with masks if it has them), or a new one on a backbone with ImageNet weights
     "base": None,
     # "rcnn", "fast_rcnn", "faster_rcnn" or "mask_rcnn"; None is Faster R-CNN, or with masks Mask R-CNN
@@ -184,8 +188,13 @@ def train(settings, out, resume=False, verbose=1):
         validation = load_data(settings.val, settings.on_bad, training.class_names)
     elif settings.hold_out:
         training, validation = training.split(settings.hold_out, settings.seed)
+    check_targets(training, settings.difficult)
     with devices.scope(), precision(settings.precision):
         model = build_model(settings, training.class_names)
+    if model.has_masks:
+        training = check_masks(training, settings.on_bad, settings.difficult)
+        if validation is not None and any(record.segmentations is not None for record in validation):
+            validation = check_masks(validation, settings.on_bad)
     out = Path(out)
     run = _Run(settings, out, training, validation, resume, verbose, devices)
     if settings.alternating is not None:
@@ -240,6 +249,7 @@ class _Run:
             seed=settings.seed,
             cache=settings.cache,
             max_objects=settings.max_objects,
+            difficult=settings.difficult,
             masks=model.has_masks,
             proposals=proposals or self.proposals,
         )
