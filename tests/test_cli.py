@@ -302,7 +302,7 @@ def test_evaluate_by_vocs_metric(run, data, preset):
     [
         ([], "what to evaluate on"),
         (["--coco", "a.json"], "--coco needs --images"),
-        (["--voc", "folder"], "--voc needs --split"),
+        (["--voc", "folder"], "folder: no such folder"),
         (["--split", "val"], "--split needs --voc"),
         (["--images", "folder"], "--images needs --coco or --csv"),
         (["--coco", "a.json", "--csv", "b.csv", "--images", "folder"], "give one of --coco, --csv"),

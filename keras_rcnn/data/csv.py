@@ -224,7 +224,7 @@ def _read(file, delimiter, box_format, columns, encoding, problems):
         delimiter, text = text[4] if delimiter is None else delimiter, "\n" + text.partition("\n")[2]
     if delimiter is None:
         delimiter = _sniffed(text)
-    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in "\"\r\n":
+    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
         raise ValueError(f"delimiter must be one character, got {delimiter!r}")
     decimal = "." if delimiter == "," else ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

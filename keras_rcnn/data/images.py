@@ -166,12 +166,13 @@ def _name(source):
         return str(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"<{len(source)} bytes>"
-    name = next((getattr(source, key, None) for key in ("filename", "name")), None)
-    return str(name) if isinstance(name, (str, os.PathLike)) and str(name) else f"<{type(source).__name__}>"
+    names = (getattr(source, key, None) for key in ("filename", "name"))
+    named = f"<{type(source).__name__}>"
+    return next((str(name) for name in names if isinstance(name, (str, os.PathLike)) and str(name)), named)
 
 
 def _reason(error):
-    return str(error) or type(error).__name__
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _file_bytes(source, name):

@@ -203,7 +203,7 @@ def polygon_problem(polygon, height, width):
         return "polygon with NaN or infinite coordinates"
     far = max(abs(x).max() - width, abs(y).max() - height)
     if far > FAR:
-        return f"polygon with coordinates {far:,.0f} px outside its image of {width} x {height} px"
+        return f"polygon with coordinates {far:.6g} px outside its image of {width} x {height} px"
     x, y = x - x[0], y - y[0]
     if x[:-1] @ y[1:] - y[:-1] @ x[1:] == 0:
         return "polygon without an area"

@@ -144,7 +144,7 @@ def refuse_relative(boxes, sizes, source, hint):
     boxes = boxes[np.isfinite(boxes).all(axis=1) & (sizes > 2).all(axis=1)]
     boxes = boxes[(boxes != 0).any(axis=1)]
     inside = ((boxes >= 0) & (boxes <= 1)).all(axis=1)
-    if len(boxes) and inside.mean() >= 0.9:
+    if len(boxes) and inside.mean() >= 0.9 and (boxes[inside] % 1 != 0).any():
         raise DataError(
             f"{source}: {inside.sum()} of {len(boxes)} boxes lie in 0..1, e.g. {boxes[inside][0].round(4).tolist()}: "
             f"these look like shares of the image's width and height, not px; {hint}"

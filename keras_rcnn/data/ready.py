@@ -55,7 +55,7 @@ def check_targets(dataset, difficult=False):
     if crowd + hard == objects:
         raise DataError(f"{dataset.name}: there is nothing to learn: {'; '.join(reasons)}")
     if lost > (objects + skipped) / 2 or empty > len(dataset) / 2:
-        logger.warning("%s: most of it teaches nothing: %s", dataset.name, "; ".join(reasons))
+        logger.warning("%s: most of it has no training targets: %s", dataset.name, "; ".join(reasons))
 
 
 def check_masks(dataset, on_bad="error", difficult=False):
@@ -97,11 +97,12 @@ def _bad_masks(record, difficult):
         if one is None or (isinstance(one, (list, tuple)) and not len(one)):
             reasons[int(i)] = None
         elif isinstance(one, (str, Path)):
-            key = _key(one, record)
+            key = ("mask", *(_key(one, record) or (one,)))
             try:
                 if key not in _READ and segmentation_box(one, record.height, record.width) is None:
                     reasons[int(i)] = f"mask {one} is empty"
-                _READ.add(key)
+                else:
+                    _READ.add(key)
             except ValueError as error:
                 reasons[int(i)] = str(error)
         else:
@@ -158,7 +159,8 @@ def _bad_image(record):
         key = _key(record.image, record)
         if key not in _READ:
             record.check_size(*decoded_size(record.image))
-            _READ.add(key)
+            if key is not None:
+                _READ.add(key)
     except (DataError, ImageError) as error:
         return str(error)
     return None
