@@ -427,9 +427,7 @@ def _parser():
     )
     one.add_argument("--precision", choices=("float32", "float16", "dynamic", "int8"), help="of litert")
     one.add_argument("--calibrate", metavar="DIR", help="photos like those to come, for int8")
-    one.add_argument(
-        "--size", type=int, nargs="+", metavar="PX", help="of litert's input: a side, or height and width"
-    )
+    one.add_argument("--size", type=int, nargs="+", metavar="PX", help="of litert's input: a side, or height and width")
     one.add_argument(
         "--masks", choices=("crops", "pasted"), help="of saved_model: 28 x 28 (crops), or of the photo's size"
     )
@@ -490,7 +488,7 @@ def _add_source(parser, prefix=""):
         group.add_argument("--relative", action="store_true", help="boxes are shares of the image's sides, not px")
         group.add_argument("--crowd-as-objects", action="store_true", help="take COCO's crowd objects as any other")
         group.add_argument(
-            "--on-bad", choices=("error", "skip"), help="refuse bad annotations (default), or leave them out"
+            "--on-bad", choices=("error", "skip"), help="refuse bad annotations and images (default), or leave them out"
         )
 
 

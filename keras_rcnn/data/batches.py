@@ -208,7 +208,11 @@ class Batches(keras.utils.PyDataset):
         """
         if training:
             check_targets(self.dataset, self.difficult)
-        check_images(self.dataset)
+        try:
+            check_images(self.dataset)
+        except DataError as error:
+            way = "keras_rcnn.data.check_images(dataset, on_bad='skip') is the dataset without them"
+            raise DataError(f"{error}\n  {way}") from None
 
     def _read(self, index):
         image = self._cache.get(index)

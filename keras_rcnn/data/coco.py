@@ -1,6 +1,7 @@
 """COCO's json annotations -> records."""
 
 import logging
+import os
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -72,7 +73,7 @@ def load_coco(annotations, images, *, on_bad="error", crowd_as_objects=False, re
     annotations, folder = Path(annotations), Path(images)
     problems = Problems(annotations, on_bad)
     content = _read_json(annotations)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"{annotations}: no image folder {folder}")
     if not content["images"]:
         raise DataError(f"{annotations}: no images in the file")
@@ -248,7 +249,7 @@ def _object(item, place, images, label_of, crowd_as_objects):
 
 def _says_something(segmentation):
     """False for lists that are empty, or hold nothing but empty lists."""
-    return not isinstance(segmentation, list) or any(part is not None and part != [] for part in segmentation)
+    return not isinstance(segmentation, list) or any(part not in (None, []) for part in segmentation)
 
 
 def _read_json(path):
@@ -306,7 +307,9 @@ def _images(images, source, problems):
             problems.add("images", f"image {shown(image)} has no 'id' or no 'file_name'")
             continue
         key, file_name = identity(image["id"]), image["file_name"]
-        if key is None or not isinstance(file_name, str) or not file_name.strip():
+        if not isinstance(file_name, str):
+            image = image | {"file_name": name(file_name)}
+        if key is None or name(file_name) is None:
             problems.add("images", f"image {shown(image)}: its 'id' or its 'file_name' is none")
             continue
         listed[key].append(image)

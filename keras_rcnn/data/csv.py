@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from operator import itemgetter
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def load_csv(
         raise ValueError(f"box_format must be 'xyxy' or 'xywh', got {box_format!r}")
     file, folder = Path(file), Path(images)
     problems = Problems(file, on_bad)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"{file}: no image folder {folder}")
     table = _read(file, delimiter, box_format, columns, encoding, problems)
     names, labels, lines = table.names, table.labels, table.lines

@@ -34,11 +34,14 @@ def numbers(values):
     """A list's fields as floats; None if it is no list, or one of them is no number."""
     if not isinstance(values, (list, tuple)):
         return None
-    if not all(type(value) is float or type(value) is int for value in values):
+    kinds = set(map(type, values))
+    if kinds <= {float} and isinstance(values, list):
+        return values  # not copied: of a million lists more the garbage collector would take notice
+    if not kinds <= {float, int}:
         values = [number(value) for value in values]
         return None if None in values else values
     try:
-        return [float(value) for value in values]
+        return list(map(float, values))
     except OverflowError:
         return None
 

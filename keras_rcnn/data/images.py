@@ -111,7 +111,7 @@ def read_mask_file(path):
         ImageError: as `read_image`.
     """
     name = str(path)
-    if not Path(path).exists():
+    if not os.path.isfile(path):
         raise ImageError(f"{name}: no such mask file")
     with _opened(str(path), name, None) as image:
         _check_pixels(image.width, image.height, name, None)

@@ -4,6 +4,7 @@ Three hundred full-size masks of a 12 MP photo are 3.6 GB; three hundred crops a
 scaling or moving the image changes a frame (and mirrors its crop), never resamples.
 """
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,7 +181,7 @@ def segmentation_problem(segmentation, height, width):
             if reason:
                 return reason
     elif isinstance(segmentation, (str, Path)):
-        if not Path(segmentation).is_file():
+        if not os.path.isfile(segmentation):  # Path.is_file raises for a name too long
             return f"no such mask file {segmentation}"
     elif np.shape(segmentation) != (height, width):
         return f"mask of shape {np.shape(segmentation)}, its image is {(height, width)}"
@@ -264,7 +265,9 @@ def clean_segmentation(value, height, width, folder=None):
 
 
 def _are_points(values):
-    return all(isinstance(one, (list, tuple)) and len(one) == 2 for one in values)
+    return isinstance(values[0], (list, tuple)) and all(
+        isinstance(one, (list, tuple)) and len(one) == 2 for one in values
+    )
 
 
 def segmentation_box(segmentation, height, width):

@@ -33,11 +33,12 @@ class Finder:
         self.folder, self.source, self.endings = Path(folder), str(source), endings
         self._index = None
 
-    def find(self, names):
+    def find(self, names, tell=True):
         """The files of names.
 
         Args:
             names: Texts, each as often as it likes.
+            tell: Whether to log a warning that counts what was found under other names.
 
         Returns:
             `({name: path}, {name: what was tried})`; every name is in one of them.
@@ -55,7 +56,7 @@ class Finder:
             if str(path) in exact or claims[str(path)] > 1:
                 del guessed[name]
                 tried[name] = f"no such image file; {path} could be meant, but another name is nearer to it or as near"
-        if guessed:
+        if guessed and tell:
             name, path = next(iter(guessed.items()))
             logger.warning(
                 "%s: found %d files under other names than it gives, e.g. %r is %s",

@@ -67,7 +67,7 @@ class Problems:
 
     def add(self, where, what):
         """Notes one problem."""
-        self.found.append(f"{where}: {what}")
+        self.found.append(f"{where}: {what}"[:1000])
 
     def finish(self, shown=20):
         """Raises a `DataError` with the problems, or logs them."""

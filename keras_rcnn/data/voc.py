@@ -83,8 +83,8 @@ def load_voc(
     ```
     """
     root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder" if not root.exists() else f"{root}: is a file, give VOC's folder")
+    if not os.path.isdir(root):
+        raise DataError(f"{root}: is a file, give VOC's folder" if os.path.isfile(root) else f"{root}: no such folder")
     folder, files = _xml_files(root)
     source, chosen = _chosen(root, folder, split, files)
     problems = Problems(source, on_bad)
@@ -105,7 +105,7 @@ def load_voc(
     chosen = [name for name in chosen if name in annotations]
     if not annotations:
         problems.finish()
-    if images is not None and not Path(images).is_dir():
+    if images is not None and not os.path.isdir(images):
         raise DataError(f"{root}: no image folder {images}")
     paths = _images(root, Path(images) if images is not None else None, files, annotations, chosen, problems)
 
@@ -208,7 +208,11 @@ def _chosen(root, folder, split, files):
         if inside:
             return root / split, inside
         known = ", ".join(there) or "none"
-        way = f"; without a split all {len(files)} annotations are read" if files and not there else ""
+        way = (
+            f"; without a split all {len(files)} annotations are read, and Dataset.split (hold_out) makes splits"
+            if files and not there
+            else ""
+        )
         raise DataError(f"{source}: no such split; there are: {known}{way}{'' if files else _other(root)}")
     lines = [line.strip() for line in read_text(source).splitlines() if line.strip()]
     if not lines:
@@ -278,7 +282,7 @@ def _images(root, folder, files, annotations, chosen, problems):
     for step in ("name", "filename"):
         wanted = {name: left[name] if step == "name" else annotations[name].file_name for name in left}
         wanted = {name: text for name, text in wanted.items() if text}
-        found, tried = Finder(folder, root).find(wanted.values())
+        found, tried = Finder(folder, root).find(wanted.values(), tell=step == "filename")
         for name, text in wanted.items():
             if text in found:
                 paths[name] = found[text]

@@ -141,6 +141,28 @@ def test_damaged_coco(folder, lot):
             looked_at(lambda on_bad: load_coco(path, folder / "photos", on_bad=on_bad), path, on_bad)
 
 
+@pytest.mark.parametrize(
+    "number", [pytest.param(i, marks=[pytest.mark.slow] if i % 6 else []) for i in range(len(VALUES))]
+)
+def test_every_field_of_coco_with_every_value(folder, number):
+    tree, path = content(), folder / "coco.json"
+    tree["annotations"][1]["segmentation"] = rle(BOXES["000"][1])
+    tree["annotations"][2]["segmentation"] = rle(BOXES["001"][0], text=True)
+    one_each = {("images", 0), ("annotations", 0), ("annotations", 1), ("categories", 0)}
+    for place in places(tree):
+        if len(place) > 2 and (place[:2] not in one_each or (len(place) > 5 and place[-1] > 1)):
+            continue
+        if not place:
+            changed = copy.deepcopy(VALUES[number])
+        else:
+            changed = parent = copy.deepcopy(tree)
+            for key in place[:-1]:
+                parent = parent[key]
+            parent[place[-1]] = copy.deepcopy(VALUES[number])
+        path.write_text(json.dumps(changed))
+        looked_at(lambda on_bad: load_coco(path, folder / "photos", on_bad=on_bad), path, "skip")
+
+
 @pytest.mark.parametrize("lot", seeds(500, 50))
 def test_damaged_voc(folder, lot):
     voc(folder, lists={"all": b"000\n001\n"})
