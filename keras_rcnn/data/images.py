@@ -155,6 +155,8 @@ def _is_encoded(source):
 
 def _stream(source):
     """The part of an open file or an upload that has `read`; None if there is none."""
+    if hasattr(source, "__array__"):
+        return None
     for one in (source, getattr(source, "file", None), getattr(source, "stream", None)):
         if callable(getattr(one, "read", None)):
             return one
