@@ -237,7 +237,7 @@ def _object(item, place, images, label_of, crowd_as_objects):
         sides = numbers(box)
         if sides is None or len(sides) != 4:
             return None, f"bbox {shown(box)} is not four numbers [x, y, width, height]"
-        box = sides
+        box = sides if any(sides) or segmentation is None else None  # 0, 0, 0, 0 stands for none
     crowd = flag(item.get("iscrowd"))
     if crowd is None:
         return None, f"iscrowd {shown(item['iscrowd'])} is neither 0 nor 1"

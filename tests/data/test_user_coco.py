@@ -43,6 +43,7 @@ def as_text(value):
         {"annotations": {"segmentation": "no_such_mask.png"}},
         {"annotations": {"segmentation": 7}},
         {"annotations": {"id": 1}},
+        {"annotations": {"bbox": [0, 0, 0, 0]}},
         {"images": {"width": str, "height": str}},
         {"images": {"width": -1, "height": -1}},
         {"images": {"width": 0, "height": 0}},
