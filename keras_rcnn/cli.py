@@ -28,7 +28,14 @@ from keras_rcnn.tables import (
     settings_help,
 )
 
-PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+PHOTOS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif",
+)  # fmt: skip
+# photos that Pillow reads with another package's help, or not at all
+OTHER_PHOTOS = (
+    ".heic", ".heif", ".hif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw", ".jxl", ".jpx",
+    ".j2k", ".jpf", ".dib", ".tga", ".pnm", ".pbm", ".apng", ".mpo",
+)  # fmt: skip
 CHECKED = 16  # photos at most that an export is checked on
 
 
@@ -444,9 +451,7 @@ def _parser():
     )
     one.add_argument("--precision", choices=("float32", "float16", "dynamic", "int8"), help="of litert")
     one.add_argument("--calibrate", metavar="DIR", help="photos like those to come, for int8")
-    one.add_argument(
-        "--size", type=int, nargs="+", metavar="PX", help="of litert's input: a side, or height and width"
-    )
+    one.add_argument("--size", type=int, nargs="+", metavar="PX", help="of litert's input: a side, or height and width")
     one.add_argument(
         "--masks", choices=("crops", "pasted"), help="of saved_model: 28 x 28 (crops), or of the photo's size"
     )
@@ -502,14 +507,20 @@ def _add_source(parser, prefix=""):
     group = parser.add_argument_group(title)
     group.add_argument(f"--{prefix}coco", metavar="ANN.json", help="COCO annotations")
     group.add_argument(f"--{prefix}voc", metavar="DIR", help="Pascal VOC folder")
-    group.add_argument(f"--{prefix}split", metavar="NAME", help="list in the VOC folder's ImageSets/Main")
+    group.add_argument(
+        f"--{prefix}split", metavar="NAME", help="list in the VOC folder's ImageSets/Main; default: all its annotations"
+    )
     group.add_argument(f"--{prefix}csv", metavar="FILE", help="table: image,x1,y1,x2,y2,label")
     also = "; default: that of --images" if prefix else ""
     group.add_argument(f"--{prefix}images", metavar="DIR", help=f"folder of the images, for COCO and CSV{also}")
     if not prefix:
         group.add_argument("--box-format", choices=("xyxy", "xywh"), help="of the CSV files; default: xyxy")
+        group.add_argument("--delimiter", metavar="C", help="of the CSV files; default: what makes columns")
+        group.add_argument("--columns", metavar="A,B,...", help="of CSV files whose first row does not name them")
+        group.add_argument("--relative", action="store_true", help="boxes are shares of the image's sides, not px")
+        group.add_argument("--crowd-as-objects", action="store_true", help="take COCO's crowd objects as any other")
         group.add_argument(
-            "--on-bad", choices=("error", "skip"), help="refuse bad annotations (default), or leave them out"
+            "--on-bad", choices=("error", "skip"), help="refuse bad annotations and images (default), or leave them out"
         )
 
 
@@ -529,14 +540,17 @@ def _source(args, prefix=""):
         return None
     kind = kinds[0]
     source = {kind: options[kind]}
-    needed = "split" if kind == "voc" else "images"
-    if options[needed] is None and needed == "images" and prefix:
-        options[needed] = args.images
-    if options[needed] is None:
-        raise ValueError(f"{dashed}{kind} needs {dashed}{needed} as well")
-    source[needed] = options[needed]
-    if kind == "csv" and args.box_format:
-        source["box_format"] = args.box_format
+    if kind == "voc":
+        source |= {key: options[key] for key in ("split", "images") if options[key] is not None}
+    else:
+        images = options["images"] or (args.images if prefix else None)
+        if images is None:
+            raise ValueError(f"{dashed}{kind} needs {dashed}images as well")
+        source["images"] = images
+    taken = {"csv": ("box_format", "delimiter", "columns", "relative"), "coco": ("crowd_as_objects", "relative")}
+    source |= {key: getattr(args, key) for key in taken.get(kind, ("relative",)) if getattr(args, key)}
+    if source.get("delimiter") in ("tab", "\\t"):
+        source["delimiter"] = "\t"
     return source
 
 
@@ -566,19 +580,42 @@ def _names(text):
 
 
 def _photos(paths):
-    """The photos among files and folders; an `ImageError` stands for a folder without any."""
+    """The photos among files and folders; an `ImageError` stands for a folder without any.
+
+    Photos of other formats are read where Pillow can, else named on stderr.
+    """
+    from PIL import Image
+
     from keras_rcnn.data import ImageError
 
     for path in map(Path, paths):
         if not path.is_dir():
             yield path
             continue
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTOS and file.is_file())
+        files, left = [], []
+        for file in sorted(path.iterdir()):
+            ending = file.suffix.lower()
+            if file.name.startswith("._"):  # what macOS leaves beside a file on other disks
+                continue
+            if ending in PHOTOS or (ending in OTHER_PHOTOS and _pillow_reads(Image, ending)):
+                files.append(file)
+            elif ending in OTHER_PHOTOS:
+                left.append(file.name)
+        why = ""
+        if left:
+            some = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+            why = f"{len(left)} left out, of formats that Pillow does not read: {some}; save them as JPEG"
         if not files:
-            error = ImageError(f"{path}: no image files in this folder")
+            error = ImageError(f"{path}: no image files in this folder{f' ({why})' if why else ''}")
             error.path = path
             yield error
+        elif left:
+            print(f"keras-rcnn: {path}: {why}", file=sys.stderr)
         yield from files
+
+
+def _pillow_reads(pillow, ending):
+    return pillow.registered_extensions().get(ending) in pillow.OPEN
 
 
 def _photo_files(folder):
@@ -667,9 +704,11 @@ def _message(error):
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     lines = (str(error) or type(error).__name__).splitlines()
-    if "bad annotation(s)" in lines[0]:
+    if re.search(r"bad (annotation|image|mask)\(s\)", lines[0]):
         lines[0] += " (--on-bad skip leaves them out)"
     lines = [re.sub(r"\bbox_format='(\w+)'", r"--box-format \1", line) for line in lines]  # as it is said here
+    lines = [line.replace("pass relative=True", "pass --relative") for line in lines]
+    lines = [line.replace("columns=[...]", "--columns A,B,...") for line in lines]
     return ": ".join(line.strip() for line in lines) if len(lines) == 2 else "\n".join(lines)
 
 

@@ -215,6 +215,31 @@ def test_detect_goes_on_after_bad_photos(run, data, preset, tmp_path):
     assert sum("error" in result for result in results) == 5
 
 
+def test_detect_names_what_it_leaves_out_of_a_folder(run, data, preset, tmp_path):
+    folder, photo = tmp_path / "photos", Image.open(data / "JPEGImages/0.png").convert("RGB")
+    (folder / "folder.jpg").mkdir(parents=True)
+    for ending in ("jpg", "jpe", "jfif", "JPEG"):
+        photo.save(folder / f"{ending}.{ending}", "JPEG")
+    (folder / "IMG_1.HEIC").write_bytes(b"heic")
+    (folder / "raw.NEF").write_bytes(b"raw")
+    (folder / "notes.txt").write_text("no photo")
+    (folder / "link.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(folder / "pipe.png")
+    photo.save(folder / "cut.avif")
+    content = bytearray((folder / "cut.avif").read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    (folder / "cut.avif").write_bytes(content[: len(content) // 2])
+    code, out, err = run("detect", folder, "--preset", preset, "--out", tmp_path / "out")
+    assert code == 1 and out.count("; picture: ") == 4
+    assert "2 left out" in err and "IMG_1.HEIC, raw.NEF" in err and "notes" not in err
+    for name in ("folder.jpg: is a folder", "link.png: a broken link", "pipe.png: is a named pipe", "cut.avif: "):
+        assert name in err
+    (tmp_path / "iphone").mkdir()
+    (tmp_path / "iphone" / "IMG_1.HEIC").write_bytes(b"heic")
+    code, _, err = run("detect", tmp_path / "iphone", "--preset", preset, "--out", tmp_path / "out")
+    assert code == 1 and "no image files in this folder (1 left out" in err and "IMG_1.HEIC" in err
+
+
 def test_detect_replaces_no_photo_and_no_other_picture(run, data, preset, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -302,7 +327,7 @@ def test_evaluate_by_vocs_metric(run, data, preset):
     [
         ([], "what to evaluate on"),
         (["--coco", "a.json"], "--coco needs --images"),
-        (["--voc", "folder"], "--voc needs --split"),
+        (["--voc", "folder"], "folder: no such folder"),
         (["--split", "val"], "--split needs --voc"),
         (["--images", "folder"], "--images needs --coco or --csv"),
         (["--coco", "a.json", "--csv", "b.csv", "--images", "folder"], "give one of --coco, --csv"),
@@ -350,6 +375,41 @@ def test_train_from_a_table_to_a_preset(run, data, preset, tmp_path):
     assert "seed" not in (out / "recipe.py").read_text(), "the recipe that was run stays as it is"
     with (out / "history.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1"]
+
+
+def test_voc_needs_no_split(run, data, preset, tmp_path, caplog):
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for path in [*(data / "Annotations").iterdir(), *(data / "JPEGImages").iterdir()]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    code, out, _ = run("evaluate", preset, "--voc", folder)
+    assert code == 0 and "AP50" in out
+    (folder / sorted(path.name for path in folder.glob("*.png"))[0]).write_text("no image")
+    code, _, err = run("evaluate", preset, "--voc", folder)
+    assert code == 2 and "1 bad image(s) (--on-bad skip leaves them out)" in err
+    code, out, _ = run("evaluate", preset, "--voc", folder, "--on-bad", "skip")
+    assert code == 0
+
+
+def test_options_of_the_readers_reach_them(tmp_path):
+    def source(*options):
+        return cli._source(cli._parser().parse_args(["train", "--out", "x", *map(str, options)]))
+
+    table = source("--csv", "a.csv", "--images", "b", "--delimiter", "tab", "--columns", "image,label", "--relative")
+    assert table == {"csv": "a.csv", "images": "b", "delimiter": "\t", "columns": "image,label", "relative": True}
+    coco = source("--coco", "a.json", "--images", "b", "--crowd-as-objects", "--relative")
+    assert coco == {"coco": "a.json", "images": "b", "crowd_as_objects": True, "relative": True}
+    assert source("--voc", "a") == {"voc": "a"} and source("--voc", "a", "--images", "b") == {"voc": "a", "images": "b"}
+
+
+def test_train_on_data_that_teaches_nothing(run, data, tmp_path):
+    content = json.loads((data / "coco.json").read_text())
+    for item in content["annotations"]:
+        item["iscrowd"] = 1
+    (tmp_path / "crowd.json").write_text(json.dumps(content))
+    options = ["--coco", tmp_path / "crowd.json", "--images", data / "JPEGImages"]
+    code, _, err = run("train", *options, "--out", tmp_path / "out")
+    assert code == 2 and "objects are crowd" in err and not (tmp_path / "out").exists()
 
 
 def test_train_on_voc_with_a_time_limit(run, data, preset, tmp_path):

@@ -6,6 +6,7 @@ from keras_rcnn.data.coco import load_coco
 from keras_rcnn.data.csv import load_csv
 from keras_rcnn.data.images import ImageError, read_image
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
+from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.proposals import (
     ProposalSet,
     compute_proposals,
@@ -14,7 +15,8 @@ from keras_rcnn.data.proposals import (
     save_proposals,
     selective_search,
 )
-from keras_rcnn.data.records import DataError, Dataset, Record
+from keras_rcnn.data.ready import check_images, check_masks, check_targets
+from keras_rcnn.data.records import Dataset, Record
 from keras_rcnn.data.voc import load_voc
 
 __all__ = [
@@ -27,6 +29,9 @@ __all__ = [
     "Record",
     "as_tf_dataset",
     "augment",
+    "check_images",
+    "check_masks",
+    "check_targets",
     "compute_proposals",
     "load_coco",
     "load_csv",

@@ -11,7 +11,8 @@ import numpy as np
 from keras_rcnn.data.augment import PROPOSAL, standard
 from keras_rcnn.data.masks import InstanceMask, instance_mask, sample_mask
 from keras_rcnn.data.preprocess import scale_boxes
-from keras_rcnn.data.records import DataError
+from keras_rcnn.data.problems import DataError
+from keras_rcnn.data.ready import check_images, check_masks, check_targets
 
 _CACHE_BYTES = 2 * 1024**3
 
@@ -50,6 +51,9 @@ class Batches(keras.utils.PyDataset):
         cache: Keeps decoded images in memory, in as many bytes at most (True: 2 GiB).
         proposals: A `ProposalSet` with boxes for every image; the augmentation moves them as it does the objects.
         max_proposals: P at most; the best are taken. It is less if no image has so many.
+
+    Raises:
+        DataError: if masks are missing or bad.
     """
 
     def __init__(
@@ -85,7 +89,7 @@ class Batches(keras.utils.PyDataset):
         counts = [int(self._targets(record).sum()) for record in dataset]
         self.max_objects = max(max(counts), 1) if max_objects is None else int(max_objects)
         if masks:
-            self._require_masks()
+            check_masks(dataset, difficult=difficult)
         self.proposals, self.max_proposals = proposals, 0
         if proposals is not None:
             proposals.check(dataset)
@@ -195,12 +199,22 @@ class Batches(keras.utils.PyDataset):
     def _targets(self, record):
         return ~record.crowd if self.difficult else ~record.crowd & ~record.difficult
 
-    def _require_masks(self):
-        for record in self.dataset:
-            segmentations = record.segmentations or [None] * len(record.boxes)
-            missing = sum(segmentations[i] is None for i in np.flatnonzero(self._targets(record)))
-            if missing:
-                raise DataError(f"{record.name}: {missing} objects have no mask, but masks=True needs one for each")
+    def check(self, training=True):
+        """What `fit` looks at before its first epoch: is there anything to learn, and can every image be read?
+
+        Args:
+            training: False for batches to validate on, which need no objects.
+
+        Raises:
+            DataError: no objects, or all of them are crowd or difficult; or the images that cannot be read, all named.
+        """
+        if training:
+            check_targets(self.dataset, self.difficult)
+        try:
+            check_images(self.dataset)
+        except DataError as error:
+            way = "keras_rcnn.data.check_images(dataset, on_bad='skip') is the dataset without them"
+            raise DataError(f"{error}\n  {way}") from None
 
     def _read(self, index):
         image = self._cache.get(index)

@@ -1,32 +1,65 @@
 """COCO's json annotations -> records."""
 
 import logging
+import os
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from keras_rcnn.data.fields import flag, identity, name, number, numbers, shown
 from keras_rcnn.data.files import read_json
-from keras_rcnn.data.masks import segmentation_problem
-from keras_rcnn.data.records import DataError, Dataset, Problems, Record, checked_size, clean_boxes, refuse_swapped
+from keras_rcnn.data.formats import kind_of_json, way_out
+from keras_rcnn.data.masks import clean_segmentation, segmentation_box
+from keras_rcnn.data.names import Finder
+from keras_rcnn.data.problems import (
+    DataError,
+    Problems,
+    checked_size,
+    clean_boxes,
+    in_px,
+    refuse_relative,
+    refuse_swapped,
+)
+from keras_rcnn.data.records import Dataset, Record
 
 logger = logging.getLogger(__name__)
 
+RELATIVE = "pass relative=True to take them as shares"
 
-def load_coco(annotations, images, *, on_bad="error"):
-    """Reads a data set in COCO's format.
+
+class _Object(NamedTuple):
+    where: str
+    label: int
+    box: list  # None: to be had from the segmentation
+    crowd: bool
+    area: float  # None: the box's
+    segmentation: object
+
+
+def load_coco(annotations, images, *, on_bad="error", crowd_as_objects=False, relative=False):
+    """Reads a data set in COCO's format, as tools write it.
+
+    Numbers may be text, ids of either type, and sizes missing: what `float()` reads is a number, and a size that is
+    none (or -1, or 0) is read from the image's header. An object without `bbox` has the box of its segmentation. Files
+    are found under the names of other systems, where these can mean one file only, see `Finder`; that is said once.
 
     Boxes and polygons that stick out of their image are clipped: a box of its own by up to 2 px, further out it is
-    refused as bad; with polygons by any amount as long as something stays inside. Crowd objects are kept and marked.
+    refused as bad; with polygons by any amount as long as something stays inside. Crowd objects are kept and marked. A
+    segmentation, or a part of one, that is bad is left out with a warning; its object keeps its box.
 
     Args:
         annotations: Path of the json file, with `images`, `annotations` and `categories`.
         images: Folder that the images' `file_name`s are relative to (and masks', where `segmentation` is a file).
         on_bad: `"error"` refuses the file if anything is wrong with it; `"skip"` leaves bad objects (and unreadable
             images) out and logs one warning.
+        crowd_as_objects: Takes objects with `iscrowd` as any other: some tools set it for whatever is drawn by brush.
+        relative: Boxes and polygons are shares of the image's width and height, not px.
 
     Returns:
-        `Dataset`; labels are 0-based in the order of the category ids, which are kept in `category_ids`.
+        `Dataset`; labels are 0-based in the order of the category ids, which are kept in `category_ids`. An empty root
+        category, as Roboflow writes it, is no class.
 
     Raises:
         DataError: What is wrong, with the file, the image and the value.
@@ -40,61 +73,64 @@ def load_coco(annotations, images, *, on_bad="error"):
     annotations, folder = Path(annotations), Path(images)
     problems = Problems(annotations, on_bad)
     content = _read_json(annotations)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"{annotations}: no image folder {folder}")
     if not content["images"]:
         raise DataError(f"{annotations}: no images in the file")
-    categories = sorted(_categories(content["categories"], annotations), key=lambda category: category["id"])
-    label_of = {category["id"]: label for label, category in enumerate(categories)}
-    _refuse_double(content["images"], annotations)
+    categories = _without_root(_categories(content["categories"], annotations), content["annotations"], annotations)
+    label_of = {key: label for label, key in enumerate(categories)}
+    listed = _images(content["images"], annotations, problems)
 
-    objects, seen = defaultdict(list), set()
-    known = {image["id"] for image in content["images"]}
-    for number, item in enumerate(content["annotations"]):
-        where = f"annotation {item.get('id', f'number {number}')}" if isinstance(item, dict) else f"number {number}"
-        problem = _annotation_problem(item, known, label_of, seen)
-        if problem:
-            problems.add(where, problem)
+    objects = defaultdict(list)
+    empty = 0
+    for place, item in enumerate(content["annotations"]):
+        key, one = _object(item, place, listed, label_of, crowd_as_objects)
+        if isinstance(one, str):
+            problems.add(_where(item, place), one)
+        elif one is None:
+            empty += 1
+        else:
+            objects[key].append(one)
+    if empty:
+        logger.warning("%s: %d annotations have neither a box nor a mask, and mark no object", annotations, empty)
+
+    found, tried = Finder(folder, annotations).find([entry["file_name"] for entry in listed.values()])
+    usable = []  # (entry, path, size, objects, their segmentations)
+    masks = _Masks(annotations)
+    for key, entry in listed.items():
+        path = found.get(entry["file_name"])
+        if path is None:
+            problems.add(folder / entry["file_name"], tried[entry["file_name"]])
             continue
-        seen.add(item.get("id", ("number", number)))
-        objects[item["image_id"]].append(item)
-
-    sizes = {}
-    for image in content["images"]:
-        declared = (image["height"], image["width"]) if image.get("height") and image.get("width") else None
-        size = checked_size(folder / image["file_name"], declared, problems)
+        size = checked_size(path, (entry.get("height"), entry.get("width")), problems)
         if size is not None:
-            sizes[image["id"]] = size
-    usable = [item for image_id in sizes for item in objects[image_id]]
-    refuse_swapped(
-        [item["bbox"] for item in usable],
-        [sizes[item["image_id"]] for item in usable],
-        annotations,
-        "COCO's bbox is [x, y, width, height]; store [x1, y1, x2 - x1, y2 - y1]",
-        given="xywh",
-        on_bad=on_bad,
-    )
+            usable.append((entry, path, size, *_with_boxes(objects[key], size, path, folder, masks, problems)))
 
+    boxes = [one.box for _, _, _, items, _ in usable for one in items]
+    sizes = [size for _, _, size, items, _ in usable for _ in items]
+    if not relative:
+        refuse_relative(boxes, sizes, annotations, RELATIVE)
+        hint = "COCO's bbox is [x, y, width, height]; store [x1, y1, x2 - x1, y2 - y1]"
+        refuse_swapped(boxes, sizes, annotations, hint, given="xywh", on_bad=on_bad)
     records, clipped = [], 0
-    for image in content["images"]:
-        if image["id"] in sizes:
-            path = folder / image["file_name"]
-            key = image["id"]
-            record, moved = _record(path, key, sizes[key], objects[key], label_of, folder, problems)
-            records.append(record)
-            clipped += moved
+    for item in usable:
+        record, moved = _record(*item, relative, problems)
+        records.append(record)
+        clipped += moved
     problems.finish()
+    masks.finish()
     if clipped:
         logger.warning("%s: clipped %d objects whose polygons stick out of their image", annotations, clipped)
-    names = [category["name"] for category in categories]
-    return Dataset(records, names, [category["id"] for category in categories], name=annotations)
+    return Dataset(records, list(categories.values()), list(categories), annotations, len(problems.found))
 
 
-def _record(path, image_id, size, items, label_of, folder, problems):
+def _record(entry, path, size, items, segmentations, relative, problems):
     height, width = size
-    raw = np.array([item["bbox"] for item in items], np.float64).reshape(-1, 4)
-    boxes = np.concatenate([raw[:, :2], raw[:, :2] + raw[:, 2:]], axis=1)
-    segmentations = [_segmentation(item, folder) for item in items]
+    raw = np.array([one.box for one in items], np.float64).reshape(-1, 4)
+    px = in_px(raw, size) if relative else raw
+    if relative:
+        segmentations = [_polygons_in_px(one, size) for one in segmentations]
+    boxes = np.concatenate([px[:, :2], px[:, :2] + px[:, 2:]], axis=1)
     # What sticks out of a polygon is cut off, and so is its box.
     inside = np.clip(boxes, 0, [width, height, width, height])
     clip = np.array([isinstance(one, list) for one in segmentations], bool) & (inside[:, 2:] > inside[:, :2]).all(
@@ -103,53 +139,117 @@ def _record(path, image_id, size, items, label_of, folder, problems):
     moved = int((np.abs(inside - boxes) > 0.5)[clip].any(axis=1).sum())
     boxes[clip] = inside[clip]
     boxes, good, reasons = clean_boxes(boxes, height, width, raw)
-    for i, item in enumerate(items):
-        reason = reasons.get(i)
-        if reason is None and segmentations[i] is not None:
-            reason = segmentation_problem(segmentations[i], height, width)
-        if reason is not None:
-            good[i] = False
-            problems.add(f"{path.name}, annotation {item.get('id', '?')}", reason)
+    for i, reason in reasons.items():
+        problems.add(f"{path.name}, {items[i].where}", reason)
     kept = np.flatnonzero(good)
     items, segmentations = [items[i] for i in kept], [segmentations[i] for i in kept]
     sides = boxes[kept, 2:] - boxes[kept, :2]
-    areas = [float(item.get("area", side.prod())) for item, side in zip(items, sides)]
+    areas = [side.prod() if relative or one.area is None else one.area for one, side in zip(items, sides)]
     return Record(
         image=str(path),
-        image_id=image_id,
+        image_id=entry["id"],
         height=height,
         width=width,
         boxes=boxes[kept],
-        labels=[label_of[item["category_id"]] for item in items],
-        crowd=[bool(item.get("iscrowd", 0)) for item in items],
+        labels=[one.label for one in items],
+        crowd=[one.crowd for one in items],
         areas=areas,
         segmentations=segmentations if any(one is not None for one in segmentations) else None,
     ), moved
 
 
-def _segmentation(item, folder):
-    segmentation = item.get("segmentation")
-    if isinstance(segmentation, str):
-        return str(folder / segmentation)
-    return segmentation or None  # some tools write [] where there is no mask
+def _polygons_in_px(segmentation, size):
+    if not isinstance(segmentation, list):
+        return segmentation
+    return [(np.array(one).reshape(-1, 2) * size[::-1]).ravel().tolist() for one in segmentation]
 
 
-def _annotation_problem(item, known, label_of, seen):
+class _Masks:
+    """Counts the parts of segmentations that are left out, to say it once."""
+
+    def __init__(self, source):
+        self.source, self.parts, self.objects = source, [], 0
+
+    def finish(self):
+        if self.parts:
+            lines = self.parts[:5] + (["..."] if len(self.parts) > 5 else [])
+            lost = f"; {self.objects} objects are left without a mask, with their box alone" if self.objects else ""
+            logger.warning(
+                "%s: left out %d bad parts of segmentations%s: %s", self.source, len(self.parts), lost, "; ".join(lines)
+            )
+
+
+def _with_boxes(items, size, path, folder, masks, problems):
+    """The objects of an image that have a box, or get it from their segmentation, and their segmentations."""
+    kept, segmentations = [], []
+    for one in items:
+        if one.segmentation is None:
+            segmentation, reasons = None, []
+        else:
+            segmentation, reasons = clean_segmentation(one.segmentation, *size, folder)
+        if one.box is None:
+            box = None
+            try:
+                box = None if segmentation is None else segmentation_box(segmentation, *size)
+            except ValueError as error:
+                reasons = [str(error)]
+            if box is None:
+                why = reasons[0] if reasons else "is empty"
+                problems.add(f"{path.name}, {one.where}", f"has no 'bbox', and its segmentation gives none: {why}")
+                continue
+            one = one._replace(box=[box[0], box[1], box[2] - box[0], box[3] - box[1]])
+        masks.parts += [f"{path.name}, {one.where}: {reason}" for reason in reasons]
+        masks.objects += bool(reasons) and segmentation is None
+        kept.append(one)
+        segmentations.append(segmentation)
+    return kept, segmentations
+
+
+def _where(item, place):
+    """What an annotation is called in messages."""
+    if not isinstance(item, dict) or item.get("id") is None:
+        return f"annotation number {place}"
+    return f"annotation {shown(item['id']) if identity(item['id']) is None else item['id']}"
+
+
+def _object(item, place, images, label_of, crowd_as_objects):
+    """`(image's key, _Object)`; in the place of the latter what is wrong as text, or None if it marks no object."""
     if not isinstance(item, dict):
-        return f"is {type(item).__name__}, expected an object with image_id, category_id and bbox"
+        return None, f"is {type(item).__name__}, expected an object with image_id, category_id and bbox"
+    box, segmentation = item.get("bbox"), item.get("segmentation") or None
+    if segmentation is not None and not _says_something(segmentation):
+        segmentation = None
     for key in ("image_id", "category_id", "bbox"):
-        if key not in item:
-            return f"has no {key!r}"
-    if "id" in item and item["id"] in seen:
-        return "its id is given to an earlier annotation as well"
-    if item["image_id"] not in known:
-        return f"image_id {item['image_id']!r} is not in the file's images"
-    if item["category_id"] not in label_of:
-        return f"unknown category_id {item['category_id']!r}; the file's categories are {sorted(label_of)}"
-    box = item["bbox"]
-    if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(isinstance(side, (int, float)) for side in box):
-        return f"bbox {box!r} is not four numbers [x, y, width, height]"
-    return None
+        if key not in item and (key != "bbox" or segmentation is None):
+            return None, f"has no {key!r}"
+    image = identity(item["image_id"])
+    if image not in images:
+        return None, f"image_id {shown(item['image_id'])} is not in the file's images"
+    if box is None or (isinstance(box, (list, tuple, str)) and not box):
+        if segmentation is None:
+            return image, None
+        box = None
+    category = identity(item["category_id"])
+    if category not in label_of:
+        known = f"the file's categories are {shown(list(label_of), 400)}"
+        return None, f"unknown category_id {shown(item['category_id'])}; {known}"
+    if box is not None:
+        sides = numbers(box)
+        if sides is None or len(sides) != 4:
+            return None, f"bbox {shown(box)} is not four numbers [x, y, width, height]"
+        box = sides if any(sides) or segmentation is None else None  # 0, 0, 0, 0 stands for none
+    crowd = flag(item.get("iscrowd"))
+    if crowd is None:
+        return None, f"iscrowd {shown(item['iscrowd'])} is neither 0 nor 1"
+    area = number(item.get("area"))
+    area = area if area is not None and 0 <= area < 1e12 else None
+    crowd = crowd and not crowd_as_objects
+    return image, _Object(_where(item, place), label_of[category], box, crowd, area, segmentation)
+
+
+def _says_something(segmentation):
+    """False for lists that are empty, or hold nothing but empty lists."""
+    return not isinstance(segmentation, list) or any(part not in (None, []) for part in segmentation)
 
 
 def _read_json(path):
@@ -157,7 +257,9 @@ def _read_json(path):
     keys = ("images", "annotations", "categories")
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:
-        raise DataError(f"{path}: not COCO's format, it has no {', '.join(map(repr, missing))}")
+        raise DataError(
+            f"{path}: not COCO's format, it has no {', '.join(map(repr, missing))}{way_out(kind_of_json(content))}"
+        )
     for key in keys:
         if not isinstance(content[key], list):
             raise DataError(f"{path}: {key!r} is {type(content[key]).__name__}, expected a list")
@@ -165,22 +267,53 @@ def _read_json(path):
 
 
 def _categories(categories, source):
+    """`{id: category}`, in the order of the ids."""
+    found = []
     for category in categories:
         if not isinstance(category, dict) or "id" not in category or "name" not in category:
-            raise DataError(f"{source}: category {category!r} has no 'id' or no 'name'")
-    for category_id, count in Counter(category["id"] for category in categories).items():
+            raise DataError(f"{source}: category {shown(category)} has no 'id' or no 'name'")
+        key = identity(category["id"])
+        if key is None or name(category["name"]) is None:
+            raise DataError(f"{source}: category {shown(category)}: its 'id' or its 'name' is none")
+        found.append((key, category))
+    for key, count in Counter(key for key, _ in found).items():
         if count > 1:
-            raise DataError(f"{source}: category id {category_id!r} is given to {count} categories")
-    return categories
+            raise DataError(f"{source}: category id {key!r} is given to {count} categories")
+    return dict(sorted(found, key=lambda pair: (isinstance(pair[0], str), pair[0])))
 
 
-def _refuse_double(images, source):
+def _without_root(categories, annotations, source):
+    """`{id: name}` without the category that only stands above the others."""
+    used = {identity(item.get("category_id")) for item in annotations if isinstance(item, dict)}
+    first, *others = categories or [None]
+    names = {key: name(category["name"]) for key, category in categories.items()}
+    if others and first not in used:
+        above = name(categories[first].get("supercategory"))
+        below = {name(categories[key].get("supercategory")) for key in others}
+        if below == {names[first]} and above in (None, "none", names[first]):
+            logger.warning(
+                "%s: category %r, id %s, has no objects and stands above all others: it is no class",
+                source, names[first], first,
+            )  # fmt: skip
+            del names[first]
+    return names
+
+
+def _images(images, source, problems):
+    """`{id: image}`, with the file's name as text."""
+    listed = defaultdict(list)
     for image in images:
         if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
-            raise DataError(f"{source}: image {image!r} has no 'id' or no 'file_name'")
-    names = defaultdict(list)
-    for image in images:
-        names[image["id"]].append(image["file_name"])
-    double = [f"{image_id!r} ({', '.join(files)})" for image_id, files in names.items() if len(files) > 1]
+            problems.add("images", f"image {shown(image)} has no 'id' or no 'file_name'")
+            continue
+        key, file_name = identity(image["id"]), image["file_name"]
+        if not isinstance(file_name, str):
+            image = image | {"file_name": name(file_name)}
+        if key is None or name(file_name) is None:
+            problems.add("images", f"image {shown(image)}: its 'id' or its 'file_name' is none")
+            continue
+        listed[key].append(image)
+    double = [f"{key!r} ({', '.join(one['file_name'] for one in all)})" for key, all in listed.items() if len(all) > 1]
     if double:
         raise DataError(f"{source}: image ids given to more than one image: {'; '.join(double[:20])}")
+    return {key: image for key, (image,) in listed.items()}

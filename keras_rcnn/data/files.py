@@ -2,11 +2,15 @@
 
 import contextlib
 import json
+import logging
 import os
 import threading
 from pathlib import Path
 
-from keras_rcnn.data.records import DataError
+from keras_rcnn.data.formats import kind_of_file, way_out
+from keras_rcnn.data.problems import DataError
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -38,8 +42,59 @@ def read_json(path):
         DataError: it cannot be read, or is no json.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(read_bytes(path))
+    except RecursionError as error:
+        raise DataError(f"{path}: not valid json (nested too deeply)") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid json ({error}){way_out(_other(path))}") from error
+
+
+def _other(path):
+    kind = kind_of_file(path)
+    return None if kind == "COCO" else kind
+
+
+def read_bytes(path):
+    """What a file holds.
+
+    Raises:
+        DataError: it is no file, or cannot be read.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device may have no end
+            raise DataError(f"{path}: cannot be read ({'a folder' if path.is_dir() else 'not a regular file'})")
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise DataError(f"{path}: not valid json ({error})") from error
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def read_text(path, encoding=None):
+    """What a text file says: UTF-8, UTF-16 with its mark, else as Western Europe's Windows writes it, with a warning.
+
+    Args:
+        path: Of the file.
+        encoding: Its encoding; None finds it out.
+
+    Raises:
+        DataError: it cannot be read, or is no text.
+    """
+    content = read_bytes(path)
+    if encoding is None:
+        marks = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+        encoding = marks.get(content[:2], "utf-8-sig")
+        if encoding == "utf-8-sig" and b"\0" in content[:200]:
+            encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
+        try:
+            return content.decode(encoding)
+        except UnicodeDecodeError as error:
+            if encoding != "utf-8-sig":
+                raise DataError(f"{path}: not {encoding.upper()} text ({error})") from error
+            encoding = "cp1252"
+            logger.warning("%s: not UTF-8 (%s); it is read as %s", path, error, encoding)
+    try:
+        return content.decode(encoding)
+    except (UnicodeDecodeError, LookupError) as error:
+        raise DataError(f"{path}: cannot be read as {encoding} ({error}); save it as UTF-8") from error

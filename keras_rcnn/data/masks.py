@@ -4,13 +4,17 @@ Three hundred full-size masks of a 12 MP photo are 3.6 GB; three hundred crops a
 scaling or moving the image changes a frame (and mirrors its crop), never resamples.
 """
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from keras_rcnn.data.images import ImageError
+from keras_rcnn.data.fields import number, numbers, shown
+from keras_rcnn.data.images import ImageError, read_mask_file
+from keras_rcnn.data.problems import DataError
 
+FAR = 100_000  # px: pycocotools walks along a polygon's edges and takes memory for each px, or ends the process
 _LIMIT = 1024  # px a side of a crop: larger ones are thinned out, so that full-frame objects stay bounded as well
 
 
@@ -91,16 +95,7 @@ def resize_nearest(mask, height, width):
 def read_mask(source):
     """A binary mask from a PNG (or an array): uint8 `[height, width]`, 1 wherever the file is not 0."""
     if isinstance(source, (str, Path)):
-        from PIL import Image
-
-        path = Path(source)
-        if not path.is_file():
-            raise ImageError(f"{path}: no such mask file")
-        try:
-            with Image.open(path) as image:
-                source = np.asarray(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ImageError(f"{path}: not a readable mask image ({error})") from error
+        source = read_mask_file(source)
     mask = np.asarray(source) != 0
     if mask.ndim == 3:
         mask = mask[..., :3].any(axis=-1)
@@ -110,14 +105,21 @@ def read_mask(source):
 def rle_counts(counts):
     """COCO's run lengths as int64 `[runs]`, from a list of them or from the compressed text."""
     if not isinstance(counts, (str, bytes)):
-        return np.asarray(counts, np.int64)
+        runs = np.asarray(counts, np.float64)
+        if runs.ndim != 1 or not (np.abs(runs) < 2**53).all() or (runs != np.rint(runs)).any():
+            raise ValueError("not a flat list of whole numbers")
+        return runs.astype(np.int64)
     if not counts:
         return np.zeros(0, np.int64)
     codes = np.frombuffer(counts.encode("ascii") if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
     # 5 bits a character, the lowest first; bit 0x20 says that more follow, bit 0x10 of the last is the sign.
     last = (codes & 0x20) == 0
+    if codes.min() < 0 or codes.max() > 63 or not last[-1]:
+        raise ValueError("it is no compressed text of run lengths")
     starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
     place = np.arange(len(codes)) - np.repeat(starts, np.diff(np.append(starts, len(codes))))
+    if place.max() > 9:
+        raise ValueError("a run of more than 50 bits")
     runs = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
     negative = (codes[last] & 0x10) != 0
     runs = np.where(negative, runs - (1 << (5 * (place[last] + 1))), runs)
@@ -144,43 +146,147 @@ def polygon_window(polygons, window):
     from pycocotools import mask as coco_mask
 
     x1, y1, x2, y2 = window
-    shifted = [(np.asarray(polygon, np.float64).reshape(-1, 2) - (x1, y1)).ravel().tolist() for polygon in polygons]
+    refuse_far(polygons, max(x2, y2))
+    points = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
+    shifted = [(one - (x1, y1)).ravel().tolist() for one in points]
     size = (y2 - y1, x2 - x1)
     merged = coco_mask.merge(coco_mask.frPyObjects(shifted, *size))
     return rle_window(rle_counts(merged["counts"]), *size, (0, 0, size[1], size[0]))
 
 
+def refuse_far(polygons, side):
+    """Raises a `DataError` before pycocotools sees coordinates that are far outside an image of this longer side."""
+    for polygon in polygons:
+        if not (np.abs(np.asarray(polygon, np.float64)) <= FAR + side).all():  # also catches NaN
+            raise DataError(f"polygon {shown(polygon)} has coordinates that are no px of an image (or near it)")
+
+
 def segmentation_problem(segmentation, height, width):
     """What is wrong with a COCO segmentation, as text; None if nothing is."""
     if isinstance(segmentation, dict):
-        if list(segmentation.get("size", [])) != [height, width]:
+        if numbers(segmentation.get("size")) != [height, width]:
             return f"RLE size {segmentation.get('size')} is not the image's [{height}, {width}] (height, width)"
         counts = segmentation.get("counts")
         if not isinstance(counts, (str, bytes, list)):
             return f"RLE counts are {type(counts).__name__}, expected a list or text"
         try:
             runs = rle_counts(counts)
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
             return f"RLE counts cannot be decoded ({error})"
-        if (runs < 0).any() or runs.sum() != height * width:
+        if (runs < 0).any() or (runs > height * width).any() or runs.sum() != height * width:
             return f"RLE covers {runs.sum()} px, its image has {height * width}"
     elif isinstance(segmentation, (list, tuple)):
         for polygon in segmentation:
-            if not isinstance(polygon, (list, tuple)):
-                return f"polygon {polygon!r} is not a list of coordinates [x, y, x, y, ...]"
-            if len(polygon) % 2:
-                return f"polygon has an odd number of coordinates ({len(polygon)})"
-            if len(polygon) < 6:
-                return f"polygon with {len(polygon) // 2} points, at least 3 are needed"
-            try:
-                finite = np.isfinite(np.asarray(polygon, np.float64)).all()
-            except (ValueError, TypeError):
-                return "polygon holds something that is no number"
-            if not finite:
-                return "polygon with NaN or infinite coordinates"
+            reason = polygon_problem(polygon, height, width)
+            if reason:
+                return reason
     elif isinstance(segmentation, (str, Path)):
-        if not Path(segmentation).is_file():
+        if not os.path.isfile(segmentation):  # Path.is_file raises for a name too long
             return f"no such mask file {segmentation}"
     elif np.shape(segmentation) != (height, width):
         return f"mask of shape {np.shape(segmentation)}, its image is {(height, width)}"
     return None
+
+
+def polygon_problem(polygon, height, width):
+    """What is wrong with one polygon `[x, y, x, y, ...]`, as text; None if nothing is."""
+    if not isinstance(polygon, (list, tuple)):
+        return f"polygon {shown(polygon)} is not a list of coordinates [x, y, x, y, ...]"
+    if len(polygon) % 2:
+        return f"polygon has an odd number of coordinates ({len(polygon)})"
+    if len(polygon) < 6:
+        return f"polygon with {len(polygon) // 2} points, at least 3 are needed"
+    polygon = numbers(polygon)
+    if polygon is None:
+        return "polygon holds something that is no number"
+    x, y = np.array(polygon).reshape(-1, 2).T
+    if not (np.isfinite(x) & np.isfinite(y)).all():
+        return "polygon with NaN or infinite coordinates"
+    far = max(abs(x).max() - width, abs(y).max() - height)
+    if far > FAR:
+        return f"polygon with coordinates {far:.6g} px outside its image of {width} x {height} px"
+    x, y = x - x[0], y - y[0]
+    if x[:-1] @ y[1:] - y[:-1] @ x[1:] == 0:
+        return "polygon without an area"
+    return None
+
+
+def clean_segmentation(value, height, width, folder=None):
+    """A COCO `segmentation` as tools write it -> as it should be, and what is wrong with the rest.
+
+    Numbers as text become numbers, a flat list one polygon, `[[x, y], ...]` too; parts that are bad are left out, and
+    parts that are empty.
+
+    Args:
+        value: What the file has.
+        height: The image's height in px.
+        width: The image's width in px.
+        folder: Path that mask files are relative to.
+
+    Returns:
+        `(polygons, RLE, path or None, [reasons])`.
+    """
+    if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], dict):
+        value = value[0]
+    if value is None or (isinstance(value, (str, dict, list, tuple)) and not value):
+        return None, []
+    if isinstance(value, str):
+        path = value if folder is None else str(folder / value)
+        reason = segmentation_problem(path, height, width)
+        return (None if reason else path), [reason] if reason else []
+    if isinstance(value, dict):
+        counts = value.get("counts")
+        if isinstance(counts, list) and None in (plain := [number(one) for one in counts]):
+            return None, [f"RLE counts {shown(counts)} are not a flat list of numbers"]
+        rle = {"size": value.get("size"), "counts": plain if isinstance(counts, list) else counts}
+        reason = segmentation_problem(rle, height, width)
+        if reason:
+            return None, [reason]
+        if isinstance(counts, list):
+            rle["counts"] = [int(one) for one in plain]
+        return {"size": [height, width], "counts": rle["counts"]}, []
+    if not isinstance(value, (list, tuple)):
+        return None, [f"segmentation {shown(value)} is neither polygons nor RLE"]
+    if not any(isinstance(part, (list, tuple, dict)) for part in value):
+        value = [value]
+    elif len(value) > 2 and _are_points(value):
+        value = [[side for point in value for side in point]]
+    good, reasons = [], []
+    for part in value:
+        if isinstance(part, (list, tuple)):
+            if not part:
+                continue
+            if _are_points(part):
+                part = [side for point in part for side in point]
+            part = numbers(part) or part
+        reason = polygon_problem(part, height, width)
+        (reasons if reason else good).append(reason or part)
+    return good or None, reasons
+
+
+def _are_points(values):
+    return isinstance(values[0], (list, tuple)) and all(
+        isinstance(one, (list, tuple)) and len(one) == 2 for one in values
+    )
+
+
+def segmentation_box(segmentation, height, width):
+    """The box `[x1, y1, x2, y2]`, in px, around a good segmentation; None if it is empty."""
+    if isinstance(segmentation, (list, tuple)):
+        points = np.concatenate([np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in segmentation])
+        return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
+    if isinstance(segmentation, dict):
+        ends = np.cumsum(rle_counts(segmentation["counts"]))
+        first, last = ends[:-1:2], ends[1::2] - 1
+        first, last = first[: len(last)], last
+        first, last = first[last >= first], last[last >= first]
+        if not len(first):
+            return None
+        whole = (first // height != last // height).any()
+        top, bottom = (0, height) if whole else ((first % height).min(), (last % height).max() + 1)
+        return [int(one) for one in (first[0] // height, top, last[-1] // height + 1, bottom)]
+    mask = read_mask(segmentation)
+    if mask.shape != (height, width):
+        raise DataError(f"mask of shape {mask.shape}, its image is {(height, width)}")
+    ys, xs = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return [int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1] if len(xs) else None

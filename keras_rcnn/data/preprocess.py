@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 
-from keras_rcnn.data.images import read_image
+from keras_rcnn.data.images import pixel_limit, read_image
 
 
 @keras.saving.register_keras_serializable(package="keras_rcnn")
@@ -161,7 +161,14 @@ class Preprocessor:
         if not images:
             raise ValueError("a batch needs at least one image")
         sizes = [self.size(*image.shape[:2]) for image in images]
-        answer = np.zeros((len(images), *(padded_size or self.padded_size(sizes, compiled)), 3), np.float32)
+        height, width = padded_size or self.padded_size(sizes, compiled)
+        if 0 < pixel_limit() < height * width:
+            raise ValueError(
+                f"a batch of {width} x {height} px an image is over the limit of {pixel_limit():,} px: take a smaller "
+                f"size (min_size {self.min_size}, max_size {self.max_size}), or set KERAS_RCNN_MAX_PIXELS to "
+                f"{height * width} in the environment (0 for no limit)"
+            )
+        answer = np.zeros((len(images), height, width, 3), np.float32)
         for i, (image, (height, width)) in enumerate(zip(images, sizes)):
             answer[i, :height, :width] = self(image, (height, width))
         return {"images": answer, "image_sizes": np.array(sizes, np.float32)}

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from keras_rcnn.data import search as worker_file
 from keras_rcnn.data.files import aside, read_json
 from keras_rcnn.data.images import read_image
-from keras_rcnn.data.records import DataError, Record, clean_boxes, refuse_swapped
+from keras_rcnn.data.problems import DataError, clean_boxes, refuse_swapped
+from keras_rcnn.data.records import Record
 
 logger = logging.getLogger(__name__)
 

@@ -1,21 +1,16 @@
 """What a data set is once it has been read: a list of records and the names of their classes."""
 
 import dataclasses
-import logging
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from keras_rcnn.data.images import ImageError, image_size, read_image
+from keras_rcnn.data.images import read_image
+from keras_rcnn.data.masks import segmentation_box, segmentation_problem
+from keras_rcnn.data.problems import DataError, Problems, clean_boxes
 
-logger = logging.getLogger(__name__)
-
-TOLERANCE = 2.0  # px that a box may stick out of its image and is clipped without a word: annotation tools round
-
-
-class DataError(ValueError):
-    """Annotations that cannot be used; the message names the file, the value and the way out."""
+__all__ = ["DataError", "Dataset", "Record", "check"]
 
 
 @dataclasses.dataclass
@@ -27,13 +22,17 @@ class Record:
         image_id: Its name in the annotations; unique in a dataset.
         height: Its height in px.
         width: Its width in px.
-        boxes: float32 `[n, 4]`, `[x1, y1, x2, y2]` in px.
+        boxes: float32 `[n, 4]`, `[x1, y1, x2, y2]` in px. None: those of the segmentations.
         labels: int32 `[n]`, 0-based.
         crowd: bool `[n]`, a box around many objects: for the COCO metric, never a training target. None: all False.
         difficult: bool `[n]`, VOC's flag. None: all False.
         areas: float32 `[n]` in px^2, as annotated. None: of the boxes.
         segmentations: `n` masks, each COCO polygons, COCO RLE (compressed or not), the path of a binary PNG, an
-            `[height, width]` array, or None. None: the data set has no masks.
+            `[height, width]` array, or None; or all of them as one array `[height, width, n]`. None: the data set has
+            no masks.
+
+    Raises:
+        DataError: Fields of different lengths, or of another type or shape.
     """
 
     image: object
@@ -48,6 +47,19 @@ class Record:
     segmentations: list | None = None
 
     def __post_init__(self):
+        try:
+            self._convert()
+        except DataError:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"{self.name}: boxes, labels or flags of a wrong kind ({error})") from error
+
+    def _convert(self):
+        masks, size = self.segmentations, (self.height, self.width)
+        if isinstance(masks, np.ndarray) and masks.ndim == 3 and masks.shape[1:] != size and masks.shape[:2] == size:
+            self.segmentations = masks = list(np.moveaxis(masks, 2, 0))
+        if self.boxes is None or (len(self.boxes) == 0 and masks is not None and len(masks)):
+            self.boxes = [self._box_of(i, mask) for i, mask in enumerate(() if masks is None else masks)]
         self.boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)
         n = len(self.boxes)
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
@@ -60,6 +72,27 @@ class Record:
             if values is not None and len(values) != n:
                 raise DataError(f"image {self.image_id!r}: {n} boxes but {len(values)} {name}")
 
+    def _box_of(self, i, mask):
+        reason = "there is none" if mask is None else segmentation_problem(mask, self.height, self.width)
+        if reason:
+            raise DataError(f"{self.name}: object {i} has no box, and its mask cannot give it: {reason}")
+        box = segmentation_box(mask, self.height, self.width)
+        if box is None:
+            raise DataError(f"{self.name}: object {i} has no box, and its mask is empty")
+        return box
+
+    def chosen(self, kept):
+        """The record with some of its objects.
+
+        Args:
+            kept: Indices, or bool `[n]`.
+        """
+        kept = np.arange(len(self.boxes))[kept]
+        fields = {key: getattr(self, key)[kept] for key in ("boxes", "labels", "crowd", "difficult", "areas")}
+        if self.segmentations is not None:
+            fields["segmentations"] = [self.segmentations[i] for i in kept]
+        return dataclasses.replace(self, **fields)
+
     @property
     def name(self):
         """The image's path, or its id where the image is an array: for messages."""
@@ -68,14 +101,17 @@ class Record:
     def read(self):
         """The image as uint8 RGB `[height, width, 3]`; a `DataError` if it has not the size that was annotated."""
         image = read_image(self.image)
-        if image.shape[:2] != (self.height, self.width):
-            height, width = image.shape[:2]
+        self.check_size(*image.shape[:2])
+        return image
+
+    def check_size(self, height, width):
+        """Raises a `DataError` if the image, of this size in px, has not the size that was annotated."""
+        if (height, width) != (self.height, self.width):
             turned = " (its EXIF orientation applied: annotate the image as it is shown)"
             raise DataError(
                 f"{self.name}: the image is {width} x {height} px, its annotation says {self.width} x {self.height} px"
                 f"{turned if (width, height) == (self.height, self.width) else ''}; correct the annotation or the file"
             )
-        return image
 
 
 class Dataset:
@@ -86,16 +122,17 @@ class Dataset:
         class_names: List of str; a label is an index into it.
         category_ids: List of int, the id of each label in the source's numbering. None: 1, 2, ...
         name: Where it came from, for messages.
+        skipped: How many objects and images were left out as bad when it was read, for messages.
 
     Raises:
         DataError: No records, image ids given twice, labels or boxes out of range.
     """
 
-    def __init__(self, records, class_names, category_ids=None, name="dataset"):
+    def __init__(self, records, class_names, category_ids=None, name="dataset", skipped=0):
         self.records = list(records)
         self.class_names = [str(name) for name in class_names]
         self.category_ids = list(range(1, len(self.class_names) + 1)) if category_ids is None else list(category_ids)
-        self.name = str(name)
+        self.name, self.skipped = str(name), int(skipped)
         check(self)
 
     def __len__(self):
@@ -159,7 +196,7 @@ class Dataset:
         return "\n".join(lines)
 
     def _with(self, records):
-        return Dataset(records, self.class_names, self.category_ids, self.name)
+        return Dataset(records, self.class_names, self.category_ids, self.name, self.skipped)
 
 
 def check(dataset):
@@ -173,7 +210,8 @@ def check(dataset):
             empty or outside their image.
     """
     if not dataset.records:
-        raise DataError(f"{dataset.name}: no images in the dataset")
+        skipped = f": {dataset.skipped} images and objects were skipped as bad" if dataset.skipped else ""
+        raise DataError(f"{dataset.name}: no images in the dataset{skipped}")
     names = dataset.class_names
     if not names:
         raise DataError(f"{dataset.name}: no classes in the dataset")
@@ -195,113 +233,3 @@ def check(dataset):
     for i, reason in clean_boxes(boxes, sizes[:, 0], sizes[:, 1])[2].items():
         problems.add(owners[i].name, reason)
     problems.finish()
-
-
-def clean_boxes(boxes, height, width, raw=None):
-    """Clips boxes to their image and says what is wrong with the rest.
-
-    Args:
-        boxes: `[n, 4]`, `[x1, y1, x2, y2]` in px.
-        height: The image's height in px, or of each box's image `[n]`.
-        width: The image's width in px, or `[n]`.
-        raw: The boxes as the file has them, for the messages. None: `boxes`.
-
-    Returns:
-        The clipped boxes float32 `[n, 4]`, which of them are good bool `[n]`, and a dict from the index of each bad box
-        to the reason.
-    """
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    raw = boxes if raw is None else raw
-    width, height = (np.broadcast_to(side, len(boxes)) for side in (width, height))
-    limit = np.stack([width, height, width, height], axis=1).astype(np.float64)
-    clipped = np.clip(boxes, 0, limit)
-    finite = np.isfinite(boxes).all(axis=1)
-    empty = ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    outside = (np.abs(clipped - boxes) > TOLERANCE).any(axis=1) | ~(clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    good = finite & ~empty & ~outside
-    reasons = {}
-    for i in np.flatnonzero(~good):
-        shown = [round(float(value), 2) for value in raw[i]]
-        if not finite[i]:
-            reasons[int(i)] = f"box {shown} is not finite"
-        elif empty[i]:
-            reasons[int(i)] = f"box {shown} has no width or no height (x2 <= x1 or y2 <= y1)"
-        else:
-            reasons[int(i)] = f"box {shown} is outside its image of {width[i]:g} x {height[i]:g} px (width x height)"
-    return clipped.astype(np.float32), good, reasons
-
-
-class Problems:
-    """Collects what is wrong in a source, to say all of it at once.
-
-    Args:
-        source: Its name.
-        on_bad: `"error"` raises on `finish`; `"skip"` logs one warning that counts what was left out.
-    """
-
-    def __init__(self, source, on_bad="error"):
-        if on_bad not in ("error", "skip"):
-            raise ValueError(f"on_bad must be 'error' or 'skip', got {on_bad!r}")
-        self.source, self.on_bad, self.found = str(source), on_bad, []
-
-    def add(self, where, what):
-        """Notes one problem."""
-        self.found.append(f"{where}: {what}")
-
-    def finish(self, shown=20):
-        """Raises a `DataError` with the problems, or logs them."""
-        if not self.found:
-            return
-        lines = self.found[:shown] + ([f"... and {len(self.found) - shown} more"] if len(self.found) > shown else [])
-        if self.on_bad == "skip":
-            logger.warning("%s: skipped %d bad annotations: %s", self.source, len(self.found), "; ".join(lines))
-            return
-        raise DataError(f"{self.source}: {len(self.found)} bad annotation(s)\n  " + "\n  ".join(lines))
-
-
-def checked_size(path, declared, problems):
-    """`(height, width)` of an image: as declared, else from its header; None, and a problem noted, if it has none."""
-    if not Path(path).is_file():
-        problems.add(path, "no such image file")
-        return None
-    try:
-        height, width = declared if declared is not None else image_size(path)
-    except ImageError as error:
-        problems.add(path, str(error).removeprefix(f"{path}: "))
-        return None
-    if not (height > 0 and width > 0):
-        problems.add(path, f"declared size {width} x {height} px")
-        return None
-    return int(height), int(width)
-
-
-def refuse_swapped(boxes, sizes, source, hint, *, given, on_bad):
-    """Raises if the boxes make sense only in the other of the two formats.
-
-    Args:
-        boxes: `[n, 4]` as the file has them.
-        sizes: `[n, 2]`, (height, width) of each box's image.
-        source: The file, for the message.
-        hint: What to do about it, for the message.
-        given: `"xyxy"` or `"xywh"`, what the boxes were taken for.
-        on_bad: With `"skip"` one or two odd boxes are left to be skipped, however small the file.
-    """
-    boxes, sizes = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(sizes, np.float64).reshape(-1, 2)
-    if not len(boxes):
-        return
-    other = "[x, y, width, height]" if given == "xyxy" else "[x1, y1, x2, y2]"
-    limit = sizes[:, ::-1] + TOLERANCE
-    inside, ordered = (boxes[:, :2] + boxes[:, 2:] <= limit).all(axis=1), (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    if given == "xyxy":
-        wrong = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
-        plausible = inside & (boxes[:, 2:] > 0).all(axis=1)
-    else:
-        wrong = ~inside
-        plausible = ordered & (boxes[:, 2:] <= limit).all(axis=1)
-    # A tenth is more than slips of annotators make, and the other reading has to fit nearly all of the boxes.
-    if wrong.mean() >= 0.1 and plausible.mean() >= 0.9 and wrong.sum() >= (3 if on_bad == "skip" else 1):
-        shown = boxes[np.flatnonzero(wrong)[0]].round(2).tolist()
-        raise DataError(
-            f"{source}: {wrong.sum()} of {len(boxes)} boxes make no sense as {given}, e.g. {shown}; "
-            f"these look like {other}: {hint}"
-        )

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_rcnn.data.ready import check_images
 from keras_rcnn.evaluation.evaluate import evaluate, label_map
 
 
@@ -47,7 +48,9 @@ class EvaluateCallback(keras.callbacks.Callback):
         self.last_epoch = None
 
     def on_train_begin(self, logs=None):
-        label_map(self.model, self.dataset)  # other classes are to be told before the first epoch, not after it
+        # other classes and damaged photos are to be told of before the first epoch, not after it
+        label_map(self.model, self.dataset)
+        check_images(self.dataset)
 
     def on_epoch_end(self, epoch, logs=None):
         final = self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs")

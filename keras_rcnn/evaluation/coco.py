@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 
-from keras_rcnn.data.masks import full_mask
+from keras_rcnn.data.masks import full_mask, refuse_far
 
 AREAS = ("all", "small", "medium", "large")  # pycocotools' area ranges, in its order
 
@@ -244,6 +244,7 @@ def _segmentation(record, i):
     if isinstance(one, dict):
         return dict(one)  # pycocotools writes into what it is given
     if isinstance(one, (list, tuple)):
+        refuse_far(one, max(record.height, record.width))
         return [list(polygon) for polygon in one]
     return encode_masks(full_mask(one, record.height, record.width)[None])[0]  # a PNG or an array
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from keras_rcnn.data.proposals import compute_proposals
+from keras_rcnn.data.ready import check_images
 from keras_rcnn.evaluation.coco import coco_metrics, encode_masks, has_segmentation
 from keras_rcnn.evaluation.voc import voc_metrics
 
@@ -38,6 +39,7 @@ def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100,
 
     Raises:
         ValueError: the dataset has classes that the model has not, or `metric` is unknown.
+        keras_rcnn.data.DataError: images cannot be read; all are named.
 
     Example:
         >>> result = keras_rcnn.evaluation.evaluate(model, dataset, batch_size=4)
@@ -75,6 +77,7 @@ def detect_all(model, dataset, *, batch_size=1, progress=True, proposals=None):
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size!r}.")
     new_label = label_map(model, dataset)
+    check_images(dataset)  # a damaged photo is told of now, and not when the others are done
     arguments = {"masks": "rle"} if getattr(model, "has_masks", False) else {}
     if proposals is not None:
         proposals.check(dataset)

@@ -6,10 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_rcnn.data.batches import Batches
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.paste import paste_masks, paste_rle
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
+from keras_rcnn.data.records import Dataset
 from keras_rcnn.models.process import check_process
 from keras_rcnn.ops.backend import compiled_on_request
 
@@ -85,10 +87,11 @@ class Detector(keras.Model):
         """`keras.Model.fit` on `dataset.batches(model.preprocessor, ...)` or anything that yields such `(x, y)`.
 
         Raises:
-            ValueError: if the dataset's classes are not the model's, or the model is not compiled.
+            ValueError: if the dataset's classes are not the model's, or the model is not compiled; if there is nothing
+                to learn in the batches, an image cannot be read, or `x` is a dataset and no batches.
         """
         for batches in (x, kwargs.get("validation_data")):
-            self.accept(batches)
+            self.accept(batches, training=batches is x)
         if isinstance(x, keras.utils.PyDataset):
             kwargs.setdefault("shuffle", False)  # the batches shuffle themselves; Keras would once more
         return super().fit(x, *args, **kwargs)
@@ -103,7 +106,7 @@ class Detector(keras.Model):
         self._tell_whether_compiled(x)
         return super().predict(x, *args, **kwargs)
 
-    # what every way to run the model asks for first
+    # Keras asks for these functions first, in whatever way the model is run
 
     def make_train_function(self, force=False):
         check_process()
@@ -117,15 +120,28 @@ class Detector(keras.Model):
         check_process()
         return super().make_predict_function(force)
 
-    def accept(self, batches):
-        """What `fit` does before it begins: checks the classes of `Batches`, and has them padded as the model wants.
+    def accept(self, batches, training=True):
+        """What `fit` does before it begins: checks that `Batches` are of the model's classes, and of images that can be
+        read with something to learn in them, and has them padded as the model wants.
+
+        Args:
+            batches: `Batches`, or anything else, which passes.
+            training: whether they are to be learned from.
 
         Raises:
-            ValueError: if the dataset's classes are not the model's.
+            ValueError: if the dataset's classes are not the model's, or for a dataset instead of its batches.
+            keras_rcnn.data.DataError: if there is nothing to learn, or images cannot be read.
         """
         check_process()
+        if isinstance(batches, Dataset):
+            raise ValueError(
+                f"fit takes batches, not {batches!r}: give dataset.batches(model.preprocessor, batch_size=2, "
+                f"shuffle=True{', masks=True' if self.has_masks else ''})"
+            )
         self._tell_whether_compiled(batches)
         self._check_classes(batches)
+        if isinstance(batches, Batches):
+            batches.check(training=training)
 
     def _tell_whether_compiled(self, batches):
         if hasattr(batches, "compiled"):

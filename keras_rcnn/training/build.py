@@ -1,5 +1,7 @@
 """From a recipe's settings to data sets, augmentation and a detector."""
 
+import inspect
+
 from keras_rcnn import backbones, layers
 from keras_rcnn import data as readers
 from keras_rcnn.convert import CAFFE_MEAN, assign, read_caffe_weights
@@ -24,18 +26,38 @@ _BASE_HAS = (
 
 
 def load_data(source, on_bad="error", class_names=None):
-    """A `Dataset` from a recipe's `train` or `val` entry."""
-    source = dict(source)
-    for kind in ("coco", "voc", "csv"):
-        if kind in source:
-            path = source.pop(kind)
-            if kind == "coco":
-                return readers.load_coco(path, source["images"], on_bad=on_bad)
-            if kind == "voc":
-                return readers.load_voc(path, source["split"], class_names=class_names, on_bad=on_bad)
-            rest = {key: value for key, value in source.items() if key == "box_format"}
-            return readers.load_csv(path, source["images"], class_names=class_names, on_bad=on_bad, **rest)
-    raise RecipeError(f"A data set is given by 'coco', 'voc' or 'csv', not {sorted(source)}.")
+    """A `Dataset` from a recipe's `train` or `val` entry, whose images can all be read.
+
+    Args:
+        source: dict of `coco`, `voc` or `csv`, a path, and the reader's arguments: `images`, `split`, `box_format` ...
+        on_bad: `"error"` or `"skip"`, as of the readers; of images, too.
+        class_names: list of str, for the readers that take them.
+
+    Returns:
+        `Dataset`.
+
+    Raises:
+        RecipeError: an entry that does not say what to read, or says what its reader does not know.
+        DataError: all that is wrong with the annotations, or with the images.
+    """
+    if not isinstance(source, dict):
+        raise RecipeError(f"A data set is given by a dict such as {{'coco': FILE, 'images': FOLDER}}, not {source!r}.")
+    kinds = {"coco": readers.load_coco, "voc": readers.load_voc, "csv": readers.load_csv}
+    given = [kind for kind in kinds if kind in source]
+    if len(given) != 1:
+        raise RecipeError(f"A data set is given by one of 'coco', 'voc' and 'csv', not {sorted(map(str, source))}.")
+    kind = given[0]
+    options = {key: value for key, value in source.items() if key != kind}
+    known = list(inspect.signature(kinds[kind]).parameters)[1:]
+    for key in options:
+        if key not in known:
+            raise RecipeError(f"A data set of {kind!r} has no {key!r}; it has {', '.join(known)}.")
+    if kind != "voc" and options.get("images") is None:
+        raise RecipeError(f"A data set of {kind!r} needs 'images', the folder of its images.")
+    options.setdefault("on_bad", on_bad)
+    if kind != "coco" and options.get("class_names") is None:
+        options["class_names"] = class_names
+    return readers.check_images(kinds[kind](source[kind], **options), options["on_bad"])
 
 
 def find_proposals(settings, dataset, cache, source=None):

@@ -56,6 +56,7 @@ class Settings(BaseModel):
     augment: tuple = _data(("hflip", "color"), "names among hflip, vflip, rot90, color, scale, or tuples with settings")
     cache: StrictBool | Annotated[StrictInt, Field(ge=0)] = _data(True, "decoded images in memory, True or bytes")
     max_objects: Count | None = _data(None, "of an image with more a random choice is trained on")
+    difficult: StrictBool = _data(False, "whether VOC's difficult objects are learned, too")
     seed: Annotated[StrictInt, Field(ge=0)] = _data(0, "of order, augmentation, sampling and new weights")
 
     base: Any = _model(None, "preset to start from, by name or folder; it brings the rest of the model's settings")

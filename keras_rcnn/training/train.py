@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 
 from keras_rcnn.convert import assign
+from keras_rcnn.data import check_masks, check_targets
 from keras_rcnn.data.files import aside
 from keras_rcnn.evaluation import EvaluateCallback, coco_metrics, evaluate
 from keras_rcnn.evaluation.evaluate import has_masks
@@ -96,8 +97,13 @@ def _train(settings, out, resume, verbose, devices, other_data):
         validation = load_data(settings.val, settings.on_bad, training.class_names)
     elif settings.hold_out:
         training, validation = training.split(settings.hold_out, settings.seed)
+    check_targets(training, settings.difficult)
     with devices.scope(), precision(settings.precision):
         model = build_model(settings, training.class_names)
+    if model.has_masks:
+        training = check_masks(training, settings.on_bad, settings.difficult)
+        if validation is not None and any(record.segmentations is not None for record in validation):
+            validation = check_masks(validation, settings.on_bad)
     run = _Run(settings, out, training, validation, resume, verbose, devices, other_data)
     if settings.alternating is not None:
         run.alternating(model)
@@ -150,6 +156,7 @@ class _Run:
             seed=settings.seed,
             cache=settings.cache,
             max_objects=settings.max_objects,
+            difficult=settings.difficult,
             masks=model.has_masks,
             proposals=proposals or self.proposals,
         )

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from keras_rcnn.data import DataError
 from keras_rcnn.data.images import ImageError
 from keras_rcnn.data.masks import InstanceMask, full_mask, instance_mask, rle_counts, sample_mask, segmentation_problem
 
@@ -96,6 +97,17 @@ def test_sample_where_the_crop_does_not_reach_is_empty():
         ({"size": [5, 4], "counts": [20]}, "size"),
         ({"size": [4, 5], "counts": [7]}, "covers 7"),
         ({"size": [4, 5]}, "NoneType"),
+        ({"size": [4, 5], "counts": [[5], [15]]}, "not a flat list"),
+        ({"size": [4, 5], "counts": [3.5, 16.5]}, "whole numbers"),
+        ({"size": [4, 5], "counts": [1e300]}, "whole numbers"),
+        ({"size": [4, 5], "counts": [2**62, 2**62, 2**62, 2**62 + 20]}, "whole numbers"),
+        ({"size": [4, 5], "counts": "\x01"}, "cannot be decoded"),
+        ({"size": [4, 5], "counts": "ä"}, "cannot be decoded"),
+        ({"size": [4, 5], "counts": "P" * 30}, "cannot be decoded"),
+        ({"size": 7, "counts": [20]}, "size"),
+        ([[0, 0, 1e7, 0, 4, 4]], "px outside"),
+        ([[0, 0, 1e300, 0, 4, 4]], "px outside"),
+        ([[0, 0, 2, 2, 4, 4]], "without an area"),
         ("missing.png", "no such mask"),
         (np.zeros((3, 3)), "shape"),
     ],
@@ -107,3 +119,9 @@ def test_bad_segmentations_are_named(segmentation, message):
 def test_good_segmentations_pass():
     assert segmentation_problem({"size": [4, 5], "counts": [3, 17]}, 4, 5) is None
     assert segmentation_problem([[0, 0, 4, 0, 4, 4]], 4, 5) is None
+
+
+def test_polygons_far_outside_never_reach_pycocotools():
+    for far in (1e7, 1e300, float("nan")):
+        with pytest.raises(DataError, match="coordinates that are no px"):
+            full_mask([[0, 0, far, 0, 4, 4]], 4, 5)

@@ -62,3 +62,45 @@ def test_every_problem_is_named_at_once():
     with pytest.raises(DataError) as caught:
         Dataset([record(i, boxes=[[5, 5, 1, 9]]) for i in range(30)], ["a"])
     assert "30 bad" in str(caught.value) and "image 19" in str(caught.value) and "10 more" in str(caught.value)
+
+
+def test_objects_of_masks_alone():
+    mask = np.zeros((20, 30), bool)
+    mask[5:9, 10:20] = True
+    polygon, box = [[10, 5, 20, 5, 20, 9, 10, 9]], [10, 5, 20, 9]
+    flat = np.concatenate([[0], mask.ravel(order="F"), [0]])
+    edges = np.flatnonzero(np.diff(flat.astype(int)))
+    rle = {"size": [20, 30], "counts": np.diff(np.concatenate([[0], edges, [600]])).tolist()}
+    for masks in ([mask], mask[..., None], mask[None], [mask.astype(np.uint8) * 255], [polygon], [rle]):
+        for boxes in ({}, {"boxes": None}, {"boxes": []}):
+            one = Record(np.zeros((20, 30, 3), np.uint8), 0, 20, 30, labels=[0], segmentations=masks, **boxes)
+            assert one.boxes.tolist() == [box] and len(one.segmentations) == 1
+            assert len(Dataset([one], ["a"])) == 1
+    for masks, message in (
+        ([np.zeros((20, 30))], "its mask is empty"),
+        ([None], "there is none"),
+        ([np.zeros((3, 3))], r"shape \(3, 3\)"),
+        ([[[1, 2, 3]]], "odd number"),
+        ([{"size": [20, 30], "counts": "\x00"}], "cannot be decoded"),
+        (["missing.png"], "no such mask file"),
+        ([mask, mask], "2 boxes but 1 labels"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Record(np.zeros((20, 30, 3), np.uint8), 0, 20, 30, boxes=None, labels=[0], segmentations=masks)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"boxes": [[1, 2, 3]]},
+        {"boxes": "abc"},
+        {"boxes": [[1, 2, 3, "x"]]},
+        {"labels": [{}]},
+        {"areas": ["x"]},
+        {"labels": 7},
+    ],
+    ids=str,
+)
+def test_records_of_the_wrong_kind(changes):
+    with pytest.raises(DataError, match="image 0"):
+        record(**changes)

@@ -1,0 +1,105 @@
+"""Whose format a file is that a reader cannot take, and what to do about it."""
+
+import re
+
+_COCO = "load_coco (--coco)"
+_WAYS = {
+    "VGG Image Annotator (VIA)": f"in VIA choose Annotation > Export Annotations (COCO format) and read it by {_COCO}",
+    "LabelMe": f"turn its files into one COCO json, e.g. with `labelme2coco FOLDER`, and read that by {_COCO}",
+    "YOLO": f"turn it into a COCO json, e.g. with FiftyOne, Roboflow or Label Studio, and read that by {_COCO}",
+    "Label Studio's own json": f"in Label Studio choose Export > COCO (or Pascal VOC XML) and read it by {_COCO}",
+    "CreateML": f"export it as COCO from the tool that wrote it, and read that by {_COCO}",
+    "Supervisely": f"in Supervisely run the app 'Export to COCO' and read its json by {_COCO}",
+    "CVAT's own xml": "in CVAT export the task as 'COCO 1.0' or 'Pascal VOC 1.1'",
+    "COCO's results (detections without images and categories)": "give the annotations, e.g. instances_val2017.json",
+    "Datumaro": f"export it as COCO, `datum convert -f coco`, and read that by {_COCO}",
+    "Pascal VOC": "read its folder by load_voc (--voc)",
+    "COCO": f"read it by {_COCO}",
+    "a table (CSV)": "read it by load_csv (--csv)",
+}
+_YOLO_LINE = re.compile(r"^\s*\d+(\s+[-+0-9.eE]+){4,}\s*$")
+
+
+def way_out(kind):
+    """What to say of a file of another format: `"; it looks like ...: ..."`, or nothing if `kind` is None."""
+    return f"; it looks like {kind}: {_WAYS[kind]}" if kind else ""
+
+
+def kind_of_json(content):
+    """The format of some json; None if it is none that is known."""
+    if isinstance(content, dict):
+        if {"images", "annotations", "categories"} <= set(content):
+            return "COCO"
+        if {"items", "categories"} <= set(content):
+            return "Datumaro"
+        if "_via_img_metadata" in content or "_via_settings" in content:
+            return "VGG Image Annotator (VIA)"
+        if "shapes" in content and ("imagePath" in content or "imageData" in content):
+            return "LabelMe"
+        if "objects" in content and "size" in content:
+            return "Supervisely"
+        if ("result" in content and "task" in content) or ("data" in content and "annotations" in content):
+            return "Label Studio's own json"
+    values = list(content.values()) if isinstance(content, dict) else content if isinstance(content, list) else []
+    first = next((value for value in values if isinstance(value, dict)), {})
+    if isinstance(content, dict):
+        return "VGG Image Annotator (VIA)" if "regions" in first and "filename" in first else None
+    if "data" in first and ("annotations" in first or "completions" in first or "predictions" in first):
+        return "Label Studio's own json"
+    if "image_id" in first and "score" in first:
+        return "COCO's results (detections without images and categories)"
+    if "annotations" in first and ("image" in first or "imagefilename" in first):
+        return "CreateML"
+    return "LabelMe" if "shapes" in first else None
+
+
+def kind_of_text(text):
+    """The format of the beginning of a text file; None if it is none that is known."""
+    lines = [line for line in text.splitlines() if line.strip()][:20]
+    if not lines:
+        return None
+    if all(map(_YOLO_LINE.match, lines)):
+        return "YOLO"
+    head = text.lstrip("\ufeff \r\n\t")
+    if head.startswith("<"):
+        if "<annotations" in head[:1000]:
+            return "CVAT's own xml"
+        return "Pascal VOC" if "<annotation" in head[:1000] else None
+    if "region_shape_attributes" in lines[0]:
+        return "VGG Image Annotator (VIA)"
+    if head.startswith(("{", "[")):
+        return next((kind for key, kind in _KEYS.items() if key in head), None)
+    if re.search(r"^(names|nc|train|val)\s*:", text, re.M) and "names" in text:
+        return "YOLO"
+    return "a table (CSV)" if len(re.split("[,;\t]", lines[0])) > 4 else None
+
+
+_KEYS = {
+    '"categories"': "COCO",
+    '"shapes"': "LabelMe",
+    '"_via': "VGG Image Annotator (VIA)",
+    '"regions"': "VGG Image Annotator (VIA)",
+    '"imagePath"': "LabelMe",
+}
+
+
+def kind_of_file(path):
+    """The format of a file by its beginning; None if it is none that is known, or cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4096)
+    except OSError:
+        return None
+    return kind_of_text(head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace"))
+
+
+def kind_of_folder(folder):
+    """The format of the annotations in a folder, by the first of its files that tells; None if none does."""
+    for number, path in enumerate(sorted(folder.rglob("*"))):
+        if number > 1000:
+            break
+        if path.suffix.lower() in (".json", ".txt", ".csv", ".yaml", ".yml", ".xml") and path.is_file():
+            kind = kind_of_file(path)
+            if kind:
+                return kind
+    return None

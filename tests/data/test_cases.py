@@ -1,0 +1,153 @@
+"""The collected inputs of users, and files of formats that no reader takes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from keras_rcnn.data import DataError, Preprocessor, check_targets, load_coco, load_csv, load_voc
+from tests.data.user_files import BOXES, CASES, needs_cases
+
+SMALL = Preprocessor(min_size=32, max_size=64)
+
+
+# Other formats
+
+
+OTHERS = {
+    "VIA": {"_via_settings": {}, "_via_img_metadata": {}},
+    "VGG": {"a.jpg12": {"filename": "a.jpg", "regions": [], "size": 12}},
+    "LabelMe": {"shapes": [], "imagePath": "a.jpg"},
+    "Label Studio": [{"id": 1, "data": {"image": "a.jpg"}, "annotations": []}],
+    "CreateML": [{"image": "a.jpg", "annotations": []}],
+    "COCO's results": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}],
+    "Datumaro": {"categories": {}, "items": []},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_formats_are_recognised(folder, name):
+    (folder / "a.json").write_text(json.dumps(OTHERS[name]))
+    with pytest.raises(DataError, match=f"a.json: not COCO's format.*it looks like .*{name}"):
+        load_coco(folder / "a.json", folder / "photos")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.05 0.05\n", "YOLO"),
+        ("names: [red, blue]\ntrain: images/train\n", "YOLO"),
+        ("<annotation><object/></annotation>", "Pascal VOC"),
+        ("image,x1,y1,x2,y2,label\n", "CSV"),
+    ],
+)
+def test_other_texts_are_recognised(folder, text, name):
+    (folder / "a.txt").write_text(text)
+    with pytest.raises(DataError, match=f"a.txt: not valid json.*it looks like .*{name}"):
+        load_coco(folder / "a.txt", folder / "photos")
+    if name == "YOLO":
+        with pytest.raises(DataError, match="it looks like YOLO"):
+            load_csv(folder / "a.txt", folder / "photos")
+        with pytest.raises(DataError, match="no xml files in this folder; it looks like YOLO"):
+            load_voc(folder)
+
+
+# The collected inputs themselves
+
+
+def case(name, file, images="images", **kwargs):
+    return load_coco(CASES / name / file, CASES / name / images, **kwargs)
+
+
+@needs_cases
+@pytest.mark.parametrize(
+    ("name", "file", "images"),
+    [
+        ("02-roboflow-text-bbox/train", "_annotations.coco.json", "."),
+        ("03-label-studio-windows", "result.json", "images"),
+        ("04-via-coco", "via_flat.json", "images"),
+        ("04-via-coco", "via_size.json", "images"),
+        *(
+            ("12-text-numbers", f"{name}.json", "images")
+            for name in "area_null area_text ids_half_text ids_text iscrowd_text no_bbox size_text".split()
+        ),
+        ("23-polygons", "sliver.json", "../12-text-numbers/images"),
+        ("23-polygons", "segmentation_null.json", "../12-text-numbers/images"),
+    ],
+)
+def test_cases_of_coco(name, file, images):
+    dataset = case(name, file, images)
+    truth = case("02-roboflow-text-bbox/train", "_annotations.numbers.json", ".")
+    assert dataset.class_names == truth.class_names == ["red", "blue"]
+    for one, other in zip(dataset, truth):
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert not one.crowd.any()
+
+
+@needs_cases
+def test_cases_in_which_nothing_can_be_learned():
+    with pytest.raises(DataError, match="12 of 12 objects are crowd"):
+        check_targets(case("01-all-crowd", "instances_default.json"))
+    check_targets(case("01-all-crowd", "instances_default.json", crowd_as_objects=True))
+    with pytest.raises(DataError, match="4 of 4 images have no objects"):
+        check_targets(case("13-negatives", "all_empty.json"))
+    for file in ("empty_bbox.json", "three_of_four_empty.json"):
+        check_targets(case("13-negatives", file))
+    with pytest.raises(DataError, match="relative"):
+        case("11-relative", "relative.json")
+
+
+@needs_cases
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [
+        ("05-voc-blanks", {"default": 4}),
+        (
+            "05b-voc-list-variants",
+            {"blanks": 4, "bom": 2, "class_list": 2, "red_train": 2, "utf16": 2, "with_ending": 2},
+        ),
+        ("06-voc-subfolders", {"default": 4, None: 4}),
+        ("07-voc-flat", {"train": 4, None: 4}),
+        ("07-voc-flat/train", {None: 4}),
+        ("08-voc-size-zero", {"trainval": 4}),
+    ],
+)
+def test_cases_of_voc(name, splits):
+    for split, count in splits.items():
+        dataset = load_voc(CASES / name, split)
+        assert len(dataset) == count and dataset.class_names == ["blue", "red"]
+        assert all(len(record.boxes) == 2 and (record.width, record.height) == (160, 120) for record in dataset)
+
+
+@needs_cases
+@pytest.mark.parametrize(
+    "name", ["case", "excel_de", "noneclass", "openimages", "retinanet", "semicolon", "tab", "tfod"]
+)
+def test_cases_of_tables(name):
+    options = {"relative": True} if name == "openimages" else {}
+    dataset = load_csv(CASES / "22-tables" / f"{name}.csv", CASES / "22-tables" / "photos", **options)
+    shift = 0.5 if name == "excel_de" else 0
+    np.testing.assert_allclose(dataset[0].boxes, np.array(BOXES["000"]) + shift, atol=1e-2)
+    assert len(dataset) == 3
+
+
+@needs_cases
+@pytest.mark.parametrize(
+    ("file", "name"), [("labelme.json", "LabelMe"), ("via_region_data.json", "VIA"), ("000.txt", "YOLO")]
+)
+def test_cases_of_other_formats(file, name):
+    with pytest.raises(DataError, match=f"looks like .*{name}"):
+        case("21-other-formats", file)
+
+
+@needs_cases
+def test_cases_that_are_hostile(caplog):
+    with pytest.raises(DataError, match="deep.json: not valid json .nested too deeply"):
+        load_coco(CASES / "hostile/deep.json", CASES)
+    for file in ("a.json", "b.json"):
+        dataset = case("hostile/poly", file, ".")
+        np.testing.assert_array_equal(dataset[0].boxes, [[5, 6, 25, 27]])
+        with pytest.raises(DataError, match="no mask"):
+            dataset.batches(SMALL, masks=True)
+    assert "1e+300 px outside" in caplog.text
