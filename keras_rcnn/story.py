@@ -42,7 +42,7 @@ def changed_lines(before, after):
 
 
 def diffs():
-    """The README's text: the three steps as diffs."""
+    """The text of docs/pages/family.md: the three steps as diffs."""
     parts = []
     for (before, after), what in STEPS.items():
         lines = changed_lines(before, after)
@@ -53,7 +53,7 @@ def diffs():
 
 
 def family():
-    """The README's table: the detectors that `tools/benchmark.py family` measured, in its order."""
+    """The table of docs/pages/family.md: the detectors that `tools/benchmark.py family` measured, in its order."""
     measured = json.loads((zoo_folder() / MEASURED).read_text(encoding="utf-8"))
     head = ["", "AP50", "AP", "proposals, s an image", "detection, s an image", "together", "training, minutes (CPU)"]
     rows = [head, ["---", *["--:"] * (len(head) - 1)]]
@@ -61,7 +61,7 @@ def family():
         search = row["proposal_seconds"]
         rows.append(
             [
-                f"[{read_preset(zoo_folder() / row['preset'])['title'].split(': ')[1]}](zoo/{row['preset']}/recipe.py)",
+                f"[{read_preset(zoo_folder() / row['preset'])['title'].split(': ')[1]}](../../zoo/{row['preset']}/recipe.py)",
                 *(f"{row[key]:.3f}" for key in ("AP50", "AP")),
                 f"{search:.2f}" if search else "in the network",
                 f"{row['seconds']:.3f}",
@@ -76,7 +76,7 @@ def family():
 
 
 def stages():
-    """The README's table: what R-CNN's SVMs and box regressors gain, from the stages.json that its training left."""
+    """The table of docs/pages/family.md: what R-CNN's SVMs and box regressors gain, from the stages.json that its training left."""
     found = json.loads((zoo_folder() / "bccd_rcnn" / "stages.json").read_text(encoding="utf-8"))
     rows = [["AP50 (AP)", "boxes as proposed", "boxes regressed"], ["---", "--:", "--:"]]
     for name, what in (("softmax", "the fine-tuned CNN's softmax"), ("svms", "linear SVMs")):

@@ -1,4 +1,4 @@
-"""Writes what the README takes from the package and the zoo: each part stands between its own markers."""
+"""Writes what README.md and docs/pages take from the package and the zoo: each part stands between its own markers."""
 
 import re
 
@@ -9,7 +9,8 @@ from keras_rcnn.tables import presets_table
 
 parts = {"zoo": presets_table(presets(), markdown=True), "diffs": diffs(), "family": family(), "stages": stages()}
 parts |= {f"litert {name}": litert_table(zoo_folder() / name) for name in ("nuclei_frcnn", "nuclei_mrcnn")}
-text = (readme := zoo_folder().parent / "README.md").read_text(encoding="utf-8")
-for part, body in parts.items():
-    text = re.sub(rf"(?s)(<!-- {part}: [^\n]*\n).*?(?=<!-- /{part} -->)", lambda m, b=body: f"{m[1]}{b}\n", text)
-readme.write_text(text, encoding="utf-8")
+for page in [(root := zoo_folder().parent) / "README.md", *sorted((root / "docs" / "pages").glob("*.md"))]:
+    text = page.read_text(encoding="utf-8")
+    for part, body in parts.items():
+        text = re.sub(rf"(?s)(<!-- {part}: [^\n]*\n).*?(?=<!-- /{part} -->)", lambda m, b=body: f"{m[1]}{b}\n", text)
+    page.write_text(text, encoding="utf-8")
