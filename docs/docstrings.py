@@ -12,5 +12,9 @@ class Examples(griffe.Extension):
 
     def on_object(self, *, obj, **kwargs):
         if obj.docstring and ">>> " in obj.docstring.value:
-            text = EXAMPLE.sub(lambda found: f"**Example**\n\n```pycon\n{found[1].rstrip()}\n```\n", obj.docstring.value)
-            obj.docstring.value = text
+            obj.docstring.value = EXAMPLE.sub(fenced, obj.docstring.value)
+
+
+def fenced(found):
+    """The example of a docstring as Markdown."""
+    return f"**Example**\n\n```pycon\n{found[1].rstrip()}\n```\n"

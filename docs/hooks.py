@@ -1,5 +1,7 @@
-"""Pages link to files of the repository as `../../zoo/...`, which works where the repository is read; in the site, copies
-of these files take their place."""
+"""Pages link to files of the repository as `../../zoo/...`, which works where the repository is read.
+
+In the site, copies of these files take their place.
+"""
 
 import re
 from pathlib import Path

@@ -58,10 +58,10 @@ def family():
     head = ["", "AP50", "AP", "proposals, s an image", "detection, s an image", "together", "training, minutes (CPU)"]
     rows = [head, ["---", *["--:"] * (len(head) - 1)]]
     for row in measured["rows"]:
-        search = row["proposal_seconds"]
+        search, title = row["proposal_seconds"], read_preset(zoo_folder() / row["preset"])["title"].split(": ")[1]
         rows.append(
             [
-                f"[{read_preset(zoo_folder() / row['preset'])['title'].split(': ')[1]}](../../zoo/{row['preset']}/recipe.py)",
+                f"[{title}](../../zoo/{row['preset']}/recipe.py)",
                 *(f"{row[key]:.3f}" for key in ("AP50", "AP")),
                 f"{search:.2f}" if search else "in the network",
                 f"{row['seconds']:.3f}",
@@ -76,7 +76,7 @@ def family():
 
 
 def stages():
-    """The table of docs/pages/family.md: what R-CNN's SVMs and box regressors gain, from the stages.json that its training left."""
+    """The table of docs/pages/family.md: what R-CNN's SVMs and box regressors gain, from its training's stages.json."""
     found = json.loads((zoo_folder() / "bccd_rcnn" / "stages.json").read_text(encoding="utf-8"))
     rows = [["AP50 (AP)", "boxes as proposed", "boxes regressed"], ["---", "--:", "--:"]]
     for name, what in (("softmax", "the fine-tuned CNN's softmax"), ("svms", "linear SVMs")):

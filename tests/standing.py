@@ -1,4 +1,4 @@
-"""What the README and docs/pages speak of, small: photos, data sets and detectors under the names that they have there."""
+"""What the README and docs/pages speak of, small: photos, data sets and detectors under the names used there."""
 
 import csv
 import json

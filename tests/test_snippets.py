@@ -1,4 +1,4 @@
-"""The Python of the README, of docs/pages and of the public docstrings, run by somebody who has a GPU (in the list of devices)."""
+"""The Python of the README, of docs/pages and of the public docstrings, with a GPU in the list of devices."""
 
 import doctest
 import importlib
