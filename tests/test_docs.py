@@ -77,6 +77,14 @@ def test_links_lead_somewhere(page):
             assert page.parent == SITE and link.startswith("../../") and path.suffix != ".md", link
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/design.md"])
+def test_the_files_that_are_named_are_there(page):
+    named = re.findall(r"`((?:keras_rcnn|tests|tools|zoo|docs|\.ci)/[\w./]*)`", prose(ROOT / page))
+    assert len(named) > 9
+    for path in named:
+        assert (ROOT / path).exists(), path
+
+
 def test_the_reference_has_every_public_name():
     text = "\n".join(read(page) for page in sorted((SITE / "reference").glob("*.md")))
     modules = set(re.findall(r"^::: (\S+)$", text, re.M))
@@ -212,7 +220,7 @@ def test_there_are_commands():
     assert {words(line)[0] for line in commands() if runnable(line)} == {*QUICK, "train", "export"}
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", commands(), ids=str)
 def test_commands_are_understood(line):
     args = cli._parser().parse_args(words(line))
     if getattr(args, "recipe", None):
