@@ -12,8 +12,8 @@ from keras_rcnn.presets import read_preset, zoo_folder
 
 # the files in the papers' order, and what is said of each step
 STEPS = {
-    ("rcnn", "fast_rcnn"): "The CNN runs once a photo, and regions are pooled from its map; one network instead of "
-    "a CNN, SVMs and regressors trained in turn",
+    ("rcnn", "fast_rcnn"): "The CNN runs once per photo, and regions are pooled from its map. One network replaces "
+    "the CNN, SVMs and regressors that were trained in turn",
     ("fast_rcnn", "faster_rcnn"): "A Region Proposal Network on the same map replaces selective search",
     ("faster_rcnn", "mask_rcnn"): "A mask for each detection, from the same map",
 }
@@ -55,7 +55,7 @@ def diffs():
 def family():
     """The table of docs/pages/family.md: the detectors that `tools/benchmark.py family` measured, in its order."""
     measured = json.loads((zoo_folder() / MEASURED).read_text(encoding="utf-8"))
-    head = ["", "AP50", "AP", "proposals, s an image", "detection, s an image", "together", "training, minutes (CPU)"]
+    head = ["", "AP50", "AP", "proposals, s per image", "detection, s per image", "together", "training, minutes (CPU)"]
     rows = [head, ["---", *["--:"] * (len(head) - 1)]]
     for row in measured["rows"]:
         search, title = row["proposal_seconds"], read_preset(zoo_folder() / row["preset"])["title"].split(": ")[1]
@@ -71,7 +71,7 @@ def family():
         )
     return (
         f"{_markdown(rows)}\n\n{measured['dataset']}; {measured['machine']}. Detection is timed on "
-        "decoded photos, one a call; the trainings had other work beside them."
+        "decoded photos, one per call; the trainings had other work beside them."
     )
 
 
