@@ -12,8 +12,8 @@ from keras_rcnn.presets import read_preset, zoo_folder
 
 # the files in the papers' order, and what is said of each step
 STEPS = {
-    ("rcnn", "fast_rcnn"): "The CNN runs once a photo, and regions are pooled from its map; one network instead of "
-    "a CNN, SVMs and regressors trained in turn",
+    ("rcnn", "fast_rcnn"): "The CNN runs once per photo, and regions are pooled from its map. One network replaces "
+    "the CNN, SVMs and regressors that were trained in turn",
     ("fast_rcnn", "faster_rcnn"): "A Region Proposal Network on the same map replaces selective search",
     ("faster_rcnn", "mask_rcnn"): "A mask for each detection, from the same map",
 }
@@ -42,7 +42,7 @@ def changed_lines(before, after):
 
 
 def diffs():
-    """The README's text: the three steps as diffs."""
+    """The text of docs/pages/family.md: the three steps as diffs."""
     parts = []
     for (before, after), what in STEPS.items():
         lines = changed_lines(before, after)
@@ -53,15 +53,15 @@ def diffs():
 
 
 def family():
-    """The README's table: the detectors that `tools/benchmark.py family` measured, in its order."""
+    """The table of docs/pages/family.md: the detectors that `tools/benchmark.py family` measured, in its order."""
     measured = json.loads((zoo_folder() / MEASURED).read_text(encoding="utf-8"))
-    head = ["", "AP50", "AP", "proposals, s an image", "detection, s an image", "together", "training, minutes (CPU)"]
+    head = ["", "AP50", "AP", "proposals, s per image", "detection, s per image", "together", "training, minutes (CPU)"]
     rows = [head, ["---", *["--:"] * (len(head) - 1)]]
     for row in measured["rows"]:
-        search = row["proposal_seconds"]
+        search, title = row["proposal_seconds"], read_preset(zoo_folder() / row["preset"])["title"].split(": ")[1]
         rows.append(
             [
-                f"[{read_preset(zoo_folder() / row['preset'])['title'].split(': ')[1]}](zoo/{row['preset']}/recipe.py)",
+                f"[{title}](../../zoo/{row['preset']}/recipe.py)",
                 *(f"{row[key]:.3f}" for key in ("AP50", "AP")),
                 f"{search:.2f}" if search else "in the network",
                 f"{row['seconds']:.3f}",
@@ -71,12 +71,12 @@ def family():
         )
     return (
         f"{_markdown(rows)}\n\n{measured['dataset']}; {measured['machine']}. Detection is timed on "
-        "decoded photos, one a call; the trainings had other work beside them."
+        "decoded photos, one per call; the trainings had other work beside them."
     )
 
 
 def stages():
-    """The README's table: what R-CNN's SVMs and box regressors gain, from the stages.json that its training left."""
+    """The table of docs/pages/family.md: what R-CNN's SVMs and box regressors gain, from its training's stages.json."""
     found = json.loads((zoo_folder() / "bccd_rcnn" / "stages.json").read_text(encoding="utf-8"))
     rows = [["AP50 (AP)", "boxes as proposed", "boxes regressed"], ["---", "--:", "--:"]]
     for name, what in (("softmax", "the fine-tuned CNN's softmax"), ("svms", "linear SVMs")):

@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_rcnn import cli, story
+from keras_rcnn import cli
 from keras_rcnn.presets import DEFAULT_PRESET, save_preset
 from keras_rcnn.training.settings import DEFAULTS
 from tests.models.tiny import shapes, tiny_detector
@@ -151,24 +150,10 @@ def test_presets(run):
         assert name in out
 
 
-def test_the_readmes_table_is_the_zoos(run):
+def test_presets_as_markdown(run):
     code, out, _ = run("presets", "--markdown")
     assert code == 0
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert out.strip() in text, "run python tools/readme.py"
-    for part in (story.diffs(), story.family(), story.stages()):
-        assert part in text, "run python tools/readme.py"
-
-
-def test_the_readmes_commands_exist():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines()]
-    commands = [line for line in lines if line.startswith("keras-rcnn ")]
-    assert len(commands) > 6
-    for line in commands:
-        cli._parser().parse_args(shlex.split(line)[1:])
-    for block in re.findall(r"```python\n(.*?)```", text, re.S):
-        compile(block, "README.md", "exec")
+    assert out.strip() in (ROOT / "README.md").read_text(encoding="utf-8"), "run python tools/readme.py"
 
 
 # === Detect ===

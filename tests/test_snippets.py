@@ -1,24 +1,22 @@
-"""The Python of the README and of the public docstrings, run by somebody who has a GPU (in the list of devices)."""
+"""The Python of the README, of docs/pages and of the public docstrings, with a GPU in the list of devices."""
 
 import doctest
 import importlib
-import json
 import re
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 import keras_rcnn
 from keras_rcnn.data import Dataset, Preprocessor
 from tests.models.test_fast_rcnn import around
 from tests.models.test_mask_rcnn import with_masks
-from tests.models.tiny import STRIDES, TinyBackbone, shapes, tiny_detector
+from tests.models.tiny import STRIDES, TinyBackbone, tiny_detector
+from tests.standing import CLASSES, pages, write_data, write_photos, write_runs
 
 ROOT = Path(__file__).parents[1]
-CLASSES = ["square", "bar"]
 
 # what would take long here -> what stands in for it
 SHORTER = {
@@ -34,6 +32,9 @@ SHORTER = {
     # "compile and fit as above"
     r"\n\.\.\.  # compile": "\nmodel.compile(keras.optimizers.SGD(0.001)) # compile",
 }
+
+# on the pages of docs a preset of the zoo is a small detector; the README's is its own
+SMALL = {"nuclei_mrcnn": "runs/masks", "nuclei_frcnn": "runs/mine", "fasterrcnn_resnet50_fpn": "runs/mine"}
 
 # module -> why its example cannot run here; those of `export` are in tests/export
 ELSEWHERE = {
@@ -54,23 +55,9 @@ ELSEWHERE = {
 
 def standing(folder):
     """What examples speak of, in a folder with the files that they name."""
-    data = shapes(6)
-    photo = Image.fromarray(shapes(1, size=256)[0].image)
-    for name in ("photo.jpg", "street.jpg"):
-        photo.save(folder / name)
-    for split, records in (("train", data[:4]), ("val", data[4:])):
-        (folder / split).mkdir()
-        coco = {"categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)], "images": []}
-        coco["annotations"] = []
-        for record in records:
-            name = f"{record.image_id}.png"
-            Image.fromarray(record.image).save(folder / split / name)
-            size = {"height": record.height, "width": record.width}
-            coco["images"].append({"id": record.image_id, "file_name": name, **size})
-            for (x1, y1, x2, y2), label in zip(record.boxes.tolist(), record.labels.tolist()):
-                box = {"id": len(coco["annotations"]), "image_id": record.image_id, "category_id": label + 1}
-                coco["annotations"].append({**box, "bbox": [x1, y1, x2 - x1, y2 - y1]})
-        (folder / f"{split}.json").write_text(json.dumps(coco))
+    write_photos(folder)
+    data = write_data(folder)
+    write_runs(folder, data)
     model = tiny_detector(class_names=CLASSES)
     model.compile(keras.optimizers.SGD(1e-3))
     small = Preprocessor(64, 96)
@@ -99,16 +86,20 @@ def shortened(code):
 
 
 @pytest.mark.slow
-def test_the_readmes_python(tmp_path, monkeypatch, listed_gpu):
+@pytest.mark.parametrize("page", pages(ROOT), ids=lambda page: page.stem)
+def test_the_pages_python(page, tmp_path, monkeypatch, listed_gpu):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)
+    if not blocks:
+        pytest.skip("no Python on this page")
     monkeypatch.chdir(tmp_path)
     names = standing(tmp_path)
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    blocks = [block for page in pages for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)]
-    assert len(blocks) > 4
     for block in blocks:
         if "ServedDetector" in block:
             continue  # tests/export has the server
-        exec(compile(shortened(block), "README.md", "exec"), names)  # noqa: S102
+        if page.name != "README.md":
+            for preset, small in SMALL.items():
+                block = block.replace(f'"{preset}"', f'"{small}"')
+        exec(compile(shortened(block), str(page), "exec"), names)  # noqa: S102
 
 
 def modules():

@@ -1,6 +1,7 @@
-"""Writes what the README takes from the package and the zoo: each part stands between its own markers."""
+"""Writes what README.md and docs/pages take from the package and the zoo: each part stands between its own markers."""
 
 import re
+from pathlib import Path
 
 from keras_rcnn.export.measure import litert_table
 from keras_rcnn.presets import presets, zoo_folder
@@ -9,7 +10,11 @@ from keras_rcnn.tables import presets_table
 
 parts = {"zoo": presets_table(presets(), markdown=True), "diffs": diffs(), "family": family(), "stages": stages()}
 parts |= {f"litert {name}": litert_table(zoo_folder() / name) for name in ("nuclei_frcnn", "nuclei_mrcnn")}
-text = (readme := zoo_folder().parent / "README.md").read_text(encoding="utf-8")
-for part, body in parts.items():
-    text = re.sub(rf"(?s)(<!-- {part}: [^\n]*\n).*?(?=<!-- /{part} -->)", lambda m, b=body: f"{m[1]}{b}\n", text)
-readme.write_text(text, encoding="utf-8")
+root = Path(__file__).resolve().parents[1]  # never the checkout that happens to be installed
+if zoo_folder().resolve() != root / "zoo":
+    raise SystemExit(f"keras_rcnn.zoo is that of {zoo_folder().parent}: install {root}, pip install -e .")
+for page in [root / "README.md", *sorted((root / "docs" / "pages").glob("*.md"))]:
+    text = page.read_text(encoding="utf-8")
+    for part, body in parts.items():
+        text = re.sub(rf"(?s)(<!-- {part}: [^\n]*\n).*?(?=<!-- /{part} -->)", lambda m, b=body: f"{m[1]}{b}\n", text)
+    page.write_text(text, encoding="utf-8")

@@ -103,15 +103,15 @@ def test_a_port_that_is_taken_is_named():
         ("export TF_CONFIG='{", "JOB_COMPLETION_INDEX", ("train-0.train:9000", "train-1.train:9000")),
     ],
 )
-def test_the_readmes_scripts_say_who_is_who(tmp_path, monkeypatch, start, index, expected):
+def test_the_pages_scripts_say_who_is_who(tmp_path, monkeypatch, start, index, expected):
     """Slurm's and Kubernetes's, run by bash with programs in the place of theirs."""
     programs = {"scontrol": r"printf 'n1\nn2\n'", "srun": 'exec "$@"', "keras-rcnn": 'printf %s "$TF_CONFIG"'}
     for name, text in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    script = readme[readme.index(start) :].partition("```")[0]
+    page = (Path(__file__).parents[2] / "docs/pages/devices.md").read_text(encoding="utf-8")
+    script = page[page.index(start) :].partition("```")[0]
     for worker in range(2):
         monkeypatch.setenv(index, str(worker))
         printed = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
