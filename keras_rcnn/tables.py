@@ -130,12 +130,12 @@ def table(head, rows, left=()):
 
 
 def settings_help(rows):
-    """`training.settings.settings_table` as text, a group at a time."""
+    """`training.settings.settings_table` as text."""
     lines, group = [], None
     wide = max(len(f"{name} = {default}") for _, name, default, *_ in rows)
-    for its, name, default, unit, description in sorted(rows, key=lambda row: row[0]):
+    for its, name, default, unit, description in rows:
         if its != group:
-            lines += ["", f"{its}:"] if lines else [f"{its}:"]
+            lines += [*([""] if lines else []), its]
             group = its
-        lines.append(f"  {f'{name} = {default}':{wide}}  {f'[{unit}] ' if unit else ''}{description}".rstrip())
+        lines.append(f"  {f'{name} = {default}':{wide}}  {description}{f' [{unit}]' if unit else ''}")
     return "\n".join(lines)
