@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_rcnn.classes import counted, reset
 from keras_rcnn.download import DownloadError, cache_folder, downloaded, megabytes, sha256_of
 
 DEFAULT_PRESET = "nuclei_mrcnn"
@@ -41,8 +42,9 @@ def from_preset(name_or_folder, num_classes=None, class_names=None):
 
     Args:
         name_or_folder: a name among `presets()`, or a folder that `save_preset` or a training has left.
-        num_classes: int. If it is not the preset's, the layers that depend on it are new and untrained: the detector
-            is to be fine-tuned.
+        num_classes: int. If it is not the preset's, whatever is fitted to the classes is new and untrained, and the
+            detector is to be fine-tuned: all weights of the layers whose config has `num_classes`, but for those that
+            such a layer names in its `class_free_weights` (a mask head's convolutions, boxes that serve all classes).
         class_names: list of str. The same for names that are not the preset's (in its order), even if as many.
 
     Returns:
@@ -71,7 +73,7 @@ def from_preset(name_or_folder, num_classes=None, class_names=None):
     model = _build(config, folder / PRESET)
     values = _read_weights(path, weights.get("sha256"))
     if changed:
-        values.update(_new_weights(model))
+        values = reset(values, model)
     _assign(model, values, path)
     return model
 
@@ -248,29 +250,9 @@ def _with_classes(detector, num_classes, class_names):
     if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
         raise PresetError(f"num_classes is a whole number from 1, background not counted, not {num_classes!r}.")
     num_classes = int(num_classes)
-    config = {**config, "num_classes": num_classes, "class_names": class_names}
-    for key, part in config.items():
-        if isinstance(part, dict) and "num_classes" in (part.get("config") or {}):
-            config[key] = {**part, "config": {**part["config"], "num_classes": num_classes}}
+    config = {**counted(config, num_classes), "class_names": class_names}
     unnamed = names in (None, [str(i) for i in range(count)])
     return {**detector, "config": config}, num_classes != count or not unnamed
-
-
-def _new_weights(model):
-    """The untrained weights whose shape depends on the number of classes, by path."""
-    import keras
-
-    new = {}
-    for part in model.parts.values():
-        if not isinstance(part, keras.layers.Layer) or not part.weights:
-            continue
-        config = part.get_config()
-        if "num_classes" in config:
-            twin = type(part).from_config({**config, "num_classes": config["num_classes"] + 1})
-            twin.build_from_config(part.get_build_config())
-            pairs = zip(part.weights, twin.weights, strict=True)
-            new.update({one.path: np.asarray(one) for one, other in pairs if one.shape != other.shape})
-    return new
 
 
 # === Loading ===
