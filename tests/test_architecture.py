@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "ops": set(),
     "data": {"ops"},
     "evaluation": {"ops", "data"},
-    "visualize": {"data"},
+    "printable": set(),
+    "visualize": {"data", "printable"},
     "layers": {"ops"},
     "convert": set(),
     "backbones": {"ops", "layers", "convert"},
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "download": set(),
     "presets": {"backbones", "classes", "convert", "convert.build", "data", "download", "layers", "models"},
     "story": {"models", "presets"},
-    "tables": {"convert"},
+    "tables": {"convert", "printable"},
     "zoo_pages": {"convert", "convert.build", "presets"},
     "training": {"backbones", "convert", "data", "evaluation", "layers", "models", "ops", "presets", "visualize"},
 }

@@ -11,6 +11,7 @@ import numpy as np
 from keras_rcnn.data.augment import PROPOSAL, standard
 from keras_rcnn.data.masks import InstanceMask, instance_mask, sample_mask
 from keras_rcnn.data.preprocess import scale_boxes
+from keras_rcnn.data.proposals import check_proposals
 from keras_rcnn.data.records import DataError
 
 _CACHE_BYTES = 2 * 1024**3
@@ -88,7 +89,7 @@ class Batches(keras.utils.PyDataset):
             self._require_masks()
         self.proposals, self.max_proposals = proposals, 0
         if proposals is not None:
-            proposals.check(dataset)
+            check_proposals(proposals, dataset)
             if max_proposals < 1:
                 raise ValueError(f"max_proposals must be at least 1, got {max_proposals}")
             most = max(len(proposals[record]) for record in dataset)
