@@ -120,7 +120,7 @@ def detect(args):
 
 def train(args):
     """A recipe, or a data set and a few options -> a preset folder."""
-    from keras_rcnn.training.cluster import WorkerLost, read_cluster, rejoin
+    from keras_rcnn.training.cluster import ClusterError, WorkerLost, read_cluster, rejoin
     from keras_rcnn.training.recipe import load_recipe
     from keras_rcnn.training.train import DEFAULTS
     from keras_rcnn.training.train import train as run
@@ -147,10 +147,13 @@ def train(args):
     if settings.name == DEFAULTS["name"]:
         settings.name = "".join(c if c.isalnum() else "_" for c in out.resolve().name) or settings.name
     try:
-        run(settings, out, resume=args.resume, verbose=1 if sys.stdout.isatty() else 2)
-    except WorkerLost as error:
-        print(f"keras-rcnn: {_message(error)}", file=sys.stderr)
-        rejoin("--resume")
+        try:
+            run(settings, out, resume=args.resume, verbose=1 if sys.stdout.isatty() else 2)
+        except WorkerLost as error:
+            print(f"keras-rcnn: {_message(error)}", file=sys.stderr)
+            rejoin("--resume")
+    except ClusterError as error:
+        raise ValueError(str(error)) from error
     if settings.strategy == "multiworker" and not read_cluster().chief:
         return
     _write_recipe(out / "recipe.py", settings, DEFAULTS, but=args.recipe)

@@ -471,3 +471,38 @@ def test_tools_are_the_same_commands(tool, monkeypatch):
     with pytest.raises(SystemExit) as end:
         exec(compile(source, tool, "exec"), {"__name__": "__main__"})  # noqa: S102
     assert end.value.code == 0 and called == [[tool, "--help"]]
+
+
+# === Clusters ===
+
+
+def test_a_cluster_that_is_none_is_one_line(run, data, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    code, _, err = run("train", *coco(data), "--strategy", "multiworker", "--out", tmp_path / "out")
+    assert code == 2 and err.startswith("keras-rcnn: TF_CONFIG is not set") and "Traceback" not in err
+
+
+def test_a_training_that_is_lost_at_the_same_step_ends(run, data, tmp_path, monkeypatch):
+    """The command is started anew twice, and the third time says why not."""
+    from keras_rcnn.training import cluster
+
+    class StartedAnew(BaseException):
+        pass
+
+    def lost(*_, **__):
+        error = cluster.WorkerLost("A worker of the cluster has gone in step 8")
+        error.position = (0, 7)
+        raise error
+
+    def execv(program, arguments):
+        raise StartedAnew(arguments[-1])
+
+    monkeypatch.setattr(sys.modules["keras_rcnn.training.train"], "train", lost)
+    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setenv(cluster._LOSSES, "nothing")
+    command = ("train", *coco(data), "--out", tmp_path / "out")
+    for _ in range(2):
+        with pytest.raises(StartedAnew, match="--resume"):
+            run(*command)
+    code, _, err = run(*command)
+    assert code == 2 and "lost 3 times at step 8 of epoch 1" in err and "Traceback" not in err
