@@ -192,6 +192,21 @@ def read_preset(folder):
     return record
 
 
+def detector_class(name_or_folder):
+    """The class of a preset's detector, from its `preset.json` alone; None for one that is not imported.
+
+    Raises:
+        PresetError: as in `from_preset`.
+    """
+    import keras
+
+    detector = read_preset(_find(name_or_folder))["detector"]
+    importlib.import_module("keras_rcnn.models")
+    name = detector.get("registered_name") or f"keras_rcnn>{detector.get('class_name')}"
+    found = keras.saving.get_registered_object(str(name))
+    return found if isinstance(found, type) else None
+
+
 def _summary(folder, record):
     metrics, weights = record.get("metrics") or {}, record.get("weights") or {}
     bbox = metrics.get("bbox") or {}

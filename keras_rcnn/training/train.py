@@ -17,7 +17,7 @@ from keras_rcnn.evaluation import EvaluateCallback, coco_metrics, evaluate
 from keras_rcnn.evaluation.evaluate import has_masks
 from keras_rcnn.models import RCNN, FasterRCNN
 from keras_rcnn.models.rcnn_stages import plot_violations, stage_detections
-from keras_rcnn.presets import from_preset, save_preset, to_json
+from keras_rcnn.presets import detector_class, from_preset, save_preset, to_json
 from keras_rcnn.training import distribute
 from keras_rcnn.training.alternating import alternate
 from keras_rcnn.training.averages import WithAverages
@@ -173,9 +173,8 @@ def train(settings, out, resume=False, verbose=1):
     settings = default_settings(**vars(settings))
     if settings.train is None:
         raise RecipeError("The settings name no training data: set train = {'coco': ..., 'images': ...}.")
-    if settings.patience and (settings.detector == "rcnn" or not (settings.val or settings.hold_out)):
-        why = "R-CNN is evaluated after its stages" if settings.detector == "rcnn" else "there is no val, nor hold_out"
-        raise RecipeError(f"patience = {settings.patience} counts evaluations of an epoch, and {why}.")
+    kind = None if settings.base is None else detector_class(settings.base)
+    _check_patience(settings, kind or (RCNN if settings.detector == "rcnn" else None))
     devices = distribute.strategy(settings.strategy)  # before anything else of TensorFlow
     keras.utils.set_random_seed(settings.seed)
     training = load_data(settings.train, settings.on_bad)
@@ -186,6 +185,8 @@ def train(settings, out, resume=False, verbose=1):
         training, validation = training.split(settings.hold_out, settings.seed)
     with devices.scope(), precision(settings.precision):
         model = build_model(settings, training.class_names)
+    _check_patience(settings, type(model))
+    _check_proposals(settings, model)
     out = Path(out)
     run = _Run(settings, out, training, validation, resume, verbose, devices)
     if settings.alternating is not None:
@@ -204,6 +205,23 @@ def train(settings, out, resume=False, verbose=1):
         with aside(out / file) as temporary:
             shutil.copyfile(best / file, temporary)
     return out
+
+
+def _check_patience(settings, kind):
+    """Refuses a patience that would never end anything; `kind` is the detector's class, None if not known yet."""
+    if not settings.patience:
+        return
+    staged = kind is not None and issubclass(kind, RCNN)
+    if staged or not (settings.val or settings.hold_out):
+        why = "R-CNN is evaluated after its stages" if staged else "there is no val, nor hold_out"
+        raise RecipeError(f"patience = {settings.patience} counts evaluations of an epoch, and {why}.")
+
+
+def _check_proposals(settings, model):
+    """Refuses files of proposals for a detector that finds its own."""
+    given = [key for key in ("train_proposals", "val_proposals") if getattr(settings, key)]
+    if given and not model.wants_proposals:
+        raise RecipeError(f"{given[0]} = {getattr(settings, given[0])!r}: {type(model).__name__} finds its own.")
 
 
 class _Run:
