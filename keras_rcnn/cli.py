@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 import keras_rcnn
+from keras_rcnn.printable import printable
 from keras_rcnn.tables import (
     boxes_table,
     caffe_usage,
@@ -62,12 +63,12 @@ def main(argv=None):
         return 1
     except KeyboardInterrupt as error:
         way = f"; --out {args.out} --resume goes on from its checkpoint" if args.command == "train" else ""
-        print(f"keras-rcnn: {str(error) or 'interrupted'}{way}", file=sys.stderr)
+        _say(f"keras-rcnn: {str(error) or 'interrupted'}{way}", file=sys.stderr)
         return 128 + getattr(error, "signal", signal.SIGINT)
     except (ValueError, OSError, ImportError) as error:
         if args.debug:
             raise
-        print(f"keras-rcnn: {_message(error)}", file=sys.stderr)
+        _say(f"keras-rcnn: {_message(error)}", file=sys.stderr)
         return 2
 
 
@@ -85,8 +86,8 @@ def demo(args):
     found = model.detect(photo, score=args.score, size=896)
     path = Path(args.out) / f"{photo.stem}_detected.png"
     draw(photo, found, path)
-    print(boxes_table(found))
-    print(f"\n{count(found)} in {photo.name}, by the preset {DEFAULT_PRESET}.\nPicture: {path}")
+    _say(boxes_table(found))
+    _say(f"\n{count(found)} in {photo.name}, by the preset {DEFAULT_PRESET}.\nPicture: {path}")
 
 
 def detect(args):
@@ -113,7 +114,7 @@ def detect(args):
                 raise photo
             image = read_image(photo)
         except ImageError as error:
-            print(f"keras-rcnn: {error}", file=sys.stderr)
+            _say(f"keras-rcnn: {error}", file=sys.stderr)
             results.append({"image": str(getattr(error, "path", photo)), "error": str(error)})
             continue
         found = model.detect(photo if args.server else image, score=args.score, **options)
@@ -121,17 +122,17 @@ def detect(args):
         draw(image, found, path)
         results.append({"image": str(photo), "height": image.shape[0], "width": image.shape[1], **_plain(found)})
         if len(photos) == 1:
-            print(boxes_table(found) + "\n")
-        print(f"{photo}: {count(found)}; picture: {path}")
+            _say(boxes_table(found) + "\n")
+        _say(f"{photo}: {count(found)}; picture: {path}")
     if args.json:
         _write_json(args.json, results)
-        print(f"Boxes: {args.json}")
+        _say(f"Boxes: {args.json}")
     return int(any("error" in result for result in results))
 
 
 def train(args):
     """A recipe, or a data set and a few options -> a preset folder."""
-    from keras_rcnn.training.cluster import WorkerLost, read_cluster, rejoin
+    from keras_rcnn.training.cluster import ClusterError, WorkerLost, read_cluster, rejoin
     from keras_rcnn.training.recipe import load_recipe
     from keras_rcnn.training.settings import DEFAULTS, settings_table
     from keras_rcnn.training.train import train as run
@@ -164,20 +165,23 @@ def train(args):
     if settings.name == DEFAULTS["name"]:
         settings.name = "".join(c if c.isalnum() else "_" for c in out.resolve().name) or settings.name
     try:
-        run(
-            settings,
-            out,
-            resume=args.resume,
-            verbose=1 if sys.stdout.isatty() else 2,
-            other_data=args.resume_with_other_data,
-        )
-    except WorkerLost as error:
-        print(f"keras-rcnn: {_message(error)}", file=sys.stderr)
-        rejoin("--resume")
+        try:
+            run(
+                settings,
+                out,
+                resume=args.resume,
+                verbose=1 if sys.stdout.isatty() else 2,
+                other_data=args.resume_with_other_data,
+            )
+        except WorkerLost as error:
+            _say(f"keras-rcnn: {_message(error)}", file=sys.stderr)
+            rejoin("--resume")
+    except ClusterError as error:
+        raise ValueError(str(error)) from error
     if settings.strategy == "multiworker" and not read_cluster().chief:
         return
     _write_recipe(out / "recipe.py", settings, DEFAULTS, but=args.recipe)
-    print(f"The trained preset: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
+    _say(f"The trained preset: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
 
 
 def evaluate(args):
@@ -202,8 +206,8 @@ def evaluate(args):
         progress=sys.stderr.isatty(),
         proposals=found,
     )
-    print(f"{args.preset} on {dataset.name}, {len(dataset)} images\n")
-    print(metrics_table(metrics))
+    _say(f"{args.preset} on {dataset.name}, {len(dataset)} images\n")
+    _say(metrics_table(metrics))
     if args.json:
         _write_json(args.json, metrics)
 
@@ -224,11 +228,11 @@ def compress(args):
     small = truncate_box_head(model, args.ranks)
     found = _proposals_for(args, model, dataset)
     rows = compare({"whole": model, "truncated": small}, dataset, proposals=found, progress=sys.stderr.isatty())
-    print(f"{args.preset} on {dataset.name}, {len(dataset)} images; ranks {', '.join(map(str, args.ranks))}\n")
-    print(comparison_table(rows, {"whole": model, "truncated": small}))
+    _say(f"{args.preset} on {dataset.name}, {len(dataset)} images; ranks {', '.join(map(str, args.ranks))}\n")
+    _say(comparison_table(rows, {"whole": model, "truncated": small}))
     source = f"{args.preset}, its box head truncated to ranks {', '.join(map(str, args.ranks))}"
     save_preset(small, out, args.dtype, name=out.resolve().name, source=source)
-    print(f"\nThe truncated preset: {out}")
+    _say(f"\nThe truncated preset: {out}")
 
 
 def proposals(args):
@@ -254,10 +258,10 @@ def proposals(args):
             width=args.width,
             progress=sys.stderr.isatty(),
         )
-    print(recall_table(proposal_recall(dataset, found)))
+    _say(recall_table(proposal_recall(dataset, found)))
     if args.out:
         save_proposals(args.out, found)
-        print(f"\nProposals: {args.out}")
+        _say(f"\nProposals: {args.out}")
 
 
 def _proposals_for(args, model, dataset):
@@ -285,17 +289,17 @@ def export(args):
     options = {key: value for key, value in given.items() if value is not None}
     photos = None if args.check is None else _photo_files(args.check)
     if photos and len(photos) > CHECKED:
-        print(f"Checked on {CHECKED} of the {len(photos)} photos in {args.check}.")
+        _say(f"Checked on {CHECKED} of the {len(photos)} photos in {args.check}.")
         photos = spread(photos, CHECKED)
     result = run(from_preset(args.preset), args.out, args.format, photos=photos, **options)
-    print(f"{table(result['parity'])}\n\nChecked against detect. Exported: {result['path']}")
+    _say(f"{table(result['parity'])}\n\nChecked against detect. Exported: {result['path']}")
 
 
 def presets(args):
     """What there is in the zoo."""
     from keras_rcnn.presets import presets as zoo
 
-    print(presets_table(zoo(), markdown=args.markdown))
+    _say(presets_table(zoo(), markdown=args.markdown))
 
 
 def convert(args):
@@ -320,7 +324,7 @@ def convert(args):
     model = torchvision_detector(args.model, num_classes, names)
     assign(model, values)
     save_preset(model, out, dtype=args.dtype, name=out.resolve().name, source=f"torchvision {args.model}")
-    print(f"{args.model} with {num_classes} classes: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
+    _say(f"{args.model} with {num_classes} classes: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
 
 
 def _convert_caffe(args, out):
@@ -333,7 +337,7 @@ def _convert_caffe(args, out):
     values = read_caffe_weights(args.model, args.weights)
     path = out / "weights.safetensors"
     _write(path, save({name: value.astype(args.dtype, copy=False) for name, value in values.items()}))
-    print(caffe_usage(args.model, path, values))
+    _say(caffe_usage(args.model, path, values))
 
 
 # === The command line ===
@@ -699,11 +703,17 @@ def _run_lengths(masks):
 # === Text ===
 
 
+def _say(text, file=None):
+    """Prints what may have file names, class names and other people's messages in it."""
+    print(printable(text, lines=True), file=file)
+
+
 def _message(error):
     """One line, or one for each of several problems."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    lines = (str(error) or type(error).__name__).splitlines()
+    text = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras's bold letters
+    lines = (text or type(error).__name__).splitlines()
     if re.search(r"bad (annotation|image|mask)\(s\)", lines[0]):
         lines[0] += " (--on-bad skip leaves them out)"
     lines = [re.sub(r"\bbox_format='(\w+)'", r"--box-format \1", line) for line in lines]  # as it is said here
@@ -715,11 +725,16 @@ def _message(error):
 # === Noise ===
 
 
+class _Formatter(logging.Formatter):
+    def format(self, record):
+        return printable(super().format(record), lines=True)
+
+
 @contextlib.contextmanager
 def _log():
     """The library's warnings on stderr, for as long as the command runs."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("keras_rcnn")
     logger.addHandler(handler)
     try:

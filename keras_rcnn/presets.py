@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_rcnn.classes import counted, reset
 from keras_rcnn.download import DownloadError, cache_folder, downloaded, megabytes, sha256_of
 from keras_rcnn.precision import precision
 
@@ -42,8 +43,9 @@ def from_preset(name_or_folder, num_classes=None, class_names=None, dtype=None):
 
     Args:
         name_or_folder: a name among `presets()`, or a folder that `save_preset` or a training has left.
-        num_classes: int. If it is not the preset's, the layers that depend on it are new and untrained: the detector
-            is to be fine-tuned.
+        num_classes: int. If it is not the preset's, whatever is fitted to the classes is new and untrained, and the
+            detector is to be fine-tuned: all weights of the layers whose config has `num_classes`, but for those that
+            such a layer names in its `class_free_weights` (a mask head's convolutions, boxes that serve all classes).
         class_names: list of str. The same for names that are not the preset's (in its order), even if as many.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`, what convolutions and dense layers compute in (see
             `keras_rcnn.precision`); None: Keras's current dtype policy. Weights and boxes are float32 in each.
@@ -75,7 +77,7 @@ def from_preset(name_or_folder, num_classes=None, class_names=None, dtype=None):
         model = _build(config, folder / PRESET)
     values = _read_weights(path, weights.get("sha256"))
     if changed:
-        values.update(_new_weights(model))
+        values = reset(values, model)
     _assign(model, values, path)
     return model
 
@@ -194,6 +196,21 @@ def read_preset(folder):
     return record
 
 
+def detector_class(name_or_folder):
+    """The class of a preset's detector, from its `preset.json` alone; None for one that is not imported.
+
+    Raises:
+        PresetError: as in `from_preset`.
+    """
+    import keras
+
+    detector = read_preset(_find(name_or_folder))["detector"]
+    importlib.import_module("keras_rcnn.models")
+    name = detector.get("registered_name") or f"keras_rcnn>{detector.get('class_name')}"
+    found = keras.saving.get_registered_object(str(name))
+    return found if isinstance(found, type) else None
+
+
 def _summary(folder, record):
     metrics, weights = record.get("metrics") or {}, record.get("weights") or {}
     bbox = metrics.get("bbox") or {}
@@ -252,29 +269,9 @@ def _with_classes(detector, num_classes, class_names):
     if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
         raise PresetError(f"num_classes is a whole number from 1, background not counted, not {num_classes!r}.")
     num_classes = int(num_classes)
-    config = {**config, "num_classes": num_classes, "class_names": class_names}
-    for key, part in config.items():
-        if isinstance(part, dict) and "num_classes" in (part.get("config") or {}):
-            config[key] = {**part, "config": {**part["config"], "num_classes": num_classes}}
+    config = {**counted(config, num_classes), "class_names": class_names}
     unnamed = names in (None, [str(i) for i in range(count)])
     return {**detector, "config": config}, num_classes != count or not unnamed
-
-
-def _new_weights(model):
-    """The untrained weights whose shape depends on the number of classes, by path."""
-    import keras
-
-    new = {}
-    for part in model.parts.values():
-        if not isinstance(part, keras.layers.Layer) or not part.weights:
-            continue
-        config = part.get_config()
-        if "num_classes" in config:
-            twin = type(part).from_config({**config, "num_classes": config["num_classes"] + 1})
-            twin.build_from_config(part.get_build_config())
-            pairs = zip(part.weights, twin.weights, strict=True)
-            new.update({one.path: np.asarray(one) for one, other in pairs if one.shape != other.shape})
-    return new
 
 
 # === Loading ===

@@ -3,6 +3,8 @@
 import math
 from collections import Counter
 
+from keras_rcnn.printable import printable
+
 
 def boxes_table(found):
     """One photo's detections as text, best first."""
@@ -115,12 +117,13 @@ def count(found):
     counts = Counter(found["names"])
     if not counts:
         return "no objects"
-    classes = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    classes = ", ".join(f"{printable(name)} {count}" for name, count in counts.most_common())
     return f"{counts.total()} object{'s' * (counts.total() > 1)} ({classes})"
 
 
 def table(head, rows, left=()):
-    """Columns of text, to the right but for those named in `left`."""
+    """Columns of text, to the right but for those named in `left`; what a cell cannot show is escaped."""
+    head, rows = [printable(cell) for cell in head], [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = []
     for row in [head, *rows]:

@@ -1,9 +1,13 @@
 """Draw detections onto a picture."""
 
 import colorsys
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from keras_rcnn.printable import printable
 
 # the first ones apart for every eye, none close to skin, grass or sky; then the golden angle around the colour wheel
 COLOURS = (
@@ -42,11 +46,15 @@ def draw(image, detections, path=None, score=None, class_names=None):
     Returns:
         uint8 RGB array `[height, width, 3]`.
 
+    Raises:
+        ValueError: detections that are not those of one image, or do not fit it, or have no scores to go by.
+
     Example:
         >>> draw("photo.jpg", model.detect("photo.jpg"), "found.png", score=0.5)
     """
     from PIL import Image
 
+    _check(detections, score, class_names)
     picture = _pixels(image)
     found = _chosen(detections, score)
     colours = [class_colour(label) for label in found["labels"]]
@@ -84,6 +92,30 @@ def _pixels(image):
     from keras_rcnn.data.images import read_image
 
     return read_image(image)
+
+
+def _check(detections, score, class_names):
+    """Refuses what cannot be drawn, or would be left out without a word."""
+    from keras_rcnn.data.request import check_boxes, check_score
+
+    if not isinstance(detections, Mapping) or "boxes" not in detections:
+        raise ValueError(
+            "draw takes the detections of one image, a dict with 'boxes' as model.detect returns it for one, not a "
+            f"{type(detections).__name__}."
+        )
+    count = len(check_boxes(detections["boxes"], "The detections' boxes"))
+    for key in ("labels", "scores", "names", "masks"):
+        given = detections.get(key)
+        if given is not None and len(given) != count:
+            raise ValueError(f"The detections have {count} boxes, but {len(given)} {key}.")
+    if score is not None:
+        check_score(score, math.inf)
+        if detections.get("scores") is None:
+            raise ValueError(f"score={score}, but the detections have no 'scores'.")
+    if class_names is not None and detections.get("names") is None and detections.get("labels") is not None:
+        highest = int(np.max(detections["labels"], initial=-1))
+        if highest >= len(class_names):
+            raise ValueError(f"{len(class_names)} class_names, but there is a label {highest}.")
 
 
 def _chosen(detections, score):
@@ -185,9 +217,9 @@ def _texts(found, class_names):
         names = [class_names[label] for label in found["labels"]]
     if names is None and found["scores"] is None:
         return None
-    names = [str(label) for label in found["labels"]] if names is None else names
+    names = [printable(name) for name in (found["labels"] if names is None else names)]
     if found["scores"] is None:
-        return list(names)
+        return names
     return [f"{name} {value:.2f}" for name, value in zip(names, found["scores"], strict=True)]
 
 

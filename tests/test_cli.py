@@ -516,3 +516,67 @@ def test_tools_are_the_same_commands(tool, monkeypatch):
     with pytest.raises(SystemExit) as end:
         exec(compile(source, tool, "exec"), {"__name__": "__main__"})  # noqa: S102
     assert end.value.code == 0 and called == [[tool, "--help"]]
+
+
+# === Other people's names on a terminal ===
+
+EVIL = "fig\x1b[2J\x1b]0;owned\x07\x9b31m\u202e"
+SHOWN = r"fig\x1b[2J\x1b]0;owned\x07\x9b31m\u202e"
+
+
+def visible(text):
+    return all(line.isprintable() for line in text.splitlines())
+
+
+def test_names_of_classes_and_files_are_printed_escaped(run, data, tmp_path):
+    folder = save_preset(tiny_detector(class_names=["square", EVIL]), tmp_path / "preset")
+    photo = tmp_path / f"photo{EVIL}.png"
+    photo.write_bytes((data / "JPEGImages" / "0.png").read_bytes())
+    code, out, err = run("detect", photo, "--preset", folder, "--score", "0", "--out", tmp_path / "out")
+    assert code == 0 and visible(out + err) and f"photo{SHOWN}.png: " in out
+    assert SHOWN in out.split(f"photo{SHOWN}.png")[0]  # in the table of boxes
+    code, out, err = run("detect", tmp_path / f"no{EVIL}", "--preset", folder, "--out", tmp_path / "out")
+    assert code == 1 and visible(out + err) and f"no{SHOWN}: no such image file" in err
+    code, out, err = run("evaluate", tmp_path / EVIL, *coco(data))
+    assert code == 2 and visible(out + err)
+
+
+def test_warnings_are_printed_escaped(run, data, tmp_path):
+    folder = save_preset(tiny_detector(3, class_names=["square", "bar", EVIL]), tmp_path / "preset")
+    code, out, err = run("evaluate", folder, *coco(data))
+    assert code == 0 and visible(out + err) and "detections of these classes are left out" in err
+
+
+# === Clusters ===
+
+
+def test_a_cluster_that_is_none_is_one_line(run, data, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    code, _, err = run("train", *coco(data), "--strategy", "multiworker", "--out", tmp_path / "out")
+    assert code == 2 and err.startswith("keras-rcnn: TF_CONFIG is not set") and "Traceback" not in err
+
+
+def test_a_training_that_is_lost_at_the_same_step_ends(run, data, tmp_path, monkeypatch):
+    """The command is started anew twice, and the third time says why not."""
+    from keras_rcnn.training import cluster
+
+    class StartedAnew(BaseException):
+        pass
+
+    def lost(*_, **__):
+        error = cluster.WorkerLost("A worker of the cluster has gone in step 8")
+        error.position = (0, 7)
+        raise error
+
+    def execv(program, arguments):
+        raise StartedAnew(arguments[-1])
+
+    monkeypatch.setattr(sys.modules["keras_rcnn.training.train"], "train", lost)
+    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setenv(cluster._LOSSES, "nothing")
+    command = ("train", *coco(data), "--out", tmp_path / "out")
+    for _ in range(2):
+        with pytest.raises(StartedAnew, match="--resume"):
+            run(*command)
+    code, _, err = run(*command)
+    assert code == 2 and "lost 3 times at step 8 of epoch 1" in err and "Traceback" not in err

@@ -154,3 +154,27 @@ def test_paths_pil_images_and_grey_arrays(tmp_path):
 def test_class_names_for_ground_truth():
     box = one([40, 60, 200, 190])
     assert changed(draw(blank(), box, class_names=["cat"])).sum() > changed(draw(blank(), box)).sum() + 200
+
+
+@pytest.mark.parametrize(
+    ("found", "arguments", "message"),
+    [
+        ([one([1, 2, 30, 40])], {}, "the detections of one image, a dict .* not a list"),
+        ({"labels": [0]}, {}, "a dict with 'boxes'"),
+        (one([1, 2, 30, np.nan]), {}, "The detections' boxes.*nan"),
+        ({"boxes": np.ones((4, 5))}, {}, r"not an array of shape \(4, 5\)"),
+        (one([1, 2, 30, 40], names=["a", "b"]), {}, "1 boxes, but 2 names"),
+        (one([1, 2, 30, 40]), {"score": np.nan}, "score is a number"),
+        (one([1, 2, 30, 40]), {"score": "0.5"}, "score is a number"),
+        ({"boxes": [[1, 2, 30, 40]]}, {"score": 0.5}, "no 'scores'"),
+        ({"boxes": [[1, 2, 30, 40]], "labels": [3]}, {"class_names": ["cat"]}, "1 class_names, but there is a label 3"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(found, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        draw(blank(), found, **arguments)
+
+
+def test_names_with_control_characters_are_drawn_escaped():
+    expected = draw(blank(), one([40, 30, 100, 90], names=[r"cat\x1b[2J\nfig"]))
+    np.testing.assert_array_equal(draw(blank(), one([40, 30, 100, 90], names=["cat\x1b[2J\nfig"])), expected)

@@ -12,6 +12,7 @@ from keras_rcnn.data.augment import PROPOSAL, standard
 from keras_rcnn.data.masks import InstanceMask, instance_mask, sample_mask
 from keras_rcnn.data.preprocess import scale_boxes
 from keras_rcnn.data.problems import DataError
+from keras_rcnn.data.proposals import check_proposals
 from keras_rcnn.data.ready import check_images, check_masks, check_targets
 
 _CACHE_BYTES = 2 * 1024**3
@@ -92,7 +93,7 @@ class Batches(keras.utils.PyDataset):
             check_masks(dataset, difficult=difficult)
         self.proposals, self.max_proposals = proposals, 0
         if proposals is not None:
-            proposals.check(dataset)
+            check_proposals(proposals, dataset)
             if max_proposals < 1:
                 raise ValueError(f"max_proposals must be at least 1, got {max_proposals}")
             most = max(len(proposals[record]) for record in dataset)

@@ -84,6 +84,21 @@ class Preprocessor:
         """A copy with some settings changed, e.g. `replace(min_size=400)`."""
         return type(self)(**{**self.get_config(), **changes})
 
+    def at_size(self, size):
+        """A copy for photos whose shorter side becomes `size` px, as that of these becomes `min_size`.
+
+        `max_size` and `fixed_size` grow or shrink in proportion, the latter to the next multiple of `size_divisor`.
+        Where a `fixed_size` is smaller than `min_size`, it is its shorter side that photos come to, and that becomes
+        `size`.
+
+        Args:
+            size: int, px.
+        """
+        factor = size / min([self.min_size, *(self.fixed_size or ())])
+        sides = [math.ceil(side * factor - 1e-6) for side in self.fixed_size or ()]
+        fixed = [_up(side, self.size_divisor) for side in sides] or None
+        return self.replace(min_size=size, max_size=max(round(self.max_size * factor), 1), fixed_size=fixed)
+
     def size(self, height, width):
         """`(height, width)` in px that an image of this size is resized to."""
         if min(height, width) < 1:

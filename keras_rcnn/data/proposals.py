@@ -81,6 +81,16 @@ class ProposalSet(Mapping):
             raise _error(dataset.name, f"{len(bad)} proposals do not fit; boxes are [x1, y1, x2, y2] in px", bad)
 
 
+def check_proposals(proposals, dataset):
+    """Raises a `DataError` unless these are a `ProposalSet` that fits the data set, see there."""
+    if not isinstance(proposals, ProposalSet):
+        raise DataError(
+            "proposals are a ProposalSet, such as compute_proposals and load_proposals return, not a "
+            f"{type(proposals).__name__}: ProposalSet({{image_id: boxes, ...}}) makes one"
+        )
+    proposals.check(dataset)
+
+
 # === Selective search ===
 
 
@@ -443,7 +453,7 @@ def proposal_recall(dataset, proposals, thresholds=(0.5, 0.7), limits=(100, 300,
     Raises:
         DataError: The proposals do not fit the data set.
     """
-    proposals.check(dataset)
+    check_proposals(proposals, dataset)
     limits = [int(limit) for limit in limits]
     covered = [[] for _ in limits]  # for each object the best IoU within the limit
     for record in dataset:

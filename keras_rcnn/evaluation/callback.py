@@ -3,7 +3,8 @@
 import keras
 
 from keras_rcnn.data.ready import check_images
-from keras_rcnn.evaluation.evaluate import evaluate, label_map
+from keras_rcnn.data.request import check_whole
+from keras_rcnn.evaluation.evaluate import check_proposals_for, check_settings, evaluate, label_map
 
 
 class EvaluateCallback(keras.callbacks.Callback):
@@ -33,8 +34,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         self, dataset, every=1, *, batch_size=1, metric="coco", max_detections=100, progress=False, proposals=None
     ):
         super().__init__()
-        if every < 1:
-            raise ValueError(f"every must be at least 1, not {every!r}.")
+        check_whole("every", every, "epochs")
+        check_settings(batch_size, metric, max_detections)
         self.dataset = dataset
         self.every = every
         self.arguments = {
@@ -48,7 +49,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         self.last_epoch = None
 
     def on_train_begin(self, logs=None):
-        # other classes and damaged photos are to be told of before the first epoch, not after it
+        # what cannot be evaluated on is to be told of before the first epoch, not after it
+        check_proposals_for(self.model, self.dataset, self.arguments["proposals"])
         label_map(self.model, self.dataset)
         check_images(self.dataset)
 

@@ -42,8 +42,7 @@ def coco_metrics(dataset, detections, iou_type="bbox", max_detections=100):
     """
     if iou_type not in ("bbox", "segm"):
         raise ValueError(f'iou_type must be "bbox" or "segm", not {iou_type!r}.')
-    if not isinstance(max_detections, (int, np.integer)) or max_detections <= 10:
-        raise ValueError(f"max_detections must be a whole number over 10, not {max_detections!r}.")
+    check_max_detections(max_detections)
     evaluation = _run(dataset, detections, iou_type, int(max_detections))
 
     precision = evaluation.eval["precision"]  # [iou, recall level, class, area, detections]; -1: nothing to find
@@ -67,6 +66,12 @@ def coco_metrics(dataset, detections, iou_type="bbox", max_detections=100):
         for name, category in zip(dataset.class_names, dataset.category_ids, strict=True)
     }
     return result
+
+
+def check_max_detections(value):
+    """Raises a ValueError unless it is a whole number over 10."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value <= 10:
+        raise ValueError(f"max_detections must be a whole number over 10, not {value!r}.")
 
 
 def coco_results(dataset, detections, iou_type="bbox"):

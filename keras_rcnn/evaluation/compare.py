@@ -3,6 +3,7 @@
 import statistics
 import time
 
+from keras_rcnn.data.request import check_whole
 from keras_rcnn.evaluation.evaluate import evaluate
 
 
@@ -16,7 +17,7 @@ def compare(models, dataset, *, proposals=None, timed=10, rounds=3, progress=Tru
     Args:
         models: dict from a name to a detector.
         dataset: `Dataset`.
-        proposals: `ProposalSet` for those of the models whose proposals come from outside.
+        proposals: `ProposalSet` for those of the models whose proposals come from outside, of which there must be one.
         timed: int, images that are timed.
         rounds: int, calls an image and model.
         progress: whether to show progress bars.
@@ -24,6 +25,10 @@ def compare(models, dataset, *, proposals=None, timed=10, rounds=3, progress=Tru
     Returns:
         For each name a dict: what `evaluate` returns, and `seconds` an image.
     """
+    check_whole("timed", timed, "images")
+    check_whole("rounds", rounds)
+    if proposals is not None and not any(_own(model, proposals) for model in models.values()):
+        raise ValueError(f"All of {', '.join(models)} find their proposals themselves: leave proposals out.")
     answer = {}
     for name, model in models.items():
         answer[name] = evaluate(model, dataset, proposals=_own(model, proposals), progress=progress)

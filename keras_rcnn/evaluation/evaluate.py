@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from keras_rcnn.data.proposals import compute_proposals
+from keras_rcnn.data.proposals import check_proposals, compute_proposals
 from keras_rcnn.data.ready import check_images
-from keras_rcnn.evaluation.coco import coco_metrics, encode_masks, has_segmentation
+from keras_rcnn.data.request import check_whole, refuse_proposals
+from keras_rcnn.evaluation.coco import check_max_detections, coco_metrics, encode_masks, has_segmentation
 from keras_rcnn.evaluation.voc import voc_metrics
 
 logger = logging.getLogger(__name__)
@@ -20,16 +21,17 @@ def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100,
     """Detect on every image of a dataset and score the detections.
 
     Args:
-        model: a detector: `model.detect(images, score=0.0, batch_size=..)` and `model.class_names`. Classes are
-            matched by name, so that their order may differ from the dataset's; the model may have more classes than
-            the dataset, whose detections are left out.
+        model: a detector: `model.detect(images, score=0.0, batch_size=..)` and `model.class_names`; a `ServedDetector`,
+            too. Classes are matched by name, so that their order may differ from the dataset's; the model may have more
+            classes than the dataset, whose detections are left out. The names of a model without `class_names`, as a
+            served one is, are those that its detections have; that it lacks a class is not seen then.
         dataset: `keras_rcnn.data.Dataset`.
         batch_size: int. Images a call of `model.detect`.
         metric: `"coco"`, or Pascal VOC's AP at IoU 0.5: `"voc07"` (11 points) or `"voc10"` (area under the curve).
-        max_detections: int, see `coco_metrics`. The model's own limit on detections applies before it.
+        max_detections: int, of the COCO metric, see `coco_metrics`. The model's own limit applies before it.
         progress: bool. Show a progress bar on stderr.
         proposals: `keras_rcnn.data.ProposalSet` for a model whose proposals come from outside; `None` runs selective
-            search on every image.
+            search on every image. Another model refuses them.
 
     Returns:
         dict of dicts of floats 0..1, NaN for what does not occur:
@@ -38,15 +40,15 @@ def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100,
         the same twelve, and `"segm_AP"`, `"segm_AP50"` for each class. A VOC metric has `"AP50"` alone in each place.
 
     Raises:
-        ValueError: the dataset has classes that the model has not, or `metric` is unknown.
+        ValueError: the dataset has classes that the model has not, or an argument is not as above: before anything is
+            detected.
         keras_rcnn.data.DataError: images cannot be read; all are named.
 
     Example:
         >>> result = keras_rcnn.evaluation.evaluate(model, dataset, batch_size=4)
         >>> result["bbox"]["AP50"]
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}.")
+    check_settings(batch_size, metric, max_detections)
     detections = detect_all(model, dataset, batch_size=batch_size, progress=progress, proposals=proposals)
     if metric != "coco":
         scores = voc_metrics(dataset, detections, eleven_point=metric == "voc07")
@@ -63,6 +65,14 @@ def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100,
     return result
 
 
+def check_settings(batch_size, metric, max_detections):
+    """Raises a ValueError for one that is not as `evaluate` says."""
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}.")
+    check_whole("batch_size", batch_size)
+    check_max_detections(max_detections)
+
+
 def detect_all(model, dataset, *, batch_size=1, progress=True, proposals=None):
     """Every detection of a model on a dataset, whatever its score, with the dataset's labels.
 
@@ -74,14 +84,13 @@ def detect_all(model, dataset, *, batch_size=1, progress=True, proposals=None):
         RLEs at once, since a data set's worth of whole masks does not fit into memory. `coco_metrics`,
         `coco_results`, `voc_metrics` and `draw` take them.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size!r}.")
+    check_whole("batch_size", batch_size)
+    check_proposals_for(model, dataset, proposals)
     new_label = label_map(model, dataset)
     check_images(dataset)  # a damaged photo is told of now, and not when the others are done
-    arguments = {"masks": "rle"} if getattr(model, "has_masks", False) else {}
-    if proposals is not None:
-        proposals.check(dataset)
-    elif getattr(model, "wants_proposals", False):
+    # None: a server that does not tell beforehand
+    arguments = {} if getattr(model, "has_masks", False) is False else {"masks": "rle"}
+    if proposals is None and getattr(model, "wants_proposals", False):
         proposals = compute_proposals(dataset, progress=progress)
     detections = []
     chunks = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
@@ -91,12 +100,23 @@ def detect_all(model, dataset, *, batch_size=1, progress=True, proposals=None):
                 arguments["proposals"] = [proposals[dataset[i]] for i in chunk]
             for found in model.detect(images, score=0.0, batch_size=batch_size, **arguments):
                 if new_label is not None:
-                    found = _relabelled(found, new_label)
+                    found = _relabelled(found, new_label[np.asarray(found["labels"], int)])
                 if "masks" in found:
                     found = found | {"masks": encode_masks(found["masks"])}
                 detections.append(found)
             bar.update(len(images))
+    if getattr(model, "class_names", None) is None and any("names" in found for found in detections):
+        return _labelled_by_name(detections, dataset)
     return detections
+
+
+def check_proposals_for(model, dataset, proposals):
+    """Raises a ValueError for proposals that do not fit the data set, or a model that finds its own; None is well."""
+    if proposals is None:
+        return
+    if getattr(model, "wants_proposals", None) is False:
+        refuse_proposals(type(model).__name__)
+    check_proposals(proposals, dataset)
 
 
 def _ahead(read, chunks):
@@ -122,23 +142,44 @@ def label_map(model, dataset):
     # a model without names has "0", "1" ..: its labels are taken to be the dataset's
     if theirs == ours or theirs == [str(i) for i in range(len(ours))]:
         return None
-    only_model = [name for name in theirs if name not in ours]
     only_dataset = [name for name in ours if name not in theirs]
     if only_dataset:
+        only_model = [name for name in theirs if name not in ours]
         raise ValueError(
             f"The model and the dataset differ in their classes. Only the model has {_some(only_model)}; only the "
             f"dataset has {_some(only_dataset)}. Evaluate on a dataset whose classes are among the model's "
             f"{len(theirs)}, or fit a model with the dataset's {len(ours)}."
         )
-    unknown = [name for name in only_model if name != "N/A"]  # torchvision's word for COCO's unused ids
+    return _places(theirs, dataset)
+
+
+def _places(names, dataset):
+    """The labels that names have in a data set, -1 for none."""
+    ours = list(dataset.class_names)
+    unknown = [name for name in names if name not in (*ours, "N/A")]  # torchvision's word for COCO's unused ids
     if unknown:
         logger.warning("%s has no %s: detections of these classes are left out.", dataset.name, _some(unknown))
-    return np.array([ours.index(name) if name in ours else -1 for name in theirs], "int32")
+    return np.array([ours.index(name) if name in ours else -1 for name in names], "int32")
 
 
-def _relabelled(found, new_label):
-    """Detections with the dataset's labels, without those of classes that it does not have."""
-    labels = new_label[np.asarray(found["labels"], int)]
+def _labelled_by_name(detections, dataset):
+    """Detections with the dataset's labels, of a model whose classes are known by the names of its detections alone."""
+    pairs = {(int(label), name) for found in detections for label, name in zip(found["labels"], found["names"])}
+    if all(name == str(label) for label, name in pairs):  # it has no names
+        return detections
+    names = sorted({name for _, name in pairs})
+    if not set(names) & set(dataset.class_names):
+        raise ValueError(
+            f"The model and the dataset differ in their classes. The model has found {_some(names)}; the dataset has "
+            f"{_some(list(dataset.class_names))}."
+        )
+    place = dict(zip(names, _places(names, dataset).tolist(), strict=True))
+    return [_relabelled(found, np.array([place[name] for name in found["names"]], "int32")) for found in detections]
+
+
+def _relabelled(found, labels):
+    """Detections with other labels, without those whose label is -1."""
+    labels = np.asarray(labels, int)
     keep = labels >= 0
     chosen = {"labels": labels[keep]}
     for key, values in found.items():

@@ -29,6 +29,7 @@ def export(model, path, format="saved_model", *, photos=None, proposals=None, **
         format: `"saved_model"`, `"litert"` or `"onnx"`.
         photos: list of paths or arrays for the check; None: crops of the demo's photo.
         proposals: of a detector that wants proposals, for each of the photos [P, 4] in its px; None: selective search.
+            Another detector refuses them.
         **options: of the format: see `export_saved_model`, `export_litert` and `export_onnx`.
 
     Returns:
@@ -47,6 +48,7 @@ def export(model, path, format="saved_model", *, photos=None, proposals=None, **
     if format not in _FORMATS:
         raise ExportError(f"format is one of {', '.join(map(repr, _FORMATS))}, not {format!r}.")
     _check_model(model)
+    proposals = _check_proposals(model, photos, proposals)
     module, name = _FORMATS[format]
     function = getattr(importlib.import_module(f"keras_rcnn.export.{module}"), name)
     known = [one for one in inspect.signature(function).parameters if one not in ("model", "path")]
@@ -54,6 +56,21 @@ def export(model, path, format="saved_model", *, photos=None, proposals=None, **
     if unknown:
         raise ExportError(f"The format {format!r} has no option {', '.join(unknown)}; it has {', '.join(known)}.")
     return function(model, path, photos=photos, proposals=proposals, **options)
+
+
+def _check_proposals(model, photos, proposals):
+    """The proposals for the check's photos as a list of float32 [P, 4], or None."""
+    from keras_rcnn.data.request import check_request
+
+    if proposals is None:
+        return None
+    if photos is None:
+        raise ExportError("proposals are those of the photos of the check: give photos, too.")
+    try:
+        finder = None if model.wants_proposals else type(model).__name__
+        return check_request(list(photos), score=0.0, proposals=list(proposals), finder=finder)[1]
+    except ValueError as error:
+        raise ExportError(str(error)) from error
 
 
 def _check_model(model):

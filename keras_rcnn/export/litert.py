@@ -11,6 +11,7 @@ from keras_rcnn.data.files import aside, spread
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
+from keras_rcnn.data.request import check_whole
 from keras_rcnn.export import equal_scores, parity
 from keras_rcnn.export.litert_detector import LABELS, SETTINGS, LiteRTDetector, fit, padded
 from keras_rcnn.export.litert_metadata import with_metadata
@@ -93,6 +94,10 @@ def export_litert(
     if (calibrate is not None) != (precision == "int8"):
         needs = "precision='int8' needs calibrate=, a folder of photos like those to come"
         raise ExportError(f"{needs}." if calibrate is None else f"{needs}; {precision!r} has no use for it.")
+    try:
+        check_whole("max_proposals", max_proposals)
+    except ValueError as error:
+        raise ExportError(str(error)) from error
     path = new_path(path)
     preprocessor = fixed_preprocessor(model, size)
     settings = {

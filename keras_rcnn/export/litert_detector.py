@@ -49,7 +49,11 @@ class LiteRTDetector:
         Returns:
             A dict, best first: `boxes` float32 [n, 4] xyxy in px of the photo, `scores` [n], `labels` int32 [n],
             `names`, a list, and with masks `masks`, float32 [n, 28, 28], probabilities in each box.
+
+        Raises:
+            ValueError: for a score or proposals that are not as above, or proposals of a model that wants none.
         """
+        self._check(score, proposals)
         image, size = fit(photo, self.settings)
         # x and y of the input for one of the photo
         scale = np.float32([size[1], size[0]] * 2) / np.float32([photo.shape[1], photo.shape[0]] * 2)
@@ -57,6 +61,19 @@ class LiteRTDetector:
             proposals = np.reshape(proposals, (-1, 4)) * scale
         found = self.detect_fitted(image, size, score, proposals)
         return {**found, "boxes": found["boxes"] / scale}
+
+    def _check(self, score, proposals):
+        if isinstance(score, str) or score is None or not 0 <= score <= 1:
+            raise ValueError(f"score is a number from 0 to 1, not {score!r}.")
+        if proposals is None:
+            return
+        if "proposals" not in self.settings:
+            raise ValueError("The model finds its proposals itself: leave proposals out.")
+        boxes = np.asarray(proposals)
+        if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "fiu"):
+            raise ValueError(f"proposals are numbers [P, 4], not {boxes.dtype} of shape {boxes.shape}.")
+        if boxes.size and not np.isfinite(boxes).all():
+            raise ValueError("proposals are finite numbers [P, 4], not NaN or infinite.")
 
     def detect_fitted(self, image, size, score=0.5, proposals=None):
         """`detect` on what `fit` returns: `proposals` are, and boxes come, in px of the input."""

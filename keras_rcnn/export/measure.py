@@ -10,6 +10,7 @@ from pathlib import Path
 from keras_rcnn.data.files import aside
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.paste import paste_masks, paste_rle
+from keras_rcnn.data.request import check_request
 from keras_rcnn.export.litert import TOLERANCES, export_litert
 from keras_rcnn.export.litert_detector import LiteRTDetector, fit
 
@@ -35,8 +36,8 @@ class LiteRTModel:
     def detect(self, images, score=0.5, batch_size=None, masks=True):
         """As `Detector.detect`, one image after another."""
         many = isinstance(images, (list, tuple))
-        results = []
-        for image in images if many else [images]:
+        images, results = check_request(images, score=score, batch_size=batch_size, masks=masks)[0], []
+        for image in images:
             photo = read_image(image)
             found = self.detector.detect(photo, score)
             if self.has_masks and masks != "crops":

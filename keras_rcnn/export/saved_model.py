@@ -11,6 +11,7 @@ import numpy as np
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.preprocess import scale_boxes
 from keras_rcnn.data.proposals import selective_search
+from keras_rcnn.data.request import check_score
 from keras_rcnn.export import graph, parity
 from keras_rcnn.export.target import ExportError, aside_folder, new_path
 
@@ -64,8 +65,10 @@ def export_saved_model(model, path, *, photos=None, proposals=None, masks="crops
         raise ExportError(f"masks='pasted', but {type(model).__name__} predicts none.")
     if score is None:
         score = 0.5 if masks == "pasted" else 0.0
-    if not 0 <= score <= 1:
-        raise ExportError(f"score is a number from 0 to 1, not {score!r}.")
+    try:
+        check_score(score)
+    except ValueError as error:
+        raise ExportError(str(error)) from error
     path = Path(path).expanduser()
     version = next_version(path)
     # the first version comes with its folder; a later one appears in it at once

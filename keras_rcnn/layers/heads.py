@@ -155,6 +155,11 @@ class BoxPredictor(keras.layers.Layer):
     def compute_output_spec(self, x):
         return spec(*x.shape[:2], self.num_classes + 1), spec(*x.shape[:2], self.boxes, 4)
 
+    @property
+    def class_free_weights(self):
+        """The weights that serve any classes; the others are fitted to these."""
+        return self.deltas.weights if self.class_agnostic else []
+
     def get_config(self):
         config = {"num_classes": self.num_classes, "class_agnostic": self.class_agnostic}
         return {**super().get_config(), **config}
@@ -207,6 +212,12 @@ class MaskHead(_ConvStack):
 
     def compute_output_spec(self, x, training=None):
         return spec(*x.shape[:2], x.shape[2] * 2, x.shape[3] * 2, self.logits.filters)
+
+    @property
+    def class_free_weights(self):
+        """The weights that serve any classes; the others are fitted to these."""
+        kept = [*self.convs, *self.norms, self.deconv, *([self.logits] if self.class_agnostic else [])]
+        return [weight for layer in kept for weight in layer.weights]
 
     def get_config(self):
         config = {

@@ -12,6 +12,7 @@ from keras_rcnn.data.paste import paste_masks, paste_rle
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
 from keras_rcnn.data.records import Dataset
+from keras_rcnn.data.request import check_request, refuse_proposals
 from keras_rcnn.models.process import check_process
 from keras_rcnn.ops.backend import compiled_on_request
 
@@ -67,6 +68,8 @@ class Detector(keras.Model):
     # === Training ===
 
     def call(self, inputs, training=False, **kwargs):
+        if isinstance(inputs, dict):
+            self._check_proposals("proposals" in inputs)
         # in training everything happens in compute_loss, so that the backbone runs once a step
         return {} if training else super().call(inputs, training=False, **kwargs)
 
@@ -87,8 +90,7 @@ class Detector(keras.Model):
         """`keras.Model.fit` on `dataset.batches(model.preprocessor, ...)` or anything that yields such `(x, y)`.
 
         Raises:
-            ValueError: if the dataset's classes are not the model's, or the model is not compiled; if there is nothing
-                to learn in the batches, an image cannot be read, or `x` is a dataset and no batches.
+            ValueError: if the batches are not for this model (see `accept`), or the model is not compiled.
         """
         for batches in (x, kwargs.get("validation_data")):
             self.accept(batches, training=batches is x)
@@ -129,7 +131,8 @@ class Detector(keras.Model):
             training: whether they are to be learned from.
 
         Raises:
-            ValueError: if the dataset's classes are not the model's, or for a dataset instead of its batches.
+            ValueError: if the dataset's classes are not the model's, the batches lack proposals or masks that the model
+                wants, or have proposals that it does not; or for a dataset instead of its batches.
             keras_rcnn.data.DataError: if there is nothing to learn, or images cannot be read.
         """
         check_process()
@@ -140,8 +143,22 @@ class Detector(keras.Model):
             )
         self._tell_whether_compiled(batches)
         self._check_classes(batches)
+        if hasattr(batches, "proposals"):
+            self._check_proposals(batches.proposals is not None)
+        if self.has_masks and not getattr(batches, "masks", True):
+            raise ValueError(f"{type(self).__name__} learns masks: dataset.batches(..., masks=True).")
+
         if isinstance(batches, Batches):
             batches.check(training=training)
+
+    def _check_proposals(self, given):
+        if given and not self.wants_proposals:
+            refuse_proposals(type(self).__name__)
+        if self.wants_proposals and not given:
+            raise ValueError(
+                f"{type(self).__name__} is told where to look, and there are no proposals in the batches: "
+                "dataset.batches(..., proposals=keras_rcnn.data.compute_proposals(dataset))."
+            )
 
     def _tell_whether_compiled(self, batches):
         if hasattr(batches, "compiled"):
@@ -172,15 +189,17 @@ class Detector(keras.Model):
 
         Args:
             images: a path, an array [H, W], [H, W, 3] or [H, W, 4] (RGB order, 8 or 16 bit), or a list of such.
-            score: float; only detections with at least this score are returned. Detections at or below the decoder's
-                `score_threshold` never are.
-            batch_size: int, images run at once; None takes 1, the fastest for images of unequal size.
+            score: float from 0 to 1; only detections with at least this score are returned. Detections at or below the
+                decoder's `score_threshold` never are.
+            batch_size: int from 1, images run at once; None takes 1, the fastest for images of unequal size.
             masks: of a detector with masks: True for boolean arrays of the photo's size, `"rle"` for COCO RLE, which
                 never needs such an array, `"crops"` for the probabilities, each in its box, False for none.
             size: int, shorter side in pixels that photos are resized to instead of the preprocessor's `min_size` (its
-                `max_size` grows in proportion). For objects that are smaller in the photo than those of the training.
-            proposals: of a detector whose proposals come from outside (Fast R-CNN): [P, 4] xyxy in pixels of the image,
-                for a list of images a list of such. None runs selective search, which takes seconds an image.
+                `max_size` and `fixed_size` grow in proportion: `Preprocessor.at_size`). For objects that are smaller in
+                the photo than those of the training.
+            proposals: of a detector whose proposals come from outside (Fast R-CNN, R-CNN): [P, 4] xyxy in pixels of the
+                image, for a list of images a list of such. None runs selective search, which takes seconds an image.
+                Another detector refuses them.
 
         Returns:
             For a single image a dict, for a list a list of dicts, of numpy arrays, best first: `boxes` float32 [n, 4]
@@ -189,6 +208,7 @@ class Detector(keras.Model):
             float32 [n, 28, 28].
 
         Raises:
+            ValueError: for an argument that is not as above, before anything is read.
             keras_rcnn.data.ImageError: for a file that is not a readable image; it names the file.
 
         Example:
@@ -196,17 +216,12 @@ class Detector(keras.Model):
         >>> model = keras_rcnn.from_preset("nuclei_frcnn")
         >>> model.detect("photo.jpg", score=0.5)["boxes"]
         """
-        many = isinstance(images, (list, tuple))
-        images = list(images) if many else [images]
-        if proposals is not None:
-            proposals = list(proposals) if many else [proposals]
-            if len(proposals) != len(images):
-                raise ValueError(f"Proposals for {len(proposals)} images, but there are {len(images)} images.")
-        batch_size = batch_size or 1
-        preprocessor = self.preprocessor
-        if size is not None:
-            longest = round(preprocessor.max_size * size / preprocessor.min_size)
-            preprocessor = preprocessor.replace(min_size=size, max_size=longest)
+        many, finder = isinstance(images, (list, tuple)), None if self.wants_proposals else type(self).__name__
+        images, proposals = check_request(
+            images, score=score, batch_size=batch_size, masks=masks, size=size, proposals=proposals, finder=finder
+        )
+        batch_size = int(batch_size or 1)
+        preprocessor = self.preprocessor if size is None else self.preprocessor.at_size(int(size))
         results = []
         for start in range(0, len(images), batch_size):
             arrays = [read_image(image) for image in images[start : start + batch_size]]

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_rcnn.data.files import aside
 from keras_rcnn.data.preprocess import scale_boxes
+from keras_rcnn.data.proposals import check_proposals
 from keras_rcnn.models.detector import pad_proposals
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
@@ -313,7 +314,7 @@ class _Features:
     def __init__(self, model, dataset, proposals, cache, progress, least=0.6):
         if list(dataset.class_names) != list(model.class_names):
             raise ValueError(f"The dataset's classes are {dataset.class_names}, the model's {model.class_names}.")
-        proposals.check(dataset)
+        check_proposals(proposals, dataset)
         self.model, self.dataset, self.proposals, self.progress = model, dataset, proposals, progress
         self.least, self.folder = least, Path(cache)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -246,12 +246,15 @@ class StopOnNaN(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
         self._data_epoch = getattr(self.batches, "epoch", None)
-        self._batch = -1
+        self._first = None
         if self.message is None:
             self._keep()
 
+    def on_train_batch_begin(self, batch, logs=None):
+        self._first = batch  # several batches a call with steps_per_execution; an epoch may go on from its middle
+
     def on_train_batch_end(self, batch, logs=None):
-        first, self._batch = self._batch + 1, batch  # several batches a call with steps_per_execution
+        first = batch if self._first is None else self._first
         loss = (logs or {}).get("loss")
         if loss is None or self.message is not None:
             return

@@ -12,6 +12,10 @@ import time
 logger = logging.getLogger(__name__)
 
 _PAUSE = 0.2  # seconds between two tries
+# losses after which no program is started anew: at one and the same step, and without getting any further
+SAME_STEP, NO_FURTHER = 3, 10
+# what `rejoin` has to know of the program before, in its environment
+_LOSSES = "KERAS_RCNN_LOSSES"
 
 
 class ClusterError(RuntimeError):
@@ -19,7 +23,13 @@ class ClusterError(RuntimeError):
 
 
 class WorkerLost(ClusterError):
-    """A worker has gone during the training: all begin again from the last checkpoint, see `rejoin`."""
+    """A worker has gone during the training: all begin again from the last checkpoint, see `rejoin`.
+
+    Attributes:
+        position: `(epoch, batch)` that was under way, from 0, or None before the first one.
+    """
+
+    position = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,6 +252,13 @@ def rejoin(*more):
     What is left of a cluster whose worker is lost can do nothing else: TensorFlow's runtime cannot be started twice in
     a process. The new program waits for the lost worker in `wait_for_all`.
 
+    It is to be called where the `WorkerLost` is handled, as below. What fails at the same step each time, or gets no
+    further, would be started for ever: the third loss at one step ends the run, and the tenth that has not got further
+    than one before. A loss further on begins the count anew. It goes from program to program in the environment.
+
+    Raises:
+        ClusterError: the training is lost at the same place again and again; the message says where.
+
     Example:
 
     >>> try:
@@ -249,7 +266,30 @@ def rejoin(*more):
     ... except WorkerLost:
     ...     rejoin("--resume")
     """
+    _count_loss(getattr(sys.exc_info()[1], "position", None))
     arguments = [*sys.orig_argv[1:], *(one for one in more if one not in sys.orig_argv)]
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *arguments])
+
+
+def _count_loss(position):
+    """Notes in the environment where the training was lost; raises a ClusterError if it is no use to go on."""
+    here = list(position or (-1, -1))
+    try:
+        last, furthest, same, idle = json.loads(os.environ[_LOSSES])
+    except (KeyError, ValueError, TypeError):
+        last, furthest, same, idle = None, [-2, -2], 0, 0
+    same = same + 1 if here == last else 1
+    idle = 1 if here > furthest else idle + 1
+    where = f"step {here[1] + 1} of epoch {here[0] + 1}" if position else "its beginning"
+    if same >= SAME_STEP or idle >= NO_FURTHER:
+        lost = f"{same} times at {where}"
+        if same < SAME_STEP:
+            lost = f"{idle} times without getting further, now at {where}"
+        raise ClusterError(
+            f"The training was lost {lost}, and is not started again: something there seems to end a worker each time. "
+            "Look at the end of that worker's log (kill -9 or code 137 is mostly a lack of memory). The last "
+            "checkpoint is left, and --resume goes on from it."
+        )
+    os.environ[_LOSSES] = json.dumps([here, max(here, furthest), same, idle])

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
-from keras_rcnn.training.cluster import watched
+from keras_rcnn.training.cluster import WorkerLost, watched
 from keras_rcnn.training.optimizer import unwrapped
 
 
@@ -29,9 +29,17 @@ class Loop:
         self.chief = cluster is None or cluster.chief
         make = _TensorFlowStep if keras.backend.backend() == "tensorflow" else _WholeStep
         self.step = make(model, batches, strategy, cluster)
+        self.position = None  # (epoch, batch) under way
 
     def run(self, epochs, epoch, first, callbacks, verbose):
         """Trains; returns the `History`. `epoch` and `first`, its first batch, are where to begin."""
+        try:
+            return self._run(epochs, epoch, first, callbacks, verbose)
+        except WorkerLost as error:
+            error.position = self.position
+            raise
+
+    def _run(self, epochs, epoch, first, callbacks, verbose):
         model, batches = self.model, self.batches
         epoch, first = self.step.begin(epoch, first)
         callbacks = keras.callbacks.CallbackList(
@@ -64,6 +72,7 @@ class Loop:
         logs = _means(totals) if first else {}  # a training may go on behind the epoch's last batch
         with contextlib.closing(self._data(first)) as data:
             for i, one in data:
+                self.position = (self.batches.epoch, i)
                 callbacks.on_train_batch_begin(i)
                 for name, values in self.step(i, one).items():
                     totals[name] += values

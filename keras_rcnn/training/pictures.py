@@ -6,6 +6,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_rcnn.data.request import check_score, check_whole
+from keras_rcnn.evaluation.evaluate import check_proposals_for
 from keras_rcnn.visualize import draw
 
 
@@ -34,14 +36,18 @@ class Pictures(keras.callbacks.Callback):
 
     def __init__(self, folder, dataset, count=4, every=1, score=0.5, proposals=None, side=800):
         super().__init__()
-        if count < 1 or every < 1:
-            raise ValueError(f"count and every must be at least 1, got {count} and {every}.")
+        check_whole("count", count, "photos")
+        check_whole("every", every, "epochs")
+        check_score(score)
         if importlib.util.find_spec("tensorboard") is None:
             raise ImportError("TensorBoard's files need the package tensorboard: pip install tensorboard")
         self.folder, self.dataset, self.every, self.score = Path(folder), dataset, every, score
         self.proposals, self.side = proposals, side
         self.chosen = sorted(set(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()))
         self._writer = None
+
+    def on_train_begin(self, logs=None):
+        check_proposals_for(self.model, self.dataset, self.proposals)
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every:

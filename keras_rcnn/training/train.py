@@ -19,7 +19,7 @@ from keras_rcnn.evaluation.evaluate import has_masks
 from keras_rcnn.models import RCNN, FasterRCNN
 from keras_rcnn.models.rcnn_stages import plot_violations, stage_detections
 from keras_rcnn.precision import policy, precision
-from keras_rcnn.presets import from_preset, save_preset, to_json
+from keras_rcnn.presets import detector_class, from_preset, save_preset, to_json
 from keras_rcnn.training import distribute
 from keras_rcnn.training.alternating import alternate
 from keras_rcnn.training.averages import WithAverages
@@ -70,9 +70,6 @@ def train(settings, out, resume=False, verbose=1, other_data=False):
     check_base(settings)
     if settings.train is None:
         raise RecipeError("The settings name no training data: set train = {'coco': ..., 'images': ...}.")
-    if settings.patience and (settings.detector == "rcnn" or not (settings.val or settings.hold_out)):
-        why = "R-CNN is evaluated after its stages" if settings.detector == "rcnn" else "there is no val, nor hold_out"
-        raise RecipeError(f"patience = {settings.patience} counts evaluations of an epoch, and {why}.")
     try:
         policy(settings.precision)
     except ValueError as error:
@@ -82,6 +79,8 @@ def train(settings, out, resume=False, verbose=1, other_data=False):
             f"jit_compile = True: under the strategy {settings.strategy} devices exchange gradients within the step, "
             "which TensorFlow does not compile. Leave jit_compile unset, or take the strategy jax."
         )
+    kind = None if settings.base is None else detector_class(settings.base)
+    _check_patience(settings, kind or (RCNN if settings.detector == "rcnn" else None))
     devices = distribute.strategy(settings.strategy)  # before anything else of TensorFlow
     out = Path(out)
     with occupied(out) if distribute.is_chief(devices) else contextlib.nullcontext():
@@ -100,6 +99,8 @@ def _train(settings, out, resume, verbose, devices, other_data):
     check_targets(training, settings.difficult)
     with devices.scope(), precision(settings.precision):
         model = build_model(settings, training.class_names)
+    _check_patience(settings, type(model))
+    _check_proposals(settings, model)
     if model.has_masks:
         training = check_masks(training, settings.on_bad, settings.difficult)
         if validation is not None and any(record.segmentations is not None for record in validation):
@@ -119,6 +120,23 @@ def _train(settings, out, resume, verbose, devices, other_data):
     for file in ("preset.json", "weights.safetensors"):
         with aside(out / file) as temporary:
             shutil.copyfile(best / file, temporary)
+
+
+def _check_patience(settings, kind):
+    """Refuses a patience that would never end anything; `kind` is the detector's class, None if not known yet."""
+    if not settings.patience:
+        return
+    staged = kind is not None and issubclass(kind, RCNN)
+    if staged or not (settings.val or settings.hold_out):
+        why = "R-CNN is evaluated after its stages" if staged else "there is no val, nor hold_out"
+        raise RecipeError(f"patience = {settings.patience} counts evaluations of an epoch, and {why}.")
+
+
+def _check_proposals(settings, model):
+    """Refuses files of proposals for a detector that finds its own."""
+    given = [key for key in ("train_proposals", "val_proposals") if getattr(settings, key)]
+    if given and not model.wants_proposals:
+        raise RecipeError(f"{given[0]} = {getattr(settings, given[0])!r}: {type(model).__name__} finds its own.")
 
 
 class _Run:

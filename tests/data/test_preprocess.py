@@ -132,3 +132,20 @@ def test_config_round_trip():
 def test_settings_that_make_no_sense(setting):
     with pytest.raises(ValueError):
         Preprocessor(**setting)
+
+
+def test_at_size_scales_everything_in_proportion():
+    plain = Preprocessor(400, 640, few_shapes=True)
+    assert plain.at_size(800).get_config() == plain.replace(min_size=800, max_size=1280).get_config()
+    assert plain.at_size(400).get_config() == plain.get_config()
+    assert plain.at_size(1).max_size == 2
+    # a frame that holds what min_size and max_size ask for
+    framed = Preprocessor(384, 640, fixed_size=(384, 640))
+    large = framed.at_size(768)
+    assert (large.min_size, large.max_size, large.fixed_size) == (768, 1280, (768, 1280))
+    assert (framed.size(300, 400), large.size(300, 400)) == ((384, 512), (768, 1024))
+    assert framed.at_size(100).fixed_size == (128, 192) and framed.at_size(100).size(300, 400) == (100, 133)
+    # one that is smaller than they: what photos come to is its own side
+    small = Preprocessor(800, 1333, fixed_size=(320, 320))
+    assert small.at_size(320).size(300, 300) == small.size(300, 300) == (320, 320)
+    assert small.at_size(640).fixed_size == (640, 640) and small.at_size(640).size(300, 400) == (480, 640)

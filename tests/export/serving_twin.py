@@ -1,6 +1,7 @@
 """What TF Serving does with a SavedModel, small: PredictionService.Predict over gRPC, and :predict over REST.
 
-There is no tensorflow_model_server here; the messages are those of its own protos, the documents those of its REST API.
+And what both tell of a model's signatures. There is no tensorflow_model_server here; the messages are those of its own
+protos, the documents those of its REST API.
 """
 
 import base64
@@ -13,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
 
 class Refused(Exception):
@@ -21,16 +22,29 @@ class Refused(Exception):
 
 
 class Served:
-    """The versions of one model."""
+    """The versions of one model. `metadata`: whether it tells of its signatures; `requests`: how often it was asked."""
 
-    def __init__(self, name, versions):
-        self.name, self.versions = name, versions
+    def __init__(self, name, versions, metadata=True):
+        self.name, self.versions, self.metadata, self.requests = name, versions, metadata, 0
 
-    def predict(self, name, version, signature, inputs):
+    def of(self, name, version):
         version = version or max(self.versions)
         if name != self.name or version not in self.versions:
             raise Refused("NOT_FOUND", 404, f"Servable not found for request: {name}/{version}")
-        signatures = self.versions[version]
+        return self.versions[version]
+
+    def describe(self, name, version):
+        """For each signature the names of its inputs and outputs."""
+        if not self.metadata:
+            raise Refused("UNIMPLEMENTED", 501, "no metadata here")
+        return {
+            key: {"inputs": list(one.structured_input_signature[1]), "outputs": list(one.structured_outputs)}
+            for key, one in self.of(name, version).items()
+        }
+
+    def predict(self, name, version, signature, inputs):
+        self.requests += 1
+        signatures = self.of(name, version)
         if signature not in signatures:
             raise Refused("INVALID_ARGUMENT", 400, f"Serving signature key {signature} not found.")
         specs = signatures[signature].structured_input_signature[1]
@@ -62,9 +76,35 @@ class Grpc(prediction_service_pb2_grpc.PredictionServiceServicer):
             answer.outputs[key].CopyFrom(tf.make_tensor_proto(value))
         return answer
 
+    def GetModelMetadata(self, request, context):
+        spec, signatures = request.model_spec, get_model_metadata_pb2.SignatureDefMap()
+        try:
+            found = self.served.describe(spec.name, spec.version.value)
+        except Refused as error:
+            context.abort(grpc.StatusCode[error.args[0]], error.args[2])
+        for name, sides in found.items():
+            for side, keys in sides.items():
+                for key in keys:
+                    getattr(signatures.signature_def[name], side)[key].name = key
+        answer = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=spec)
+        answer.metadata["signature_def"].Pack(signatures)
+        return answer
+
 
 def rest_handler(served):
     class Rest(BaseHTTPRequestHandler):
+        def do_GET(self):
+            parts = self.path.strip("/").split("/")  # v1/models/NAME[/versions/NUMBER]/metadata
+            try:
+                found = served.describe(parts[2], int(parts[4]) if len(parts) > 4 else 0)
+                table = {
+                    key: {side: {name: {} for name in names} for side, names in one.items()}
+                    for key, one in found.items()
+                }
+                self.answer(200, {"metadata": {"signature_def": {"signature_def": table}}})
+            except Refused as error:
+                self.answer(error.args[1], {"error": error.args[2]})
+
         def do_POST(self):
             path, _, verb = self.path.partition(":")
             parts = path.strip("/").split("/")  # v1/models/NAME[/versions/NUMBER]
@@ -76,8 +116,11 @@ def rest_handler(served):
                 code, answer = 200, {"outputs": {key: plain(value) for key, value in outputs.items()}}
             except Refused as error:
                 code, answer = error.args[1], {"error": error.args[2]}
+            self.answer(code if verb == "predict" else 404, answer)
+
+        def answer(self, code, answer):
             content = json.dumps(answer).encode()
-            self.send_response(code if verb == "predict" else 404)
+            self.send_response(code)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -99,9 +142,9 @@ def plain(value):
 
 
 @contextlib.contextmanager
-def serving(name, versions):
+def serving(name, versions, metadata=True):
     """Serves `{number: signatures}` on two free ports of this machine -> (address of gRPC, of REST)."""
-    served = Served(name, versions)
+    served = versions if isinstance(versions, Served) else Served(name, versions, metadata)
     server = grpc.server(futures.ThreadPoolExecutor(2), options=[("grpc.max_receive_message_length", -1)])
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Grpc(served), server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -92,10 +92,16 @@ def test_photos_of_any_size_answer_nearly_as_detect(mask):
     model.preprocessor = own.replace(fixed_size=(128, 160))
     expected = model.detect(photos()[0], 0.0, masks=False)
     model.preprocessor = own
-    found = LiteRTDetector(result["path"]).detect(photos()[0], 0.0)
+    exported = LiteRTDetector(result["path"])
+    found = exported.detect(photos()[0], 0.0)
     best = slice(0, 3)
     np.testing.assert_allclose(found["boxes"][best], expected["boxes"][best], atol=2.0)
     assert found["names"][best] == expected["names"][best]
+    for score in (float("nan"), 2, -1, "0.5", None):
+        with pytest.raises(ValueError, match="score is a number from 0 to 1"):
+            exported.detect(photos()[0], score)
+    with pytest.raises(ValueError, match="leave proposals out"):
+        exported.detect(photos()[0], proposals=proposals(photos()[0]))
 
 
 @pytest.mark.parametrize("shape", [(0, 10, 3), (10, 0, 3), (10, 10), (10, 10, 4)])
@@ -187,6 +193,9 @@ def test_proposals_are_an_input(kind, tmp_path):
     assert len(found["boxes"])
     with pytest.raises(ValueError, match="at most 64; there are 100"):
         LiteRTDetector(result["path"]).detect(photos()[0], 0.0, proposals(photos()[0], 100))
+    for boxes in (np.ones((4, 5)), [["a"] * 4], [[1, 2, 30, float("nan")]]):
+        with pytest.raises(ValueError, match=r"numbers \[P, 4\], not"):
+            LiteRTDetector(result["path"]).detect(photos()[0], 0.0, boxes)
 
 
 @pytest.mark.slow

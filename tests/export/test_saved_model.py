@@ -219,7 +219,20 @@ def test_options_that_make_no_sense(tmp_path):
         ({"masks": "pasted"}, "predicts none"),
         ({"masks": "rle"}, "one of 'crops'"),
         ({"score": 2}, "from 0 to 1"),
+        ({"score": "0.5"}, "score is a number from 0 to 1"),
+        ({"score": float("nan")}, "from 0 to 1"),
+        ({"photos": photos(), "proposals": [[[1, 2, 30, 40]]] * 3}, "FasterRCNN finds its proposals itself"),
+        ({"format": "onnx", "photos": photos(), "proposals": [[]] * 3}, "FasterRCNN finds its proposals itself"),
+        ({"format": "litert", "max_proposals": 0}, "max_proposals is a whole number of at least 1"),
         ({"photos": []}, "at least one photo"),
+    ):
+        with pytest.raises(ExportError, match=reason):
+            keras_rcnn.export(model, path, **options)
+    model = detector("fast")
+    for options, reason in (
+        ({"proposals": [[[1, 2, 30, 40]]]}, "give photos, too"),
+        ({"photos": photos(), "proposals": [[[1, 2, 30, 40]]]}, "Proposals for 1 images, but there are 3"),
+        ({"photos": photos(), "proposals": np.ones((3, 4, 5))}, r"proposals of image 1 of 3.*shape \(4, 5\)"),
     ):
         with pytest.raises(ExportError, match=reason):
             keras_rcnn.export(model, path, **options)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_rcnn.data import Dataset, Preprocessor, Record
-from keras_rcnn.training import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit, WarnOnRise, plot_history
+from keras_rcnn.training import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit, WarnOnRise, distribute, plot_history
 from keras_rcnn.training.callbacks import read_history
 
 
@@ -240,6 +240,43 @@ def test_stops_at_nan_with_good_weights_and_the_images(tmp_path, caplog, poison)
     for weight, good in zip(model.get_weights(), kept[1, 1], strict=True):
         np.testing.assert_array_equal(weight, good)
     assert facts(tmp_path / "best")["epoch"] == 1 and facts(tmp_path / "last")["logs"]["loss"] is None
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "batches", "where"), [(6, 6, [7, 7], "batch 7 of"), (6, 7, [7, 8], "batches 7 to 8 of")]
+)
+def test_only_batches_that_were_seen_are_blamed(tmp_path, begin, end, batches, where):
+    """Of an epoch that goes on from its middle, and of several batches a call."""
+    stop = StopOnNaN(Named(), path=tmp_path / "nan.json")
+    stop.set_model(tiny())
+    stop.on_epoch_begin(1)
+    stop.on_train_batch_begin(begin)
+    stop.on_train_batch_end(end, {"loss": math.nan})
+    assert json.loads((tmp_path / "nan.json").read_text())["batches"] == batches
+    assert f"at {where} epoch 2" in stop.message
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras's own fit takes the batches of a call")
+def test_several_batches_a_call_in_a_fit():
+    model = tiny(rate=1e38)
+    model.compile(keras.optimizers.SGD(1e38), "mse", steps_per_execution=2)
+    stop = StopOnNaN(every=1)
+    fit([stop], 1, model=model, batches=8)
+    assert "at batches 1 to 2 of epoch 1" in stop.message or "at batches 3 to 4 of epoch 1" in stop.message
+
+
+def test_a_training_that_goes_on_in_mid_epoch_blames_its_own_batches():
+    records = [
+        Record(np.zeros((32, 32, 3), "uint8"), f"id{i}", 32, 32, [[1, 1, 9, 9]], [int(i == 7)]) for i in range(8)
+    ]
+    batches = Dataset(records, ["good", "bad"]).batches(Preprocessor(min_size=32, max_size=32), batch_size=1)
+    model = Brightness()
+    model({"images": np.zeros((1, 32, 32, 3), "float32")})
+    model.compile("sgd", jit_compile=False)
+    stop = StopOnNaN(batches)
+    model.accept = lambda batches: None  # as a detector's
+    distribute.fit(model, batches, 1, 0, 7, [stop], verbose=0)
+    assert "at batch 8 of epoch 1. Images: image 'id7'" in stop.message and len(stop.images) == 1
 
 
 class Brightness(keras.Model):

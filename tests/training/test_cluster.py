@@ -3,12 +3,15 @@
 import json
 import os
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from keras_rcnn.training.cluster import Cluster, ClusterError, read_cluster, wait_for_all
+from keras_rcnn.training import cluster as module
+from keras_rcnn.training import loop
+from keras_rcnn.training.cluster import Cluster, ClusterError, WorkerLost, read_cluster, rejoin, wait_for_all
 from tests.training.processes import addresses
 
 
@@ -116,3 +119,140 @@ def test_the_pages_scripts_say_who_is_who(tmp_path, monkeypatch, start, index, e
         monkeypatch.setenv(index, str(worker))
         printed = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
         assert read_cluster(printed) == Cluster(expected, worker)
+
+
+# === Joining again ===
+
+
+def lose(position):
+    """What the program does whose worker is lost there."""
+    try:
+        error = WorkerLost("gone")
+        error.position = position
+        raise error
+    except WorkerLost:
+        rejoin("--resume")
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The programs that are started anew, each with what this one has in its environment."""
+    found = []
+    monkeypatch.setenv(module._LOSSES, "nothing")  # put back afterwards
+    monkeypatch.setattr(os, "execv", lambda program, arguments: found.append(arguments))
+    return found
+
+
+def test_a_loss_at_the_same_step_again_and_again_ends_the_run(started):
+    lose((1, 6))
+    lose((1, 6))
+    with pytest.raises(ClusterError, match="lost 3 times at step 7 of epoch 2, and is not started again") as error:
+        lose((1, 6))
+    assert not isinstance(error.value, WorkerLost) and isinstance(error.value.__context__, WorkerLost)
+    assert len(started) == 2 and all(one[-1] == "--resume" for one in started)
+
+
+def test_progress_begins_the_count_anew(started):
+    for step in range(40):  # a machine that is taken away every few steps
+        lose((step // 8, step % 8))
+        lose((step // 8, step % 8))
+    assert len(started) == 80
+
+
+def test_losses_here_and_there_without_progress_end_the_run(started):
+    lose((3, 5))
+    for i in range(8):
+        lose((3, i % 2))
+    with pytest.raises(ClusterError, match="lost 10 times without getting further, now at step 5 of epoch 4"):
+        lose((3, 4))
+    assert len(started) == 9
+
+
+def test_further_than_before_is_progress_whatever_came_between(started):
+    lose((3, 5))
+    for i in range(8):
+        lose((3, i % 2))
+    lose((3, 6))  # the tenth, but further
+    for _ in range(2):
+        lose((3, 5))
+    assert len(started) == 12
+
+
+def test_losses_before_the_first_step_count_as_well(started):
+    for _ in range(2):
+        lose(None)
+    with pytest.raises(ClusterError, match="lost 3 times at its beginning"):
+        lose(None)
+
+
+PROGRAM = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("cluster", {file!r})
+cluster = importlib.util.module_from_spec(spec)
+sys.modules["cluster"] = cluster
+spec.loader.exec_module(cluster)
+print("started", *sys.argv[1:], flush=True)
+try:
+    error = cluster.WorkerLost("gone")
+    error.position = (0, 4)
+    raise error
+except cluster.WorkerLost:
+    cluster.rejoin("--resume")
+"""
+
+
+def test_the_count_goes_from_program_to_program(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(file=module.__file__))
+    command = [sys.executable, str(program), "recipe.py"]
+    environment = {key: value for key, value in os.environ.items() if key != module._LOSSES}
+    for _ in range(2):  # a run by hand counts from the beginning
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+        assert done.stdout.splitlines() == ["started recipe.py", *["started recipe.py --resume"] * 2]
+        assert done.returncode == 1
+        assert "ClusterError: The training was lost 3 times at step 5 of epoch 1" in done.stderr
+
+
+def test_the_loop_says_where_it_was(monkeypatch):
+    class Model:
+        metrics, optimizer, stop_training = [], None, False
+
+    class Batches(list):
+        epoch, workers = 0, 1
+
+    class Step:
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def begin(self, epoch, first):
+            return epoch, first
+
+        def read(self, i):
+            return i
+
+        def __call__(self, i, data):
+            if (batches.epoch, i) == (2, 3):
+                raise WorkerLost("gone")
+            return {}
+
+        def stopped(self):
+            return False
+
+        end_epoch = stopped
+
+    batches = Batches(range(5))
+    for name in ("_TensorFlowStep", "_WholeStep"):
+        monkeypatch.setattr(loop, name, Step)
+    with pytest.raises(WorkerLost) as error:
+        loop.Loop(Model(), batches, cluster=Cluster(("a:1", "b:1"), 1)).run(4, 1, 2, [], 0)
+    assert error.value.position == (2, 3)
+    Step.begin = lambda self, epoch, first: (_ for _ in ()).throw(WorkerLost("gone"))
+    with pytest.raises(WorkerLost) as error:
+        loop.Loop(Model(), batches, cluster=Cluster(("a:1", "b:1"), 1)).run(4, 1, 2, [], 0)
+    assert error.value.position is None

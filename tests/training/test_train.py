@@ -13,13 +13,15 @@ from PIL import Image
 
 from keras_rcnn.backbones import alexnet, vgg
 from keras_rcnn.data import DataError
-from keras_rcnn.models import FastRCNN
-from keras_rcnn.presets import from_preset
+from keras_rcnn.layers.base import register
+from keras_rcnn.models import RCNN, FastRCNN
+from keras_rcnn.presets import PresetError, from_preset, save_preset
 from keras_rcnn.training import RecipeError, build, distribute, load_recipe
 from keras_rcnn.training.build import build_augment, build_model
 from keras_rcnn.training.optimizer import build_optimizer
 from keras_rcnn.training.settings import DEFAULTS, default_settings
 from keras_rcnn.training.train import train
+from tests.models.test_fast_rcnn import rcnn
 from tests.models.tiny import shapes
 
 pytestmark = pytest.mark.skipif(
@@ -206,6 +208,9 @@ def test_bad_settings_are_refused_before_training(folder, tmp_path):
     for changes in ({"val": None}, {"detector": "rcnn"}):
         with pytest.raises(RecipeError, match="patience = 2 counts evaluations"):
             train(settings(folder, patience=2, **changes), tmp_path / "e")
+    for key in ("train_proposals", "val_proposals"):
+        with pytest.raises(RecipeError, match=f"{key} = 'a.npz': FasterRCNN finds its own"):
+            train(settings(folder, **{key: "a.npz"}), tmp_path / "e")
     with pytest.raises(RecipeError, match="no training data"):
         train(SimpleNamespace(), tmp_path / "a")
     with pytest.raises(RecipeError, match="augmentation 'flip'"):
@@ -215,6 +220,27 @@ def test_bad_settings_are_refused_before_training(folder, tmp_path):
     with pytest.raises((DataError, OSError), match=r"nothing\.csv"):
         train(settings(folder, train={"csv": "nothing.csv", "images": str(folder)}), tmp_path / "c")
     assert not any((tmp_path / name).exists() for name in "abc")
+
+
+@register
+class OwnRCNN(RCNN):
+    """A user's."""
+
+
+@pytest.mark.parametrize("kind", [RCNN, OwnRCNN])
+def test_patience_with_an_rcnn_to_start_from_is_refused_before_any_data_is_read(tmp_path, kind):
+    parts = {key: value for key, value in rcnn().parts.items() if key not in ("backbone", "num_classes")}
+    base = save_preset(kind(rcnn().parts["backbone"], 2, **parts), tmp_path / "base")
+    source = {"csv": "nothing.csv", "images": "nowhere"}
+    for name in (base, "bccd_rcnn"):  # of the zoo's there is no more than the record
+        chosen = default_settings(train=source, val=source, base=str(name), patience=2)
+        with pytest.raises(RecipeError, match="patience = 2 counts .*, and R-CNN is evaluated after its stages"):
+            train(chosen, tmp_path / "out")
+    with pytest.raises((DataError, OSError), match=r"nothing\.csv"):  # which would be the next thing to be read
+        train(default_settings(train=source, val=source, base=str(base)), tmp_path / "out")
+    with pytest.raises(PresetError, match="There is no preset 'nuclei_mrcn'; did you mean"):
+        train(default_settings(train=source, base="nuclei_mrcn"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_augment_by_name():

@@ -1,0 +1,100 @@
+"""What a detector is asked for: checked here, before a photo is read or sent."""
+
+import math
+import numbers
+from collections.abc import Mapping
+
+import numpy as np
+
+MASKS = (True, False, "rle", "crops")
+
+
+def check_request(images, *, score, batch_size=None, masks=True, size=None, proposals=None, finder=None):
+    """Checks the arguments of a `detect`.
+
+    Args:
+        images: one, or a list of such; they are not looked at.
+        score, batch_size, masks, size, proposals: as in `Detector.detect`.
+        finder: the name of a detector that finds its proposals itself; None for one that is told where to look.
+
+    Returns:
+        `(images, proposals)`: a list, and a list of as many float32 [P, 4] or None.
+
+    Raises:
+        ValueError: an argument that is not what it should be; the message has its value and what is wanted.
+    """
+    many = isinstance(images, (list, tuple))
+    images = list(images) if many else [images]
+    check_score(score)
+    if batch_size is not None:
+        check_whole("batch_size", batch_size)
+    if not (isinstance(masks, (bool, np.bool_, str)) and masks in MASKS):
+        raise ValueError(f"masks is one of {', '.join(map(repr, MASKS))}, not {masks!r}.")
+    if size is not None:
+        check_whole("size", size, "the shorter side of photos in pixels")
+    if proposals is None:
+        return images, None
+    refuse_proposals(finder)
+    if isinstance(proposals, Mapping):
+        raise ValueError(
+            f"proposals are boxes [P, 4], for a list of images a list of such, not a {type(proposals).__name__}: give "
+            "each image its own, proposals[record]."
+        )
+    proposals = list(proposals) if many and hasattr(proposals, "__len__") else [proposals]
+    if len(proposals) != len(images):
+        raise ValueError(f"Proposals for {len(proposals)} images, but there are {len(images)} images.")
+    wheres = [f"proposals of image {i + 1} of {len(images)}" if many else "proposals" for i in range(len(images))]
+    return images, [check_boxes(one, where) for one, where in zip(proposals, wheres, strict=True)]
+
+
+def refuse_proposals(finder):
+    """Refuses proposals for the detector called `finder`, unless it is None."""
+    if finder is not None:
+        raise ValueError(
+            f"{finder} finds its proposals itself: leave proposals out. Boxes from elsewhere are for FastRCNN and RCNN."
+        )
+
+
+def check_score(score, most=1.0):
+    """A least score: a number from 0 to `most`; raises a ValueError for anything else."""
+    number = _plain(score)
+    good = isinstance(number, numbers.Real) and not isinstance(number, bool)
+    if not good or not 0 <= number <= most or not math.isfinite(number):
+        limit = f"from 0 to {most:g}" if math.isfinite(most) else "of at least 0"
+        raise ValueError(f"score is a number {limit}, not {score!r}.")
+
+
+def check_whole(name, value, what=""):
+    """A positive whole number; raises a ValueError for anything else."""
+    number = _plain(value)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError(f"{name} is a whole number of at least 1{f', {what}' if what else ''}, not {value!r}.")
+
+
+def check_boxes(boxes, where="boxes"):
+    """Boxes as float32 [n, 4], xyxy; raises a ValueError for anything else, zeros are padding."""
+    wanted = f"{where}: wanted is [n, 4], [x1, y1, x2, y2] in pixels of the image"
+    try:
+        values = np.asarray(boxes)
+    except (ValueError, TypeError) as error:  # rows of several lengths
+        raise ValueError(f"{wanted}, not this ({error}).") from error
+    if values.size == 0 and values.dtype.kind in "fiub":
+        return np.zeros((0, 4), np.float32)
+    if values.ndim != 2 or values.shape[1] != 4:
+        raise ValueError(f"{wanted}, not an array of shape {values.shape}.")
+    if values.dtype.kind not in "fiu" and values.dtype.name != "bfloat16":
+        raise ValueError(f"{wanted}, numbers, not {values.dtype}, as in {values[0].tolist()}.")
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{wanted}: box {bad[0]} is {values[bad[0]].tolist()}.")
+    bad = np.flatnonzero((values[:, 2:] < values[:, :2]).any(axis=1))
+    if len(bad):
+        raise ValueError(f"{wanted}: box {bad[0]}, {values[bad[0]].tolist()}, has x2 or y2 first: is it xywh?")
+    return values
+
+
+def _plain(value):
+    """A number in an array of no dimensions as Python's."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value

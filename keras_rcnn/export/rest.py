@@ -1,0 +1,105 @@
+"""HTTP requests that are over in time, with answers that are no longer than they may be."""
+
+import contextlib
+import http.client
+import socket
+import threading
+import urllib.error
+import urllib.request
+
+# of what a server says of an error
+_MAX_ERROR = 2**16
+
+
+class TooLongError(OSError):
+    """An answer that is longer than it may be."""
+
+
+def fetch(address, body=None, *, timeout, most):
+    """Sends a request; a redirection is not followed.
+
+    Args:
+        address: http or https.
+        body: bytes of json to POST; None for a GET.
+        timeout: float, seconds for all of it once there is a connection, and for the connection.
+        most: int, bytes of the answer.
+
+    Returns:
+        `(status, reason, content)`: int, str, bytes. Of a status from 300 on the content is cut off at 64 kB.
+
+    Raises:
+        OSError, http.client.HTTPException, ValueError: no such server, or no HTTP. `TimeoutError` if it takes longer,
+            `TooLongError` if there is more.
+    """
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    sockets, over = [], threading.Event()
+
+    def end():  # a server that sends a byte now and then would never run into the socket's own timeout
+        over.set()
+        for one in sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(timeout, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        answer = _exchange(request, sockets, timeout, most)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if over.is_set():
+            raise TimeoutError(f"not over after {timeout:g} seconds") from error
+        raise
+    finally:
+        timer.cancel()
+    if over.is_set():  # what came may be a part
+        raise TimeoutError(f"not over after {timeout:g} seconds")
+    return answer
+
+
+def _exchange(request, sockets, timeout, most):
+    try:
+        with _opener(sockets).open(request, timeout=timeout) as response:
+            return response.status, response.reason, _read(response, most)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, str(error.reason), error.read(_MAX_ERROR)
+
+
+def _read(response, most):
+    parts, length = [], 0
+    while part := response.read1(2**16):
+        length += len(part)
+        if length > most:
+            raise TooLongError(f"longer than {most} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+
+
+def _opener(sockets):
+    """urllib's, with its proxies, that notes the sockets which it opens."""
+
+    class Noted:
+        def connect(self):
+            super().connect()
+            sockets.append(self.sock)
+
+    class Connection(Noted, http.client.HTTPConnection):
+        pass
+
+    class SecureConnection(Noted, http.client.HTTPSConnection):
+        pass
+
+    class Http(urllib.request.HTTPHandler):
+        def http_open(self, request):
+            return self.do_open(Connection, request)
+
+    class Https(urllib.request.HTTPSHandler):
+        def https_open(self, request):
+            return self.do_open(SecureConnection, request, context=self._context)
+
+    return urllib.request.build_opener(Http, Https, _NoRedirection)
