@@ -29,7 +29,7 @@ def rounded_otherwise(model, seed):
 
     rng = np.random.default_rng(seed)
     weights = [one for one in model.weights if keras.backend.is_float_dtype(one.dtype)]
-    values = [np.array(one) for one in weights]
+    values = [np.array(keras.ops.convert_to_numpy(one)) for one in weights]
     try:
         for weight, value in zip(weights, values):
             weight.assign(value * (1 + np.float32(STEP) * rng.standard_normal(value.shape, np.float32)))

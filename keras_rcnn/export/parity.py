@@ -139,9 +139,7 @@ def judge(answers, model, *, tolerance=EXACT, preprocessor=None, masks="crops", 
     """The second half of `check`: holds what `answers_of` returns against `detect`; arguments and result as there."""
 
     def detect(masks=masks):
-        return [
-            model.detect(one["image"], score=score, masks=masks, proposals=one["proposals"]) for one in answers
-        ]
+        return [model.detect(one["image"], score=score, masks=masks, proposals=one["proposals"]) for one in answers]
 
     def compared(noises):
         rows = []

@@ -32,25 +32,44 @@ def photos():
     return [SHARED / "golden" / "images" / f"{name}.png" for name in PHOTOS]
 
 
-def detector(name, min_size=None):
-    """One of the six, converted; with `min_size` photos are resized to it instead of to torchvision's.
+def detector(name, small=False):
+    """One of the six, converted.
 
     The Mask R-CNN's golden weights are those of the Faster R-CNN, too, and the MobileNets differ in settings alone.
+
+    Args:
+        name: torchvision's.
+        small: for tests: photos a third as large, the first 20 of 90 classes, and 200 proposals of 1000, so that there
+            is less to compute, and four times less graph to convert.
     """
-    model = torchvision_detector(name)
-    if min_size is not None:
+    classes = 21 if small else 91
+    model = torchvision_detector(name, classes - 1)
+    if small:
         own = model.preprocessor
-        model.preprocessor = own.replace(min_size=min_size, max_size=round(own.max_size * min_size / own.min_size))
+        model.preprocessor = own.replace(min_size=max(own.min_size // 3, 160), max_size=own.max_size // 3)
+        proposals = model.parts["proposals"]
+        proposals.post_nms = (proposals.post_nms[0], min(proposals.post_nms[1], 200))
     if name in _GOLDEN:
         state = golden_state(_GOLDEN[name])
         state = {key: value for key, value in state.items() if name.startswith("mask") or ".mask_" not in key}
+        _keep_classes(state, classes)
         assign(model, convert_torchvision(name, state))
     else:
-        _calibrate(model, *_noise(name))
+        _calibrate(model, *_noise(name, classes))
     return model
 
 
-def _noise(name):
+def _keep_classes(state, classes):
+    """Leaves the first classes, background included, and makes the others' detections up: the background is rarer."""
+    for key, value in state.items():
+        rows = {"cls_score": classes, "bbox_pred": 4 * classes, "mask_fcn_logits": classes}.get(key.split(".")[-2])
+        if rows is not None and key.startswith("roi_heads."):
+            state[key] = value[:rows]
+    if classes < _CLASSES:
+        state["roi_heads.box_predictor.cls_score.bias"][0] -= 1.5
+
+
+def _noise(name, classes):
     """Weights of a "v2" model under PyTorch's names: the golden ResNet, and noise in front of it."""
     seeded = functools.partial(golden_module("weights").seeded, seed=_SEED)
     rng = np.random.default_rng(_SEED)
@@ -79,13 +98,13 @@ def _noise(name):
     for i in range(4):
         with_norm(f"roi_heads.box_head.{i}", _CHANNELS, 3)
     layer("roi_heads.box_head.5", 1024, _CHANNELS * 49)
-    layer("roi_heads.box_predictor.cls_score", _CLASSES, 1024)
-    layer("roi_heads.box_predictor.bbox_pred", 4 * _CLASSES, 1024)
+    layer("roi_heads.box_predictor.cls_score", classes, 1024)
+    layer("roi_heads.box_predictor.bbox_pred", 4 * classes, 1024)
     if name.startswith("mask"):
         for i in range(4):
             with_norm(f"roi_heads.mask_head.{i}", _CHANNELS, 3)
         layer("roi_heads.mask_predictor.conv5_mask", _CHANNELS, _CHANNELS, 2)
-        layer("roi_heads.mask_predictor.mask_fcn_logits", _CLASSES, _CHANNELS, 1)
+        layer("roi_heads.mask_predictor.mask_fcn_logits", classes, _CHANNELS, 1)
     return found, rng
 
 
@@ -157,7 +176,7 @@ def _calibrate(model, found, rng):
     pooled = parts["box_pool"](features, some)
     norms("roi_heads.box_head", parts["box_head"], heads, pooled)
     rows = np.reshape(parts["box_head"](pooled), (-1, 1024))
-    spread = 1.6 + 1.6 * rng.random(_CLASSES)
+    spread = 1.6 + 1.6 * rng.random(model.num_classes + 1)
     spread[0] = 1.0
     last("roi_heads.box_predictor.cls_score", rows, 0.0, spread)
     last("roi_heads.box_predictor.bbox_pred", rows, 0.0, 0.6)
