@@ -24,9 +24,14 @@ def golden(name):
         return {key: f[key] for key in f.files}
 
 
-def golden_state(model):
-    """The golden weights of a model: {PyTorch's name: array}."""
-    spec = importlib.util.spec_from_file_location("golden_weights", SHARED / "golden" / "weights.py")
+def golden_module(name):
+    """A module of the golden folder, which is no package: `weights`."""
+    spec = importlib.util.spec_from_file_location(f"golden_{name}", SHARED / "golden" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.load(SHARED / "golden" / "torchvision" / f"{model}__weights.npz")
+    return module
+
+
+def golden_state(model):
+    """The golden weights of a model: {PyTorch's name: array}."""
+    return golden_module("weights").load(SHARED / "golden" / "torchvision" / f"{model}__weights.npz")

@@ -1,7 +1,7 @@
 """MobileNetV3-Large (Howard et al. 2019) in torchvision's form."""
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from keras_rcnn.backbones.base import Backbone, Parts
 
@@ -104,8 +104,9 @@ def _block(parts, x, size, expanded, channels, squeeze, activation, strides, nam
 def _squeeze_excite(parts, x, name):
     """Channels scaled by what a two-layer network makes of their means."""
     channels = x.shape[-1]
-    # float32: a mean over a large map in bfloat16 loses its low bits
-    gate = layers.GlobalAveragePooling2D(keepdims=True, dtype="float32", name=f"{name}_pool")(x)
+    # float32: a mean over a large map in bfloat16 loses its low bits; and along one axis after the other, since LiteRT
+    # adds up one number after another: of a map of 100 x 100 at once its mean is off by 5e-5
+    gate = ops.mean(ops.mean(ops.cast(x, "float32"), axis=2, keepdims=True), axis=1, keepdims=True)
     gate = parts.conv(gate, _divisible(channels // 4), 1, 1, f"{name}_reduce", bias=True)
     gate = parts.activate(gate, "relu", f"{name}_relu")
     gate = parts.conv(gate, channels, 1, 1, f"{name}_expand", bias=True)

@@ -12,22 +12,24 @@ FLOAT32 = parity.Tolerance(mask=1e-3)
 _OTHERS, _SAME = 0.05, 0.95
 
 
-def check(run, model, photos=None, *, tolerance=FLOAT32, **settings):
+def check(run, model, photos=None, *, proposals=None, tolerance=FLOAT32, **settings):
     """`parity.check`; a model that fails is compared with a `detect` once more that ranks equal scores by index.
 
     Of boxes with exactly the same score TensorFlow's NMS takes any first, and what is suppressed depends on it. RoIPool
     makes such boxes, since regions that it rounds to the same cells have the same features, up to the last bit of a
     matrix product: there, a twentieth of the detections may be others, and the rest have to be equal all the same.
+    The noise is measured with scores so ranked, if need be.
     """
     from keras_rcnn.layers import RoIPool
 
+    answers = parity.answers_of(run, model, photos, proposals=proposals)
     try:
-        return parity.check(run, model, photos, tolerance=tolerance, **settings)
+        return parity.judge(answers, model, tolerance=dataclasses.replace(tolerance, multiple=0.0), **settings)
     except parity.ParityError:
         if isinstance(model.parts["box_pool"], RoIPool) and tolerance == FLOAT32:
             tolerance = dataclasses.replace(tolerance, missing=_OTHERS, iou=_SAME)
         with equal_scores_by_index(model):
-            return parity.check(run, model, photos, tolerance=tolerance, **settings)
+            return parity.judge(answers, model, tolerance=tolerance, **settings)
 
 
 @contextlib.contextmanager

@@ -20,10 +20,10 @@ from keras_rcnn.ops.backend import kernels_for
 
 # precision -> how far it may be from `detect` on the photos of the check. Below float32 proposals change places, so
 # that some objects get another box, and weak ones come and go: scores from 0.5 count, and a share may be others
-_EIGHT_BITS = parity.Tolerance(box=0.03, score=0.3, mask=0.7, missing=0.25, off=0.25, least=0.5)
+_EIGHT_BITS = parity.Tolerance(box=0.03, score=0.3, mask=0.7, missing=0.25, off=0.25, least=0.5, multiple=0)
 TOLERANCES = {
     "float32": equal_scores.FLOAT32,
-    "float16": parity.Tolerance(box=0.01, score=0.05, mask=0.2, missing=0.1, off=0.1, least=0.5),
+    "float16": parity.Tolerance(box=0.01, score=0.05, mask=0.2, missing=0.1, off=0.1, least=0.5, multiple=0),
     "dynamic": _EIGHT_BITS,
     "int8": _EIGHT_BITS,
 }

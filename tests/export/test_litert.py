@@ -249,7 +249,7 @@ def test_a_failed_check_leaves_nothing(tmp_path, monkeypatch):
     export("faster", converted, size=128)
     content = converted.read_bytes()
     converted.unlink()
-    monkeypatch.setitem(litert.TOLERANCES, "float32", Tolerance(box=-1.0))
+    monkeypatch.setitem(litert.TOLERANCES, "float32", Tolerance(box=-1.0, multiple=0))
     monkeypatch.setattr(litert, "_convert", lambda *_: content)
     monkeypatch.setattr(litert, "with_metadata", lambda content, *_: content)
     with pytest.raises(ParityError, match="FAILED"):

@@ -1,0 +1,83 @@
+"""Two answers on a photo: which detections belong together, and how far they are apart.
+
+An answer is a dict of `boxes` [D, 4], `scores` [D], `labels` [D], and perhaps `masks`: float32 [D, M, M] in the boxes,
+or pasted, bool or uint8 [D, h, w] or a list of D COCO RLEs.
+"""
+
+import numpy as np
+
+KEYS = ("box", "score", "mask")
+
+
+def partners(one, other, iou):
+    """Pairs (i, j) of detections of one class, each at most once, those with the greatest overlap first.
+
+    Args:
+        one, other: the answers.
+        iou: float, the least of a pair.
+    """
+    from keras_rcnn.ops.boxes import iou as of_boxes
+
+    if not len(one["scores"]) or not len(other["scores"]):
+        return []
+    overlap = np.array(of_boxes(np.float32(one["boxes"]), np.float32(other["boxes"])))
+    overlap[one["labels"][:, None] != other["labels"][None]] = 0
+    pairs = []
+    for place in np.argsort(-overlap, axis=None, kind="stable"):
+        i, j = np.unravel_index(place, overlap.shape)
+        if overlap[i, j] < iou or overlap[i, j] <= 0:
+            continue
+        pairs.append((i, j))
+        overlap[i], overlap[:, j] = 0, 0
+    return pairs
+
+
+def differences(one, i, other, j, size):
+    """How far detection i of an answer is from j of another.
+
+    Args:
+        one, other: the answers.
+        i, j: int.
+        size: (height, width) of the photo in px.
+
+    Returns:
+        A dict: `box`, the largest difference of a coordinate in longer sides of the photo, `score`, and where both have
+        masks `mask`: the largest difference of a probability, of pasted masks 1 - IoU. NaN where one is NaN.
+    """
+    found = {
+        "box": _far(one["boxes"][i], other["boxes"][j]) / max(size),
+        "score": _far(one["scores"][i], other["scores"][j]),
+    }
+    if "masks" in one and "masks" in other:
+        apart = _disagreement if pasted(one) else _far
+        found["mask"] = apart(one["masks"][i], other["masks"][j])
+    return found
+
+
+def within(pair, limits):
+    """Whether what `differences` returns is within a dict of limits; NaN is out of all."""
+    return all(value <= limits[key] for key, value in pair.items())
+
+
+def pasted(answer):
+    """Whether the masks of an answer are of the photo's size."""
+    return "masks" in answer and (isinstance(answer["masks"], list) or answer["masks"].dtype in (bool, np.uint8))
+
+
+def _far(one, other):
+    return float(np.max(np.abs(np.float64(one) - np.float64(other)), initial=0.0))
+
+
+def _disagreement(one, other):
+    """1 - IoU of two pasted masks."""
+    one, other = _pixels(one), _pixels(other)
+    either = int(np.sum(one | other))
+    return 1.0 - int(np.sum(one & other)) / either if either else 0.0
+
+
+def _pixels(mask):
+    if isinstance(mask, dict):
+        from pycocotools import mask as coco
+
+        mask = coco.decode(mask)
+    return mask.astype(bool)
