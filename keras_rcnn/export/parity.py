@@ -93,6 +93,7 @@ def check(run, model, photos=None, *, proposals=None, tolerance=EXACT, preproces
             name, each of which is called with every photo in turn.
         model: the detector that was exported.
         photos: list of paths or arrays, or of `(name, photo)`; None: four crops of the demo's photo, of several sizes.
+            A blank photo must be answered, too.
         proposals: for each photo [P, 4] in its px, of a detector that wants such; None: selective search.
         tolerance: `Tolerance`.
         preprocessor: `Preprocessor` that the export has instead of the model's, e.g. with a `fixed_size`.
@@ -132,6 +133,10 @@ def answers_of(run, model, photos=None, *, proposals=None):
             for way, function in runs.items()
         }
         answers.append({"photo": name, "image": image, "proposals": given, "found": found})
+    blank = np.full((32, 32, 3), 127, np.uint8)
+    given = np.float32([[2, 2, 30, 30], [8, 4, 20, 28]]) if model.wants_proposals else None
+    for function in runs.values():
+        function(blank, given)  # where nothing is found, too, there must be an answer
     return answers
 
 
@@ -277,7 +282,7 @@ def _as_exported(model, preprocessor):
     own, compiled = model.preprocessor, model.jit_compile
     short = tf.config.experimental.tensor_float_32_execution_enabled()
     try:
-        model.preprocessor = preprocessor or own
+        model.preprocessor = (preprocessor or own).replace(few_shapes=False)
         if compiled:
             model.jit_compile, model.predict_function = False, None
         tf.config.experimental.enable_tensor_float_32_execution(False)
