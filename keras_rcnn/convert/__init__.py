@@ -1,4 +1,4 @@
-"""Weights of other frameworks: read without them, renamed and laid out as ours. NumPy alone."""
+"""Weights of other frameworks: read without them, renamed and laid out as ours, by NumPy and safetensors alone."""
 
 from keras_rcnn.convert.assign import assign
 from keras_rcnn.convert.caffe import CAFFE_MEAN, CAFFE_MODELS, convert_caffe, read_caffe_weights
