@@ -32,7 +32,12 @@ MAY_IMPORT = {
     "convert.build": {"backbones", "convert", "data", "layers", "models"},
     "download": set(),
     "precision": set(),
-    "presets": {"backbones", "convert", "convert.build", "data", "download", "layers", "models", "precision"},
+    "preset_file": set(),
+    "preset_build": {"backbones", "convert", "layers", "models", "preset_file"},
+    "presets": {
+        "backbones", "convert", "convert.build", "data", "download", "layers", "models", "precision", "preset_build",
+        "preset_file",
+    },
     "story": {"models", "presets"},
     "tables": {"convert"},
     "zoo_pages": {"convert", "convert.build", "presets"},

@@ -202,4 +202,6 @@ class _Reader:
                 while at < end:
                     dim, at = self.varint(at, end, what)
                     found.append(dim)
+        if len(found) > MAX_AXES:
+            raise self.error(f"{what} has more than {MAX_AXES} axes")
         return found
