@@ -25,6 +25,7 @@ REFUSED = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
 READ_FILES = ("TextVectorization", "StringLookup", "IntegerLookup")
 SERIALISED = {"module", "class_name", "config", "registered_name", "shared_object_id"}
 PACKAGE = "keras_rcnn>"
+PART = "a part, {\"class_name\": ..., \"config\": ...}, or null"
 
 
 class PresetError(ValueError):
@@ -133,6 +134,7 @@ SETTINGS = {
     "depth": whole(1, 1000),
     "epsilon": number(0, 1),
     "momentum": UNIT,
+    "padded": FLAG,
     # necks and heads
     "channels": NULL | WIDTH | listed(WIDTH, 64),
     "in_features": listed(text(100), 16, 1),
@@ -152,7 +154,7 @@ SETTINGS = {
     "pre_nms": listed(whole(1, 50_000), 2, 2),
     "post_nms": listed(whole(1, 10_000), 2, 2),
     "iou_threshold": UNIT,
-    "score_threshold": NULL | number(-1e6, 1e6),
+    "score_threshold": number(-1e6, 1e6),
     "min_size": number(0, 16_384),
     # targets and losses
     "shuffle": FLAG,
@@ -258,6 +260,9 @@ def check_record(record, path):
     for key in ("num_classes", "backbone"):
         if key not in detector["config"]:
             raise PresetError(f"{path}: detector.config has no {key!r}, which every detector needs. {_REMEDY}")
+    for key, value in detector["config"].items():
+        if key not in SETTINGS and not (value is None or (isinstance(value, dict) and "class_name" in value)):
+            raise _wrong(path, f"detector.config.{reprlib.repr(key)[1:-1]}", value, Rule(None, PART))
     _check(detector, path, "detector")
 
 

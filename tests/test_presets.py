@@ -515,6 +515,65 @@ def test_a_full_disk_while_converting(server, published, tmp_path, full_disk):
     assert files(tmp_path / "home") == []
 
 
+def test_converted_weights_that_were_altered(published, tmp_path):
+    """Their SHA-256 stands beside them, and is compared each time."""
+    name, _ = published
+    from_preset(name)
+    (path,) = (tmp_path / "home").rglob(WEIGHTS)
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-4000] + bytes(4000))
+    with pytest.raises(PresetError, match=f"{re.escape(str(path))} is not the file .*delete the folder"):
+        from_preset(name)
+    path.write_bytes(sound[:-4000])
+    with pytest.raises(PresetError, match=re.escape(str(path))):
+        from_preset(name)
+    path.write_bytes(sound)
+    change(path.parent / PRESET, weights=None)
+    with pytest.raises(PresetError, match=f"{re.escape(str(path.parent))} is not what was converted there. Delete it"):
+        from_preset(name)
+    (path.parent / PRESET).unlink()  # what is left is no preset: it is made anew
+    assert from_preset(name).num_classes == 2
+    assert path.read_bytes() == sound
+
+
+def test_a_strangers_preset_of_the_same_name_has_its_own_place(published, tmp_path):
+    name, _ = published
+    from_preset(name)
+    (tmp_path / "strange" / name).mkdir(parents=True)
+    record = json.loads((tmp_path / "zoo" / name / PRESET).read_text())
+    (tmp_path / "strange" / name / PRESET).write_text(json.dumps(record))
+    from_preset(tmp_path / "strange" / name)
+    assert len(list((tmp_path / "home" / "presets").iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_to(published, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_RCNN_HOME", str(tmp_path / "file"))
+    with pytest.raises(PresetError, match=f"{tmp_path / 'file'}.* cannot be written to .*KERAS_RCNN_HOME"):
+        from_preset(published[0])
+
+
+def test_a_download_that_broke_off_goes_on(server, published, tmp_path):
+    name, _ = published
+    server.etag, server.cut = '"one"', 10_000
+    with pytest.raises(PresetError, match=r"(?s)broke off after 10000 of .* kept for a week.*keras-rcnn convert"):
+        from_preset(name)
+    server.cut = None
+    assert from_preset(name).num_classes == 2
+    assert server.ranges == [None, "bytes=10000-"]
+    assert len(files(tmp_path / "home")) == 2
+
+
+def test_a_download_of_other_weights(server, published, tmp_path):
+    name, _ = published
+    record = json.loads((tmp_path / "zoo" / name / PRESET).read_text())
+    record["weights"]["model"] = "yolo"
+    (tmp_path / "zoo" / name / PRESET).write_text(json.dumps(record))
+    with pytest.raises(PresetError, match=f"(?s){name}: .*yolo"):
+        from_preset(name)
+    assert files(tmp_path / "home") == []
+
+
 def test_two_that_convert_at_once(server, published, tmp_path, caplog):
     """One downloads and converts, the other waits and loads what the first has made."""
     name, _ = published
