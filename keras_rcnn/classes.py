@@ -37,21 +37,23 @@ def _counted(value, old, new):
     return value
 
 
-def reset(values, model):
+def reset(values, model, value_of=None):
     """Weights for a detector of other classes.
 
     Args:
         values: dict from paths to arrays, of a detector that differs in its classes alone.
         model: the new detector, untrained.
+        value_of: function of a weight; None for its array. Others serve dicts of something else, such as shapes.
 
     Returns:
-        A dict such as `values`, with the model's own arrays in the place of whatever was fitted to the classes.
+        A dict such as `values`, with the model's own in the place of whatever was fitted to the classes.
     """
     import keras
 
+    value_of = value_of or keras.ops.convert_to_numpy
     parts = [part for key, part in model.parts.items() if key not in _FEATURES and isinstance(part, keras.layers.Layer)]
     fitted = {part.name: weights for part in parts if (weights := class_weights(part))}
-    new = {one.path: keras.ops.convert_to_numpy(one) for weights in fitted.values() for one in weights}
+    new = {one.path: value_of(one) for weights in fitted.values() for one in weights}
     ours = {one.path for one in model.weights}
     # such a part may have had a layer for each class
     gone = {path for path in values if path not in ours and path.split("/")[0] in fitted}

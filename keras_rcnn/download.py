@@ -1,22 +1,39 @@
-"""Large files from the network: checked against the hash that they should have, and never left half-written."""
+"""Large files from the network: of a known size, checked against the hash that they should have, gone on with after an
+interruption, and by one process at a time.
+"""
 
 import contextlib
+import errno
 import hashlib
 import http.client
+import json
+import logging
 import os
+import re
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-import uuid
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 TIMEOUT = 30  # seconds without a byte
-STALE = 24 * 3600  # seconds after which a part is what a killed process has left
+SLOWEST = 1000, 60  # bytes a second, averaged over so many seconds
+STALE = 7 * 24 * 3600  # seconds after which a part is what nobody goes on with
 CHUNK = 2**18
+# published sizes are rounded to 0.001 MiB
+ROUNDED = 1049
+MAX_BYTES = 2**32
+BYTES_VARIABLE = "KERAS_RCNN_MAX_DOWNLOAD_BYTES"
+WAIT = 0.5  # seconds between two looks whether a lock is free
+SCHEMES = ("http", "https")
+_held = {}  # locks of this process, and which thread has them
 
 
 class DownloadError(OSError):
-    """A file that could not be had from the network, or is not what it should be. Nothing of it is kept."""
+    """A file that could not be had from the network, or is not what it should be."""
 
 
 def cache_folder():
@@ -28,48 +45,48 @@ def cache_folder():
 def downloaded(url, folder, sha256_prefix, size=None):
     """Downloads a file for the time of a `with` block.
 
-    The file has a name of its own, so that processes which want the same one do not meet, and is gone at the end
-    however that comes about. A progress bar goes to stderr.
+    At the end the file is gone, however that comes about; only a download that is interrupted, of a server which can
+    go on with it, leaves its part for the next try. A second process that wants the same file waits for the first. A
+    progress bar goes to stderr.
 
     Args:
-        url: str, http(s) or file.
+        url: str, http or https.
         folder: where the file lies in the meantime; made if need be.
         sha256_prefix: str, hexadecimal digits with which its SHA-256 begins.
-        size: int or None, bytes to expect, for the bar where the server does not say.
+        size: int or None, bytes that it has, give or take 0.001 MiB. More are not read. None: the environment's
+            `KERAS_RCNN_MAX_DOWNLOAD_BYTES`, or else 4 GiB, is the most.
 
     Yields:
         The checked file's path.
 
     Raises:
-        DownloadError: if the network, the server or the hash fails.
+        DownloadError: if the address, the network, the server, the size or the hash is wrong.
         OSError: if the file cannot be written; the message says how many MB it needs.
     """
-    folder = Path(folder)
-    name = url.rsplit("/", 1)[-1]
-    part = folder / f"{name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
-    try:
+    folder, sha256_prefix, name = Path(folder), sha256_prefix.lower(), _name(url)
+    part = _Part(folder / f"{name}.{sha256_prefix[:16]}.part", url)
+    needs = f" It needs {megabytes(size)}." if size else ""
+    with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _remove_stale(folder, name)
-            digest, count = _stream(url, part, size, name)
+            stack.enter_context(alone(part.path.with_suffix(".lock"), f"downloads {name}"))
+            stack.callback(part.remove)
+            digest, count = _stream(url, part, size)
         except DownloadError:
             raise
         except OSError as error:
-            needs = f" It needs {megabytes(size)}." if size else ""
             raise OSError(
                 error.errno,
                 f"{folder}: {name} cannot be kept there ({error.strerror}).{needs} Nothing was left behind. Make room, "
                 "or set the environment's KERAS_RCNN_HOME to a folder that has it.",
             ) from error
-        if not digest.startswith(sha256_prefix.lower()):
+        if not digest.startswith(sha256_prefix):
             raise DownloadError(
                 f"{url} gave {count} bytes whose SHA-256 begins with {digest[: len(sha256_prefix)]} instead of "
                 f"{sha256_prefix}: a download that was cut off or altered on its way. Nothing of it was kept."
             )
-        yield part
-    finally:
-        with contextlib.suppress(OSError):  # its folder may be no folder
-            part.unlink(missing_ok=True)
+        yield part.path
 
 
 def sha256_of(path):
@@ -83,25 +100,34 @@ def megabytes(size):
     return f"{size / 1e6:.1f} MB"
 
 
-def _stream(url, path, size, name):
-    """Writes what the URL gives; `(sha256, bytes)`."""
-    from tqdm import tqdm
+# === The network ===
 
-    request = urllib.request.Request(url, headers={"User-Agent": "keras-rcnn-zoo"})
+
+def _opener():
+    """http and https and nothing else, after redirections too."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def _open(url, start=0, validator=None):
+    """The server's answer, from a byte on if it still has the same file."""
+    headers = {"User-Agent": "keras-rcnn-zoo"}
+    if start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": validator}
     with _network(url):
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    total = int(response.headers.get("Content-Length") or 0) or size
-    digest, count = hashlib.sha256(), 0
-    with response, open(path, "xb") as file, tqdm(total=total, desc=name, unit="B", unit_scale=True) as bar:
-        while True:
-            with _network(url):
-                chunk = response.read(CHUNK)
-            if not chunk:
-                return digest.hexdigest(), count
-            digest.update(chunk)
-            file.write(chunk)
-            bar.update(len(chunk))
-            count += len(chunk)
+        if urllib.parse.urlsplit(url).scheme not in SCHEMES:
+            raise DownloadError(f"{url} could not be downloaded: it is neither http nor https.")
+        return _opener().open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
 
 
 @contextlib.contextmanager
@@ -109,15 +135,242 @@ def _network(url):
     """Tells the network's failures from the disk's."""
     try:
         yield
+    except DownloadError:
+        raise
     except urllib.error.HTTPError as error:
-        raise DownloadError(f"{url} could not be downloaded: the server says {error.code} {error.reason}.") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        reason = _printable(f"{error.code} {error.reason}")
+        raise DownloadError(f"{url} could not be downloaded: the server says {reason}.") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: no address, or no header
+        reason = _printable(str(getattr(error, "reason", None) or error or type(error).__name__))
         raise DownloadError(f"{url} could not be downloaded: {reason}.") from error
 
 
+def _stream(url, part, size):
+    """Writes what the URL gives; `(sha256, bytes)`."""
+    from tqdm import tqdm
+
+    limit = size + ROUNDED if size else _max_bytes()
+    response, have = _answer(url, part)
+    with response:
+        total = _total(url, response, have, limit)
+        part.begin(response)
+        digest, count = part.digest(have), have
+        with (
+            open(part.path, "ab" if have else "wb") as file,
+            tqdm(total=total or size, initial=have, desc=_name(url), unit="B", unit_scale=True) as bar,
+        ):
+            try:
+                for chunk in _chunks(url, response):
+                    count += len(chunk)
+                    if count > limit:
+                        part.keep = False
+                        raise DownloadError(f"{url} gives more than {limit} bytes. Nothing of it was kept.")
+                    file.write(chunk)
+                    digest.update(chunk)
+                    bar.update(len(chunk))
+                if total is not None and count < total:
+                    raise DownloadError(f"{url} broke off after {count} of {total} bytes.")
+            except DownloadError as error:
+                if part.keep:
+                    kept = f"{megabytes(count)} of it are kept for a week: the next try goes on from there."
+                    raise DownloadError(f"{error} {kept}") from error
+                raise
+            except OSError:  # the disk's
+                part.keep = False
+                raise
+    part.keep = False
+    return digest.hexdigest(), count
+
+
+def _answer(url, part):
+    """The server's answer, and how many of the bytes that are here it goes on after."""
+    have, validator = part.begun()
+    if have:
+        part.keep = True  # unless the server says otherwise
+        try:
+            response = _open(url, have, validator)
+        except DownloadError as error:
+            if getattr(error.__cause__, "code", None) != 416:  # it has a shorter file by now
+                raise
+        else:
+            start = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range") or "")
+            if response.status == 206 and start and int(start[1]) == have:
+                return response, have
+            if response.status != 206:
+                return response, 0
+            response.close()
+        part.keep = False
+    return _open(url), 0
+
+
+def _total(url, response, have, limit):
+    """Bytes of the whole file, or None if the server does not say."""
+    length = response.headers.get("Content-Length")
+    if length is None:
+        return None
+    if not re.fullmatch(r"\s*[0-9]{1,18}\s*", length):
+        raise DownloadError(f"{url} could not be downloaded: the server says that it has {_printable(length)!r} bytes.")
+    if have + int(length) > limit:
+        raise DownloadError(f"{url} has {have + int(length)} bytes, and should have no more than {limit}.")
+    return have + int(length)
+
+
+def _chunks(url, response):
+    """What comes, as it comes; an end to what comes too slowly to ever end."""
+    least, seconds = SLOWEST
+    since, count = time.monotonic(), 0
+    while True:
+        with _network(url):
+            chunk = response.read1(CHUNK)
+        if not chunk:
+            return
+        yield chunk
+        count += len(chunk)
+        passed = time.monotonic() - since
+        if passed > seconds:
+            if count < least * passed:
+                raise DownloadError(f"{url} gives less than {least} bytes a second.")
+            since, count = time.monotonic(), 0
+
+
+def _max_bytes():
+    value = os.environ.get(BYTES_VARIABLE)
+    if value and not re.fullmatch("[0-9]{1,18}", value):
+        raise DownloadError(f"The environment's {BYTES_VARIABLE} is a number of bytes, not {value!r}.")
+    return int(value) if value else MAX_BYTES
+
+
+def _name(url):
+    """What a file is called on this disk, whatever the address says."""
+    last = urllib.parse.unquote(re.split("[?#]", url)[0].rstrip("/").rsplit("/", 1)[-1], errors="replace")
+    return re.sub(r"[^A-Za-z0-9._-]", "_", last)[-100:].lstrip(".") or "download"
+
+
+def _printable(words):
+    """A stranger's words without what would steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in words[:200])
+
+
+# === What is on the disk ===
+
+
+class _Part:
+    """The bytes of a file that have come so far, and beside them of which version of which address they are."""
+
+    def __init__(self, path, url):
+        self.path, self.url, self.keep = path, url, False
+        self.state = path.with_suffix(".part.json")
+
+    def begun(self):
+        """`(bytes, validator)` of a download that can go on; `(0, None)` if there is none."""
+        try:
+            state = json.loads(self.state.read_text(encoding="utf-8"))
+            if state["url"] == self.url and re.fullmatch(r"[\x20-\x7e]{1,200}", state["validator"]):
+                return self.path.stat().st_size, state["validator"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # none, or not ours
+        return 0, None
+
+    def begin(self, response):
+        """Notes by what the server will know the file again; without that the part is not kept."""
+        tag = response.headers.get("ETag") or ""
+        validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
+        self.keep = bool(validator)
+        if self.keep:
+            self.state.write_text(json.dumps({"url": self.url, "validator": validator}), encoding="utf-8")
+
+    def digest(self, have):
+        """The SHA-256 of the bytes that are here."""
+        digest = hashlib.sha256()
+        if have:
+            with open(self.path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+        return digest
+
+    def remove(self):
+        if not self.keep:
+            for path in (self.path, self.state):
+                with contextlib.suppress(OSError):  # its folder may be no folder
+                    path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path, what):
+    """Waits until no other process is in such a block, and then is in it.
+
+    The system takes the lock of a process that ends, however it ends, so that there are no stale ones; the file itself
+    means nothing. Where the disk cannot lock (some network disks), nobody waits.
+
+    Args:
+        path: pathlib.Path of the lock's file, in a folder that exists; it is gone at the end.
+        what: str, what is done meanwhile, for the message of the one who waits: "downloads weights.pth".
+
+    Raises:
+        OSError: if the file cannot be made.
+        DownloadError: if this very thread is in such a block already, and would wait for itself.
+    """
+    if _held.get(path) == threading.get_ident():
+        raise DownloadError(f"This thread {what} already (lock {path}).")
+    file, told = _locked(path), False
+    while file is None:
+        if not told:
+            owner = _owner(path)
+            logger.warning("%s %s (lock %s); this one waits until it is done.", owner, what, path)
+            told = True
+        time.sleep(WAIT)
+        file = _locked(path)
+    _held[path] = threading.get_ident()
+    try:
+        yield
+    finally:
+        del _held[path]
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        file.close()
+
+
+def _locked(path):
+    """The open and locked file, or None if another process has it."""
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (it stays open)
+    try:
+        _lock(file)
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise FileNotFoundError  # who had it has just removed it
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        return file
+    except OSError as error:
+        file.close()
+        if error.errno in (None, errno.EACCES, errno.EAGAIN, errno.EDEADLK, errno.ENOENT):
+            return None
+        raise
+
+
+def _lock(file):
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+
+
+def _owner(path):
+    with contextlib.suppress(OSError, ValueError):
+        return f"Process {int(path.read_text(encoding='utf-8'))}"
+    return "Another process"
+
+
 def _remove_stale(folder, name):
-    for part in folder.glob(f"{name}.*.part"):
+    for part in (*folder.glob(f"{name}.*.part"), *folder.glob(f"{name}.*.part.json")):
         with contextlib.suppress(OSError):  # another process may be as tidy
             if time.time() - part.stat().st_mtime > STALE:
                 part.unlink()

@@ -8,7 +8,6 @@ published weights of another framework, which are downloaded and converted once.
 import contextlib
 import difflib
 import hashlib
-import importlib
 import importlib.util
 import json
 import math
@@ -20,8 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from keras_rcnn.classes import counted, reset
-from keras_rcnn.download import DownloadError, cache_folder, downloaded, megabytes, sha256_of
+from keras_rcnn.download import DownloadError, alone, cache_folder, downloaded, megabytes, sha256_of
 from keras_rcnn.precision import precision
+from keras_rcnn.preset_build import build_detector
+from keras_rcnn.preset_file import PresetError, read_preset_file
 
 DEFAULT_PRESET = "nuclei_mrcnn"
 PRESET, WEIGHTS = "preset.json", "weights.safetensors"
@@ -29,10 +30,6 @@ WEIGHT_DTYPES = ("float32", "float16")
 # precision is the loading program's business
 DTYPE_POLICIES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 TASKS = {"MaskRCNN": "boxes and masks"}
-
-
-class PresetError(ValueError):
-    """A preset that cannot be found, read, downloaded or written; the message says what to do."""
 
 
 def from_preset(name_or_folder, num_classes=None, class_names=None, dtype=None):
@@ -71,11 +68,12 @@ def from_preset(name_or_folder, num_classes=None, class_names=None, dtype=None):
     if not weights:
         raise PresetError(f"{folder}: this preset records a training and has no weights. Train it by its recipe.py.")
     path = _weights_path(folder, weights)
-    if "url" in weights and not path.is_file():
-        _download(folder, record, path.parent)
-    with precision(dtype):
-        model = _build(config, folder / PRESET)
+    if "url" in weights:
+        weights = _converted(folder, record, path)
     values = _read_weights(path, weights.get("sha256"))
+    with precision(dtype):
+        shapes = {name: value.shape for name, value in values.items()}
+        model = build_detector(config, folder / PRESET, shapes, path, changed)
     if changed:
         values = reset(values, model)
     _assign(model, values, path)
@@ -185,15 +183,7 @@ def _find(name_or_folder):
 
 def read_preset(folder):
     """What a folder's `preset.json` says, as a dict."""
-    path = folder / PRESET
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PresetError(f"{path} is not a preset: {error}.") from error
-    detector = record.get("detector") if isinstance(record, dict) else None
-    if not isinstance(detector, dict) or not isinstance(detector.get("config"), dict):
-        raise PresetError(f"{path} is not a preset: it has no 'detector' with a 'config'.")
-    return record
+    return read_preset_file(folder / PRESET)
 
 
 def detector_class(name_or_folder):
@@ -277,32 +267,23 @@ def _with_classes(detector, num_classes, class_names):
 # === Loading ===
 
 
-def _build(config, path):
-    import keras
-
-    for room in ("backbones", "layers", "models"):  # what Keras looks up by name has to be there
-        importlib.import_module(f"keras_rcnn.{room}")
-    try:
-        return keras.saving.deserialize_keras_object(config)
-    except Exception as error:  # whatever a constructor objects to
-        reason = str(error).split("Exception encountered: ")[-1]  # Keras quotes the whole config before it
-        raise PresetError(
-            f"{path}: its detector cannot be built: {reason}\nIs it from a newer version of keras_rcnn, or with parts "
-            "of your own that are not imported?"
-        ) from error
-
-
 def _read_weights(path, sha256=None):
     """Path -> array."""
-    from keras_rcnn.convert import read_torch_file
+    from keras_rcnn.convert import ConversionError, read_torch_file
 
     if not path.is_file():
         raise PresetError(f"{path} is missing: the folder has {PRESET}, but not the weights that belong to it.")
-    values = read_torch_file(path)
-    if sha256 is not None and sha256_of(path) != sha256:
+    try:
+        values = read_torch_file(path)
+    except ConversionError as error:
+        raise PresetError(str(error)) from error
+    except OSError as error:
+        raise PresetError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if sha256 is not None and sha256_of(path) != sha256.lower():
         raise PresetError(
-            f"{path} is not the file that {PRESET} beside it describes: its SHA-256 is another. Get both anew; or if "
-            "the weights were changed on purpose, save them by save_preset."
+            f"{path} is not the file that {PRESET} beside it describes: its SHA-256 is another, so it was "
+            "damaged or altered. Get both anew (delete the folder, if it is in the cache); or if the weights were "
+            "changed on purpose, save them by save_preset."
         )
     return values
 
@@ -322,8 +303,31 @@ def _assign(model, values, path):
 def _weights_path(folder, weights):
     """Where a preset's weights are or will be."""
     if "url" not in weights:
-        return folder / weights.get("file", WEIGHTS)
-    return cache_folder() / "presets" / f"{folder.name}-{weights['sha256_prefix']}" / WEIGHTS
+        return folder / (weights.get("file") or WEIGHTS)
+    name = f"{folder.name}-{weights['sha256_prefix'].lower()}"
+    if folder.parent != zoo_folder():  # a stranger's preset of the same name has its own place
+        name += "-" + hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()[:8]
+    return cache_folder() / "presets" / name / WEIGHTS
+
+
+def _converted(folder, record, path):
+    """Has published weights downloaded and converted, once; what the converted preset says of its own weights."""
+    kept = path.parent
+    if not (path.is_file() and (kept / PRESET).is_file()):
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with alone(kept.parent / f"{kept.name}.lock", f"downloads and converts {folder.name}"):
+                if not (path.is_file() and (kept / PRESET).is_file()):  # another process may have been faster
+                    _download(folder, record, kept)
+        except OSError as error:
+            raise PresetError(
+                f"{folder.name}: {kept.parent} cannot be written to ({error.strerror or error}). Set the environment's "
+                "KERAS_RCNN_HOME to a folder that can."
+            ) from error
+    weights = read_preset(kept).get("weights") or {}
+    if not weights.get("sha256") or weights.get("file", WEIGHTS) != WEIGHTS:
+        raise PresetError(f"{kept} is not what was converted there. Delete it: it is downloaded and converted anew.")
+    return weights
 
 
 def _download(folder, record, target):
@@ -331,8 +335,8 @@ def _download(folder, record, target):
     from keras_rcnn.convert import convert_torchvision, read_torch_file
 
     weights = record["weights"]
-    if weights.get("converter") != "torchvision":
-        raise PresetError(f"{folder / PRESET}: there is no converter {weights.get('converter')!r}.")
+    if weights["converter"] != "torchvision":
+        raise PresetError(f"{folder / PRESET}: there is no converter {weights['converter']!r}.")
     downloads = cache_folder() / "downloads"
     by_hand = downloads / weights["file"]
     with contextlib.ExitStack() as stack:
@@ -347,8 +351,13 @@ def _download(folder, record, target):
                 raise PresetError(f"{folder.name}: {error}\n{_advice(weights, by_hand)}") from error
             except OSError as error:
                 raise PresetError(f"{folder.name}: {error.strerror}") from error
-        values = convert_torchvision(weights["model"], read_torch_file(source))
-        model = _build(record["detector"], folder / PRESET)
+        try:
+            values = convert_torchvision(weights["model"], read_torch_file(source))
+        except ValueError as error:  # ConversionErrors, and a model of another name
+            reason = f"the weights of {weights['url']} are not what they should be: {error}"
+            raise PresetError(f"{folder.name}: {reason}") from error
+        shapes = {name: value.shape for name, value in values.items()}
+        model = build_detector(record["detector"], folder / PRESET, shapes, source)
         _assign(model, values, source)
         known = {key: value for key, value in record.items() if key not in ("detector", "weights")}
         save_preset(model, target, **{**known, "source": f"{weights['url']}, converted"})

@@ -3,6 +3,8 @@
 import keras
 import pytest
 
+from tests.downloads import server  # noqa: F401 (a fixture)
+
 
 @pytest.fixture
 def listed_gpu(monkeypatch):

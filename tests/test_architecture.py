@@ -34,8 +34,11 @@ MAY_IMPORT = {
     "classes": set(),
     "download": set(),
     "precision": set(),
+    "preset_file": set(),
+    "preset_build": {"backbones", "classes", "convert", "layers", "models", "preset_file"},
     "presets": {
         "backbones", "classes", "convert", "convert.build", "data", "download", "layers", "models", "precision",
+        "preset_build", "preset_file",
     },
     "story": {"models", "presets"},
     "tables": {"convert", "printable"},

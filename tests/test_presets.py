@@ -1,15 +1,13 @@
 """Presets: writing, reading, other classes, downloads, and everything that can go wrong."""
 
-import contextlib
+import concurrent.futures
 import hashlib
-import http.server
 import importlib
 import json
 import os
 import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import keras
@@ -18,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import keras_rcnn
-from keras_rcnn import download, layers, zoo_pages
+from keras_rcnn import layers, zoo_pages
 from keras_rcnn.models import FasterRCNN
 from keras_rcnn.presets import PRESET, WEIGHTS, PresetError, from_preset, read_preset, save_preset, to_json, zoo_folder
 from tests.convert.states import detector as random_state
@@ -429,93 +427,6 @@ def test_the_zoo_is_found():
 # === Downloads ===
 
 
-class Server:
-    """A web server on this machine with one file."""
-
-    def __init__(self):
-        self.content, self.claims, self.status, self.requests = b"", None, 200, 0
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer.requests += 1
-                self.send_response(outer.status)
-                length = len(outer.content) if outer.claims is None else outer.claims
-                self.send_header("Content-Length", str(length))
-                self.end_headers()
-                with contextlib.suppress(OSError):
-                    self.wfile.write(outer.content)
-
-            def log_message(self, *_):
-                pass
-
-        self.running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.running.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.running.server_address[1]}/weights.pth"
-
-
-@pytest.fixture
-def server(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    server = Server()
-    yield server
-    server.running.shutdown()
-    server.running.server_close()
-
-
-def test_a_download_is_there_for_a_while(server, tmp_path, capsys):
-    server.content = b"some bytes" * 50_000
-    digest = hashlib.sha256(server.content).hexdigest()
-    with download.downloaded(server.url, tmp_path / "a" / "b", digest[:8].upper()) as path:
-        assert path.parent == tmp_path / "a" / "b"
-        assert path.read_bytes() == server.content
-        with download.downloaded(server.url, tmp_path / "a" / "b", digest) as other:  # two processes do not meet
-            assert other != path
-    assert list(path.parent.iterdir()) == []
-    assert "weights.pth" in capsys.readouterr().err  # the progress bar
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"content": b"other bytes"}, r"11 bytes whose SHA-256 begins with \w{8} instead of 0badc0de"),
-        ({"content": b"cut", "claims": 100}, "3 bytes whose SHA-256|IncompleteRead"),
-        ({"status": 404}, "404 Not Found"),
-        ({"status": 503}, "503"),
-    ],
-)
-def test_bad_downloads_leave_nothing(server, tmp_path, changes, message):
-    vars(server).update(changes)
-    with pytest.raises(download.DownloadError, match=message), download.downloaded(server.url, tmp_path, "0badc0de"):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_no_network_and_no_room(server, tmp_path):
-    def get(url, folder, size=None):
-        with download.downloaded(url, folder, "00", size):
-            pass
-
-    nowhere = "http://127.0.0.1:9/weights.pth"
-    with pytest.raises(download.DownloadError, match=f"{nowhere} could not be downloaded: .*refused"):
-        get(nowhere, tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cannot be kept there.* It needs 167.5 MB.*KERAS_RCNN_HOME"):
-        get(server.url, tmp_path / "file" / "folder", 167_500_000)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_what_killed_downloads_left_goes(server, tmp_path):
-    server.content = b"x"
-    old, new = tmp_path / "weights.pth.1-a.part", tmp_path / "weights.pth.2-b.part"
-    for path in (old, new):
-        path.touch()
-    os.utime(old, (0, 0))
-    with download.downloaded(server.url, tmp_path, hashlib.sha256(b"x").hexdigest()):
-        assert not old.exists() and new.exists()
-
-
 @pytest.fixture
 def published(server, tmp_path, monkeypatch):
     """A zoo with one preset of torchvision's, whose random weights the server has; the cache is empty."""
@@ -604,20 +515,75 @@ def test_a_full_disk_while_converting(server, published, tmp_path, full_disk):
     assert files(tmp_path / "home") == []
 
 
-def test_two_that_convert_at_once(published, tmp_path, monkeypatch):
-    """Another process finishes the same conversion just before this one renames its own."""
+def test_converted_weights_that_were_altered(published, tmp_path):
+    """Their SHA-256 stands beside them, and is compared each time."""
     name, _ = published
-    rename = Path.rename
-
-    def late(self, target):
-        monkeypatch.setattr(Path, "rename", rename)
+    from_preset(name)
+    (path,) = (tmp_path / "home").rglob(WEIGHTS)
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-4000] + bytes(4000))
+    with pytest.raises(PresetError, match=f"{re.escape(str(path))} is not the file .*delete the folder"):
         from_preset(name)
-        assert (target / WEIGHTS).is_file()
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", late)
+    path.write_bytes(sound[:-4000])
+    with pytest.raises(PresetError, match=re.escape(str(path))):
+        from_preset(name)
+    path.write_bytes(sound)
+    change(path.parent / PRESET, weights=None)
+    with pytest.raises(PresetError, match=f"{re.escape(str(path.parent))} is not what was converted there. Delete it"):
+        from_preset(name)
+    (path.parent / PRESET).unlink()  # what is left is no preset: it is made anew
     assert from_preset(name).num_classes == 2
+    assert path.read_bytes() == sound
+
+
+def test_a_strangers_preset_of_the_same_name_has_its_own_place(published, tmp_path):
+    name, _ = published
+    from_preset(name)
+    (tmp_path / "strange" / name).mkdir(parents=True)
+    record = json.loads((tmp_path / "zoo" / name / PRESET).read_text())
+    (tmp_path / "strange" / name / PRESET).write_text(json.dumps(record))
+    from_preset(tmp_path / "strange" / name)
+    assert len(list((tmp_path / "home" / "presets").iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_to(published, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_RCNN_HOME", str(tmp_path / "file"))
+    with pytest.raises(PresetError, match=f"{tmp_path / 'file'}.* cannot be written to .*KERAS_RCNN_HOME"):
+        from_preset(published[0])
+
+
+def test_a_download_that_broke_off_goes_on(server, published, tmp_path):
+    name, _ = published
+    server.etag, server.cut = '"one"', 10_000
+    with pytest.raises(PresetError, match=r"(?s)broke off after 10000 of .* kept for a week.*keras-rcnn convert"):
+        from_preset(name)
+    server.cut = None
+    assert from_preset(name).num_classes == 2
+    assert server.ranges == [None, "bytes=10000-"]
     assert len(files(tmp_path / "home")) == 2
+
+
+def test_a_download_of_other_weights(server, published, tmp_path):
+    name, _ = published
+    record = json.loads((tmp_path / "zoo" / name / PRESET).read_text())
+    record["weights"]["model"] = "yolo"
+    (tmp_path / "zoo" / name / PRESET).write_text(json.dumps(record))
+    with pytest.raises(PresetError, match=f"(?s){name}: .*yolo"):
+        from_preset(name)
+    assert files(tmp_path / "home") == []
+
+
+def test_two_that_convert_at_once(server, published, tmp_path, caplog):
+    """One downloads and converts, the other waits and loads what the first has made."""
+    name, _ = published
+    server.pause = 0.3
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        models = [one.result() for one in [pool.submit(from_preset, name) for _ in range(2)]]
+    assert [model.num_classes for model in models] == [2, 2]
+    assert server.requests == 1
+    assert len(files(tmp_path / "home")) == 2
+    assert f"Process {os.getpid()} downloads and converts {name}" in caplog.text
 
 
 def test_weights_of_a_registered_class_elsewhere(saved):

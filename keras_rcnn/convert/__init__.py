@@ -1,6 +1,6 @@
-"""Weights of other frameworks: read without them, renamed and laid out as ours. NumPy alone."""
+"""Weights of other frameworks: read without them, renamed and laid out as ours, by NumPy and safetensors alone."""
 
-from keras_rcnn.convert.assign import assign
+from keras_rcnn.convert.assign import assign, compare
 from keras_rcnn.convert.caffe import CAFFE_MEAN, CAFFE_MODELS, convert_caffe, read_caffe_weights
 from keras_rcnn.convert.caffe_file import read_caffemodel
 from keras_rcnn.convert.coco_names import COCO_NAMES
@@ -17,6 +17,7 @@ __all__ = [
     "UnsafeWeightsError",
     "WeightsFileError",
     "assign",
+    "compare",
     "convert_caffe",
     "convert_efficientnet_lite0",
     "convert_mobilenet_v3_large",

@@ -13,22 +13,36 @@ def assign(model, values):
     Raises:
         ConversionError: if a weight has no value, a value no weight, or a shape differs; nothing is set then.
     """
+    compare(model, {path: value.shape for path, value in values.items()})
+    weights = {weight.path: weight for weight in model.weights}
+    for path, value in values.items():
+        weights[path].assign(value)
+
+
+def compare(model, shapes):
+    """Whether arrays of these names and shapes are a model's weights.
+
+    Args:
+        model: a keras model or layer with weights, which need not have values.
+        shapes: dict, `variable.path` -> tuple of int.
+
+    Raises:
+        ConversionError: as `assign`.
+    """
     weights = {weight.path: weight for weight in model.weights}
     if len(weights) != len(model.weights):
         raise ConversionError(f"{model.name}: several weights share a path, so values cannot be told apart.")
-    _report(model, "has weights without a value", [path for path in weights if path not in values])
-    _report(model, "has no weights named", [path for path in values if path not in weights])
+    _report(model, "has weights without a value", [path for path in weights if path not in shapes])
+    _report(model, "has no weights named", [path for path in shapes if path not in weights])
     _report(
         model,
         "has other shapes",
         [
-            f"{path} {tuple(weights[path].shape)} (given {tuple(value.shape)})"
-            for path, value in values.items()
-            if tuple(weights[path].shape) != tuple(value.shape)
+            f"{path} {tuple(weights[path].shape)} (given {tuple(shape)})"
+            for path, shape in shapes.items()
+            if tuple(weights[path].shape) != tuple(shape)
         ],
     )
-    for path, value in values.items():
-        weights[path].assign(value)
 
 
 def _report(model, what, names):

@@ -6,12 +6,12 @@ that they lie in before anything is made of them.
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 
 from keras_rcnn.convert.errors import ConversionError
-from keras_rcnn.convert.torch_file import NOT_WEIGHTS
+from keras_rcnn.convert.limits import Limits
+from keras_rcnn.convert.torch_file import NOT_WEIGHTS, weights_file
 
 VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
 WIDTHS = {EIGHT: 8, FOUR: 4}
@@ -21,21 +21,30 @@ LAYERS = {100: (1, 7), 2: (4, 6)}
 OLDEST, OLDEST_FIELDS = 1, (1, 50)
 SHAPE, SHAPE_DIM = 7, 1
 OLD_SHAPE = (1, 2, 3, 4)  # num, channels, height, width
+# Caffe's own limit of a blob's axes
+MAX_AXES = 32
+MAX_NAME = 1000
+# of a list with a field a number, so many are looked at first, then twice as many
+FIRST = 64
 DATA = {5: ("<f4", FOUR), 8: ("<f8", EIGHT)}  # float, double
 
 
-def read_caffemodel(path):
+def read_caffemodel(path, max_bytes=None, max_parts=None):
     """The weights in a .caffemodel, in Caffe's own names and layouts.
 
     Args:
         path: str or path. Today's form of the file and both older ones are read; Caffe's HDF5 files are not.
+        max_bytes: int, bytes that all arrays together may have. None: the environment's
+            `KERAS_RCNN_MAX_WEIGHTS_BYTES`, or else 1 GiB, and no more than 8 times the file's size and 256 MiB.
+        max_parts: int, fields that the file may have. None: the environment's `KERAS_RCNN_MAX_WEIGHTS_PARTS`, or else a
+            million, which take seconds; VGG16 has a few hundred.
 
     Returns:
         A dict, layer name -> list of float32 arrays: of a convolution or an inner product the kernel and the bias.
         Layers without weights are left out. In files from before 2015 every array has four axes.
 
     Raises:
-        ConversionError: if the file is truncated, malformed or something else.
+        ConversionError: if the file is truncated, malformed, something else or beyond the limits.
         FileNotFoundError: if there is no such file.
 
     Example:
@@ -43,14 +52,10 @@ def read_caffemodel(path):
     >>> read_caffemodel("VGG_ILSVRC_16_layers.caffemodel")["conv1_1"][0].shape
     (64, 3, 3, 3)
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no weights file {path}.")
-    if path.is_dir():
-        raise ConversionError(f"{path} is a folder, not a .caffemodel.")
+    path = weights_file(path)
     if path.stat().st_size == 0:
         raise ConversionError(f"{path} is empty (0 bytes).")
-    reader = _Reader(path)
+    reader = _Reader(path, Limits(path, max_bytes, max_parts))
     reader.refuse_what_it_is_not()
     blobs = {}
     for number, kind, value in reader.fields(0, len(reader.data), "the network"):
@@ -66,11 +71,12 @@ def read_caffemodel(path):
 
 
 class _Reader:
-    """A file and where one is in it, for messages."""
+    """A file, what it may still cost, and what goes wrong in it."""
 
-    def __init__(self, path):
-        self.path = path
-        self.data = np.memmap(path, np.uint8, "r")  # VGG16 is half a gigabyte
+    def __init__(self, path, limits):
+        self.path, self.limits = path, limits
+        self.data = np.memmap(path, np.uint8, "r").view(np.ndarray)  # VGG16 is half a gigabyte
+        self.bytes = memoryview(self.data)  # faster than an array, byte by byte
 
     def refuse_what_it_is_not(self):
         head = self.data[:512].tobytes().lstrip().lower()
@@ -92,7 +98,7 @@ class _Reader:
         for i in range(10):
             if at + i >= end:
                 raise self.error(f"a number in {what} runs past byte {end}")
-            byte = int(self.data[at + i])
+            byte = self.bytes[at + i]
             value |= (byte & 127) << (7 * i)
             if byte < 128:
                 return value, at + i + 1
@@ -100,6 +106,7 @@ class _Reader:
 
     def field(self, at, end, what):
         """`(number, wire type, value, where the next field is)`; the value of a varint, of others `(start, end)`."""
+        self.limits.take_parts()
         start = at
         tag, at = self.varint(at, end, what)
         number, kind = tag >> 3, tag & 7
@@ -128,6 +135,8 @@ class _Reader:
             if oldest and number == OLDEST and kind == BYTES:
                 return self.layer(*value, *OLDEST_FIELDS)
             if number == name_field and kind == BYTES:
+                if value[1] - value[0] > MAX_NAME:
+                    raise self.error(f"the layer at byte {at} has a name of {value[1] - value[0]} bytes")
                 name = self.data[slice(*value)].tobytes().decode("utf-8", "replace")
             elif number == blobs_field and kind == BYTES:
                 places.append(value)
@@ -150,6 +159,8 @@ class _Reader:
         if shape is None:
             shape = [old_shape.get(number, 0) for number in OLD_SHAPE] if old_shape else None
         count = sum(len(part) for part in parts)
+        if len(parts) > 1:
+            self.limits.take_bytes(4 * count, what)
         if shape is None:
             shape = [count]
         if math.prod(shape) != count:
@@ -161,19 +172,28 @@ class _Reader:
         """A list of numbers in one field, as float32."""
         if (end - at) % np.dtype(dtype).itemsize:
             raise self.error(f"{what} has {end - at} bytes of numbers, which is no whole count")
+        self.limits.take_bytes((end - at) // np.dtype(dtype).itemsize * 4, what)
         return np.array(self.data[at:end]).view(dtype).astype(np.float32, copy=False)
 
     def unpacked(self, at, end, number, dtype, kind):
         """`(numbers, where the next field is)` of a list with a field a number, read at one go: at is the first's."""
         size = 1 + WIDTHS[kind]  # the tag has one byte
         rows = self.data[at - 1 : at - 1 + (end - at + 1) // size * size].reshape(-1, size)
-        others = np.flatnonzero(rows[1:, 0] != number * 8 + kind)
-        count = 1 + int(others[0]) if len(others) else len(rows)
+        count, step = 1, FIRST
+        while count < len(rows):  # in growing steps: a list may end at once, and another begin
+            others = np.flatnonzero(rows[count : count + step, 0] != number * 8 + kind)
+            count += int(others[0]) if len(others) else len(rows[count : count + step])
+            if len(others):
+                break
+            step *= 2
+        self.limits.take_bytes(4 * count, "unpacked numbers")
         return np.ascontiguousarray(rows[:count, 1:]).view(dtype)[:, 0].astype(np.float32), at - 1 + count * size
 
     def dimensions(self, at, end, what):
         """The dimensions of a shape, packed or not."""
         found = []
+        if end - at > 11 * MAX_AXES:  # a number has ten bytes at most, and a tag
+            raise self.error(f"{what} has more than {MAX_AXES} axes")
         for number, kind, value in self.fields(at, end, what):
             if number == SHAPE_DIM and kind == VARINT:
                 found.append(value)
@@ -182,4 +202,6 @@ class _Reader:
                 while at < end:
                     dim, at = self.varint(at, end, what)
                     found.append(dim)
+        if len(found) > MAX_AXES:
+            raise self.error(f"{what} has more than {MAX_AXES} axes")
         return found

@@ -44,8 +44,7 @@ class AnchorGenerator(Geometry):
         return counts.pop()
 
     def call(self, features, images):
-        if len(features) != len(self.sizes):
-            raise ValueError(f"{len(self.sizes)} lists of anchor sizes for {len(features)} feature levels.")
+        self._check(features)
         image_size = ops.shape(images)[1:3]
         strides = self.strides or [None] * len(features)
         cells = [anchor_ops.cell_anchors(sizes, self.aspect_ratios, self.rounded) for sizes in self.sizes]
@@ -55,7 +54,12 @@ class AnchorGenerator(Geometry):
         ]
 
     def compute_output_spec(self, features, images):
+        self._check(features)  # here too, so that a detector is not built on what fails in its first batch
         return [spec(None, 4) for _ in features]
+
+    def _check(self, features):
+        if len(features) != len(self.sizes):
+            raise ValueError(f"{len(self.sizes)} lists of anchor sizes for {len(features)} feature levels.")
 
     def get_config(self):
         config = {"sizes": self.sizes, "aspect_ratios": self.aspect_ratios, "rounded": self.rounded}

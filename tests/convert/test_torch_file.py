@@ -254,13 +254,13 @@ def test_malformed_pickles(code, tmp_path):
 
 
 def test_attributes_are_not_set(tmp_path):
-    from keras_rcnn.convert import torch_file
+    from keras_rcnn.convert import pickles
 
     # BUILD on a function that the unpickler knows, as if it were an instance
     code = b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n}X\x04\x00\x00\x00evilK\x01sbs."
     with pytest.raises(WeightsFileError):
         read_torch_file(zip_of_pickle(tmp_path / "weights.pth", code))
-    assert not hasattr(torch_file._rebuild_tensor, "evil")
+    assert not hasattr(pickles._rebuild_tensor, "evil")
 
 
 def test_pickled_arrays_in_npz(tmp_path):
@@ -295,7 +295,7 @@ def test_pickled_arrays_in_npz(tmp_path):
 def test_tensors_stay_in_their_storage(write, shape, strides, offset, tmp_path):
     storage = Storage("0", "f4", np.arange(6, dtype=np.float32))
     path = write(tmp_path / "weights.pth", {"a": Tensor(storage, shape, strides, offset)})
-    with pytest.raises(WeightsFileError, match=r"weights\.pth is malformed"):
+    with pytest.raises(WeightsFileError, match=r"weights\.pth (is malformed|has \d+ bytes and declares)"):
         read_torch_file(path)
 
 

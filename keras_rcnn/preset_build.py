@@ -1,0 +1,96 @@
+"""Builds the detector of a preset, which may come from a stranger: no weight takes memory before it is known that all
+of them are those of the weights file.
+"""
+
+import contextlib
+import importlib
+
+from keras_rcnn.classes import reset
+from keras_rcnn.preset_file import PACKAGE, PresetError
+
+
+def build_detector(detector, path, shapes, weights_path, new_classes=False):
+    """Builds a detector whose weights a file has.
+
+    Args:
+        detector: dict, a serialised detector that `preset_file` has checked.
+        path: of the `preset.json`, for messages.
+        shapes: dict, name -> shape, of the arrays of the weights file.
+        weights_path: of that file, for messages.
+        new_classes: whether the detector is for other classes than the file, so that weights that are fitted to classes
+            may differ from the file's.
+
+    Returns:
+        A `Detector` with random weights.
+
+    Raises:
+        PresetError: if the detector cannot be built, or the file has the weights of another.
+    """
+    import keras
+
+    for room in ("backbones", "layers", "models"):  # what Keras looks up by name has to be there
+        importlib.import_module(f"keras_rcnn.{room}")
+    _check_registered(detector, path, "detector")
+    with _unallocated():
+        try:
+            model = keras.saving.deserialize_keras_object(detector, safe_mode=True)
+        except Exception as error:  # whatever a constructor objects to
+            reason = str(error).split("Exception encountered: ")[-1]  # Keras quotes the whole config before it
+            reason = f"{reason[:2000]} ..." if len(reason) > 2000 else reason or type(error).__name__
+            raise PresetError(
+                f"{path}: its detector cannot be built: {reason}\nIs it from a newer version of keras_rcnn, or with "
+                "parts of your own that are not imported?"
+            ) from error
+        from keras_rcnn.models.detector import Detector
+
+        if not isinstance(model, Detector):
+            raise PresetError(f"{path}: its detector cannot be built: {detector['class_name']} is no detector.")
+        _compare(model, shapes, weights_path, new_classes)
+    return model
+
+
+def _check_registered(value, path, place):
+    """Keras would look for a class that is not registered in modules of the config's choosing."""
+    import keras
+
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in parts:
+        _check_registered(one, path, f"{place}.{key}")
+    registered = value.get("registered_name") if isinstance(value, dict) and "class_name" in value else None
+    if isinstance(registered, str) and ">" in registered and keras.saving.get_registered_object(registered) is None:
+        where = "a newer version of keras_rcnn" if registered.startswith(PACKAGE) else "a part of somebody's own"
+        raise PresetError(
+            f"{path}: its detector cannot be built: there is no {registered} ({place}). Is it from {where}? Import the "
+            "module that registers it, or update keras_rcnn."
+        )
+
+
+@contextlib.contextmanager
+def _unallocated():
+    """Weights that are made in the block have shapes but no values, which they get when it ends well."""
+    import keras
+    from keras.src.backend.common import global_state
+
+    waiting = "uninitialized_variables"
+    before = global_state.get_global_attribute(waiting) or []
+    global_state.set_global_attribute(waiting, [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    except BaseException:
+        global_state.set_global_attribute(waiting, before)  # or the next model would give values to this one's weights
+        raise
+    global_state.set_global_attribute(waiting, [*before, *(global_state.get_global_attribute(waiting) or [])])
+    with keras.StatelessScope():
+        pass  # gives values to all that wait
+
+
+def _compare(model, shapes, weights_path, new_classes):
+    from keras_rcnn.convert import ConversionError, compare
+
+    if new_classes:
+        shapes = reset(shapes, model, lambda weight: tuple(weight.shape))
+    try:
+        compare(model, shapes)
+    except ConversionError as error:
+        raise PresetError(f"{weights_path} holds the weights of another model: {error}") from error
