@@ -19,8 +19,9 @@ _FORMATS = {
 def export(model, path, format="saved_model", *, photos=None, proposals=None, **options):
     """Writes a detector for another runtime, with preprocessing, decoding and NMS in its graph.
 
-    It ends with a check on photos: the exported model must answer as `model.detect` does. If it does not, the export
-    fails and nothing is left of it.
+    It ends with a check on photos: the exported model must answer as `model.detect` does, to 1e-4 of the photo's side
+    and of a score; a model that amplifies float32's rounding more than that, to a few times what rounding alone does to
+    its answers (see `Tolerance`). If it does not, the export fails and nothing is left of it.
 
     Args:
         model: a detector.

@@ -44,11 +44,11 @@ class Noise:
 
     Args:
         expected: the answer of `detect`.
-        runs: answers of `detect` within `rounded_otherwise`, one for each seed.
         size: (height, width) of the photo in px.
         caps: dict of what a difference may be at most, by `pairs.KEYS`: a detection that is farther in some run, or
             not there at all, became another one, such as when NMS chose otherwise between two like boxes.
         iou: from which two boxes of a class are one object.
+        runs: answers of `detect` within `rounded_otherwise`, each with another seed.
 
     Attributes:
         worst: dict of the largest differences, by `pairs.KEYS`, without detections that became others.
@@ -58,30 +58,36 @@ class Noise:
             in px), `unsteady`, how many are lost, and `runs`, how many there were.
     """
 
-    def __init__(self, expected, runs, size, caps, iou):
-        self.runs, self.size = runs, size
+    def __init__(self, expected, size, caps, iou, runs=()):
+        self.expected, self.size, self.caps, self.iou = expected, size, caps, iou
         self.lost = np.zeros(len(expected["scores"]), bool)
-        pairs = []
+        self.runs, self._pairs = [], []
         for run in runs:
-            found = dict(partners(expected, run, iou))
-            for i in range(len(self.lost)):
-                pair = differences(expected, i, run, found[i], size) if i in found else None
-                self.lost[i] |= pair is None or not within(pair, caps)
-                if pair is not None:
-                    pairs.append((i, pair))
-        steady = [pair for i, pair in pairs if not self.lost[i]]
+            self.add(run)
+
+    def add(self, run):
+        """Takes account of a further run's answer."""
+        self.runs.append(run)
+        found = dict(partners(self.expected, run, self.iou))
+        for i in range(len(self.lost)):
+            pair = differences(self.expected, i, run, found[i], self.size) if i in found else None
+            self.lost[i] |= pair is None or not within(pair, self.caps)
+            if pair is not None:
+                self._pairs.append((i, pair))
+        steady = [pair for i, pair in self._pairs if not self.lost[i]]
         self.worst = {key: max((one[key] for one in steady if key in one), default=0.0) for key in KEYS}
-        self.typical = {key: float(np.median([one[key] for _, one in pairs if key in one] or [0.0])) for key in KEYS}
+        values = {key: [one[key] for _, one in self._pairs if key in one] for key in KEYS}
+        self.typical = {key: float(np.median(some)) if some else 0.0 for key, some in values.items()}
         self.facts = {
             **self.worst,
-            "mask": self.worst["mask"] if "masks" in expected else None,
-            "pixels": self.worst["box"] * max(size),
+            "mask": self.worst["mask"] if "masks" in self.expected else None,
+            "pixels": self.worst["box"] * max(self.size),
             "unsteady": int(np.sum(self.lost)),
-            "runs": len(runs),
+            "runs": len(self.runs),
         }
 
     def has(self, answer, j, limits):
-        """Whether some run found detection j of an answer, within a dict of limits."""
+        """Whether some run found what detection j of an answer is, within a dict of limits."""
         for run in self.runs:
             alike = run["labels"] == answer["labels"][j]
             alike &= np.abs(run["scores"] - answer["scores"][j]) <= limits["score"]

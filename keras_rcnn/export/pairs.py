@@ -22,13 +22,13 @@ def partners(one, other, iou):
         return []
     overlap = np.array(of_boxes(np.float32(one["boxes"]), np.float32(other["boxes"])))
     overlap[one["labels"][:, None] != other["labels"][None]] = 0
+    count = np.sum((overlap >= iou) & (overlap > 0))
     pairs = []
-    for place in np.argsort(-overlap, axis=None, kind="stable"):
+    for place in np.argsort(-overlap, axis=None, kind="stable")[:count]:
         i, j = np.unravel_index(place, overlap.shape)
-        if overlap[i, j] < iou or overlap[i, j] <= 0:
-            continue
-        pairs.append((i, j))
-        overlap[i], overlap[:, j] = 0, 0
+        if overlap[i, j] > 0:
+            pairs.append((i, j))
+            overlap[i], overlap[:, j] = 0, 0
     return pairs
 
 

@@ -6,11 +6,12 @@ import pytest
 import keras_rcnn
 from keras_rcnn.export import ParityError, equal_scores, parity
 from tests.export import torchvision_six
-from tests.export.faults import FAULTS, exported
+from tests.export.faults import FAULTS, PASTED, exported, source
 from tests.shared import needs_golden
 
 RIGHT = "right"
 QUICK = list(FAULTS)[:5]
+_, PHOTO = parity.demo_photos()[2]  # 130 x 120 px, 119 nuclei
 
 
 def judged(model, photos, faults, masks="crops", **settings):
@@ -43,17 +44,41 @@ def nuclei():
     return keras_rcnn.from_preset("nuclei_mrcnn")
 
 
-@pytest.mark.parametrize("faults", [QUICK, pytest.param(list(FAULTS)[5:], marks=pytest.mark.slow)])
-def test_a_quiet_model(nuclei, patient, faults):
-    (_, photo), *_ = parity.demo_photos()[2:]
-    assert_refused(judged(nuclei, [photo, np.ascontiguousarray(photo[:100, ::-1])], faults))
+def test_a_quiet_model(nuclei, patient):
+    assert_refused(judged(nuclei, [PHOTO], QUICK))
+
+
+@pytest.mark.slow
+def test_a_quiet_model_and_more_faults(nuclei, patient):
+    assert_refused(judged(nuclei, [PHOTO, np.ascontiguousarray(PHOTO[:100, ::-1])], list(FAULTS)[5:]))
+
+
+def test_pasted_masks_of_a_quiet_model(nuclei, patient):
+    assert_refused(judged(nuclei, [PHOTO], PASTED, masks="pasted"))
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    return torchvision_six.detector(torchvision_six.MASK, small=True)
 
 
 @pytest.mark.slow
 @needs_golden
-def test_a_noisy_model(patient):
-    model = torchvision_six.detector(torchvision_six.MASK, small=True)
-    found = judged(model, torchvision_six.photos(), FAULTS, tolerance=equal_scores.FLOAT32)
+def test_a_noisy_model(noisy, patient):
+    found = judged(noisy, torchvision_six.photos(), FAULTS, tolerance=equal_scores.FLOAT32)
     noise = [row["noise"] for row in found[RIGHT]]
     assert max(one["score"] for one in noise) > 1e-4 and max(one["mask"] for one in noise) > 1e-3
     assert_refused(found)
+
+
+@pytest.mark.slow
+@needs_golden
+def test_pasted_masks_of_a_noisy_model(noisy, patient):
+    assert_refused(judged(noisy, torchvision_six.photos()[2:], PASTED, masks="pasted"))
+
+
+@pytest.mark.slow
+def test_nothing_is_left_of_a_wrong_file(nuclei, tmp_path):
+    with source("preprocess", "- mean)", "- mean - 1 / 255)")(nuclei), pytest.raises(ParityError, match="noise"):
+        keras_rcnn.export(nuclei, tmp_path / "new" / "served", photos=[PHOTO])
+    assert not list(tmp_path.iterdir())

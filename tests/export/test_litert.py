@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,6 +109,23 @@ def test_photos_of_any_size_answer_nearly_as_detect(mask):
 def test_what_is_no_photo_is_refused(mask, shape):
     with pytest.raises(ValueError, match="at least one pixel"):
         LiteRTDetector(mask[1]["path"]).detect(np.zeros(shape, np.uint8))
+
+
+def test_means_of_large_maps_keep_their_bits():
+    """LiteRT adds up one number after another: of a flat map of 100 x 100 at once a mean would be off by 1e-4."""
+    import keras
+    import tensorflow as tf
+
+    from keras_rcnn.backbones import mobilenet_v3
+
+    nothing = SimpleNamespace(dtype=None, conv=lambda x, *_, **__: x, activate=lambda x, *_: x)  # gates are the means
+    inputs = keras.Input((100, 100, 16), batch_size=1)
+    model = keras.Model(inputs, mobilenet_v3._squeeze_excite(nothing, inputs, "se"))
+    x = np.float32(np.full((1, 100, 100, 16), 0.1) * np.arange(1, 17))
+    run = interpreter.Interpreter(model_content=tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    (found,) = run.get_signature_runner()(**{run.get_signature_list()["serving_default"]["inputs"][0]: x}).values()
+    for gated in (found, model(x)):
+        np.testing.assert_allclose(gated, np.float64(x) ** 2, rtol=5e-6)
 
 
 # === Metadata ===

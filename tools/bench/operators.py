@@ -108,7 +108,9 @@ def arrays(job):
     height, width = job.size
     made = {"nms": {count: inputs.candidates(count, height, width, seed=count) for count in job.boxes}}
     levels = [inputs.candidates(job.regions, height, width, seed=level) for level in range(5)]
-    made["rpn"] = np.stack([boxes for boxes, _ in levels], 1), np.stack([scores for _, scores in levels], 1)
+    # no two scores of different levels are equal either: who kept which of them would be chance
+    scores = np.stack([scores + np.float32(level / 5 / job.regions) for level, (_, scores) in enumerate(levels)], 1)
+    made["rpn"] = np.stack([boxes for boxes, _ in levels], 1), scores
     regions, _ = inputs.candidates(job.regions, height, width, seed=11)
     rng = np.random.default_rng(12)
     sides = np.tile(regions[:, 2:] - regions[:, :2], 2)[:, None]
