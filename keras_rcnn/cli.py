@@ -138,7 +138,7 @@ def train(args):
     from keras_rcnn.training.train import train as run
 
     if args.help_settings:
-        print(settings_help(settings_table()))
+        _say(settings_help(settings_table()))
         return
     if args.out is None:
         raise ValueError("where to? Name a folder for the trained preset: --out DIR")
@@ -175,7 +175,7 @@ def train(args):
             )
         except WorkerLost as error:
             _say(f"keras-rcnn: {_message(error)}", file=sys.stderr)
-            rejoin("--resume")
+            rejoin(*([] if args.resume_with_other_data else ["--resume"]), without=["--overwrite"])
     except ClusterError as error:
         raise ValueError(str(error)) from error
     if settings.strategy == "multiworker" and not read_cluster().chief:
@@ -614,7 +614,7 @@ def _photos(paths):
             error.path = path
             yield error
         elif left:
-            print(f"keras-rcnn: {path}: {why}", file=sys.stderr)
+            _say(f"keras-rcnn: {path}: {why}", file=sys.stderr)
         yield from files
 
 

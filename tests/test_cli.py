@@ -569,14 +569,17 @@ def test_a_training_that_is_lost_at_the_same_step_ends(run, data, tmp_path, monk
         raise error
 
     def execv(program, arguments):
-        raise StartedAnew(arguments[-1])
+        raise StartedAnew(arguments[1:])
 
     monkeypatch.setattr(sys.modules["keras_rcnn.training.train"], "train", lost)
     monkeypatch.setattr(os, "execv", execv)
     monkeypatch.setenv(cluster._LOSSES, "nothing")
     command = ("train", *coco(data), "--out", tmp_path / "out")
+    # of --overwrite and --resume there can be one
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "keras_rcnn.cli", *map(str, command), "--overwrite"])
     for _ in range(2):
-        with pytest.raises(StartedAnew, match="--resume"):
+        with pytest.raises(StartedAnew) as started:
             run(*command)
+        assert started.value.args == (["-m", "keras_rcnn.cli", *map(str, command), "--resume"],)
     code, _, err = run(*command)
     assert code == 2 and "lost 3 times at step 8 of epoch 1" in err and "Traceback" not in err

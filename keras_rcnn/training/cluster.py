@@ -246,8 +246,9 @@ def _is_loss(error):
     return isinstance(error, (*lost, tf.errors.InternalError, tf.errors.UnknownError))
 
 
-def rejoin(*more):
-    """Starts this process's program anew, in its place, with the same arguments and those of `more` that it lacks.
+def rejoin(*more, without=()):
+    """Starts this process's program anew, in its place, with the same arguments and those of `more` that it lacks, but
+    none of `without`.
 
     What is left of a cluster whose worker is lost can do nothing else: TensorFlow's runtime cannot be started twice in
     a process. The new program waits for the lost worker in `wait_for_all`.
@@ -267,7 +268,8 @@ def rejoin(*more):
     ...     rejoin("--resume")
     """
     _count_loss(getattr(sys.exc_info()[1], "position", None))
-    arguments = [*sys.orig_argv[1:], *(one for one in more if one not in sys.orig_argv)]
+    arguments = [one for one in sys.orig_argv[1:] if one not in without]
+    arguments += [one for one in more if one not in arguments]
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *arguments])
