@@ -266,6 +266,5 @@ def test_every_file_of_the_zoo_is_installed():
 def test_tools_are_thin():
     for path in sorted((ROOT / "tools").glob("*.py")):
         text = path.read_text(encoding="utf-8")
-        if path.name != "benchmark.py":  # which stands beside the package, and measures it in processes of its own
-            assert len(text.splitlines()) <= 22, f"{name(path)}: what it does belongs into the package"
+        assert len(text.splitlines()) <= 22, f"{name(path)}: what it does belongs into the package, or into tools/bench"
         assert ast.get_docstring(ast.parse(text)), f"{name(path)} has no docstring"

@@ -23,8 +23,13 @@ that the same process timed at the same precision. What cannot be measured on a 
 Without --weights both sides get the same seeded ones, without --photo a drawn one. Nothing here is asserted: speed is a
 figure, not a test.
 
-On a GPU machine that has JAX, torch and torchvision, but neither TensorFlow nor a network, JAX stands beside the peer
-(keras, namex and optree carried as wheels: .library/device/README.md). One call under ten minutes:
+On a GPU machine with JAX, torch and torchvision, but neither TensorFlow nor a network, JAX is measured beside the peer.
+Keras comes along as wheels, which are fetched here:
+
+{fetch}
+
+and taken there with the project. One call takes less than ten minutes, $OUT being a folder for the figures; sides for
+which --seconds did not suffice are named, and a second call with their --batch or --forms measures them:
 
 {device}
 """
@@ -32,8 +37,19 @@ On a GPU machine that has JAX, torch and torchvision, but neither TensorFlow nor
 import argparse
 import sys
 
+_FETCH = """\
+    echo /.whl/ >> .git/info/exclude
+    python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \\
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \\
+        -d .whl keras==3.15.1 namex==0.1.0 optree==0.20.0
+"""
 _DEVICE = """\
-    TODO
+    python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site .whl/*.whl
+    export PYTHONPATH=/tmp/site PYTHONUNBUFFERED=1; nvidia-smi -L
+    S="--model maskrcnn_resnet50_fpn --backend jax --precision float32 mixed_bfloat16 --batch 1 8 --size 800 1216"
+    S="$S --peer python3 --forms eager channels_last bfloat16 compile --threads 0 --rounds 1 --calls 10"
+    python3 tools/benchmark.py infer $S --seconds 250 --json $OUT/infer.json
+    python3 tools/benchmark.py train $S --seconds 310 --json $OUT/train.json
 """
 
 
@@ -59,7 +75,7 @@ def main():
 
 def parse(arguments=None):
     """The arguments of the command line."""
-    text = __doc__.replace("{device}", _DEVICE)
+    text = __doc__.replace("{fetch}", _FETCH.rstrip()).replace("{device}", _DEVICE.rstrip())
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="what", required=True, metavar="infer|train|ops|sizes|paste|family")
     for name, add in (

@@ -10,33 +10,42 @@ from pathlib import Path
 MAIN = Path(__file__).resolve().parents[1] / "benchmark.py"
 
 
-def our_sides(arguments, batches=(1,)):
-    """Every combination of the backends, compilations, precisions and batches that were asked for."""
+def our_sides(arguments, batch):
+    """Every combination of the backends, compilations and precisions that were asked for."""
     sides = {}
-    for batch in batches:
-        for backend in arguments.backend:
-            # JAX without jit runs operation by operation: only where nothing else is asked of it
-            jits = [jit for jit in arguments.jit if backend != "jax" or jit != "no"] or arguments.jit
-            for jit in jits[:1] if backend == "jax" else jits:
-                for precision in arguments.precision:
-                    name = f"keras_rcnn {backend}" + ("" if backend == "jax" and jit != "no" else f" jit={jit}")
-                    name += f" {precision}" + (f" batch {batch}" if len(batches) > 1 else "")
-                    sides[name] = {
-                        "who": "ours", "backend": backend, "jit": jit, "precision": precision, "batch": batch,
-                        "python": sys.executable,
-                    }  # fmt: skip
+    for backend in arguments.backend:
+        jits = arguments.jit
+        if backend == "jax":  # which always compiles, but if it is asked for nothing else than not to
+            jits = ["no"] if jits == ["no"] else ["yes"]
+        for jit in jits:
+            for precision in arguments.precision:
+                how = backend if (backend, jit) == ("jax", "yes") else f"{backend} jit={jit}"
+                sides[f"keras_rcnn {how} {precision}{_of(batch, arguments)}"] = {
+                    "who": "ours",
+                    "backend": backend,
+                    "jit": jit,
+                    "precision": precision,
+                    "batch": batch,
+                    "python": sys.executable,
+                }
     return sides
 
 
-def peer_sides(arguments, batches=(1,)):
+def peer_sides(arguments, batch):
     """torchvision's forms; none without a Python that has it."""
     return {
-        f"torchvision {form}" + (f" batch {batch}" if len(batches) > 1 else ""): {
-            "who": "peer", "form": form, "batch": batch, "python": arguments.peer,
+        f"torchvision {form}{_of(batch, arguments)}": {
+            "who": "peer",
+            "form": form,
+            "batch": batch,
+            "python": arguments.peer,
         }
-        for batch in batches
         for form in (arguments.forms if arguments.peer else [])
-    }  # fmt: skip
+    }
+
+
+def _of(batch, arguments):
+    return f" batch {batch}" if len(arguments.batch) > 1 else ""
 
 
 def in_turn(what, sides, arguments, settings, save=None):
