@@ -46,6 +46,7 @@ ELSEWHERE = {
     **dict.fromkeys(["training.cluster", "training.distribute"], "several machines or devices"),
     **dict.fromkeys([f"export.{name}" for name in ("client", "onnx", "litert_detector")], "files of other tests"),
     "training.recipe": "a recipe of somebody's own",
+    "training.interrupt": "parts of a training that is tested in tests/training",
     "training.averages": "parts of a training that is tested in tests/training",
     "training.pictures": "parts of a training that is tested in tests/training",
     "training.checkpoint": "parts of a training that is tested in tests/training",
