@@ -16,7 +16,10 @@ from keras_rcnn.convert.build import TORCHVISION_MODELS
 from tests.shared import golden_state, needs_golden
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it starts its own processes")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it starts its own processes"),
+]
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 QUICK = ["--rounds", "1", "--calls", "1"]
 SMALL = ["--model", "fasterrcnn_mobilenet_v3_large_320_fpn"]
