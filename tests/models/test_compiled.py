@@ -75,7 +75,11 @@ def test_detect_predict_and_evaluate(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fit_and_keras_evaluate(kind):
-    """`model.fit` and Keras's own `model.evaluate`, which means the losses."""
+    """`model.fit` and Keras's own `model.evaluate`, which means the losses.
+
+    What rounds in another way before the updates of an epoch is more after them: the first epoch's losses are held to
+    1e-4, the later ones' to ten times that.
+    """
     data, more = training_data(kind)
     histories, losses = [], []
     for model in pair(kind):
@@ -85,7 +89,10 @@ def test_fit_and_keras_evaluate(kind):
     for one, other in (histories, losses):
         assert one.keys() == other.keys() and len(one) > 1
         for name in one:
-            np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-6)
+            values, expected = np.atleast_1d(one[name]), np.atleast_1d(other[name])
+            first = 1 if one is histories[0] else 0
+            np.testing.assert_allclose(values[:first], expected[:first], rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(values[first:], expected[first:], rtol=1e-3, atol=1e-6)
 
 
 def test_the_value_can_be_changed_at_any_time():
