@@ -133,7 +133,7 @@ def detect(args):
 def train(args):
     """A recipe, or a data set and a few options -> a preset folder."""
     from keras_rcnn.training.cluster import ClusterError, WorkerLost, read_cluster, rejoin
-    from keras_rcnn.training.recipe import load_recipe
+    from keras_rcnn.training.recipe import load_recipe, recipe_text
     from keras_rcnn.training.settings import DEFAULTS, settings_table
     from keras_rcnn.training.train import train as run
 
@@ -145,8 +145,8 @@ def train(args):
     out = Path(args.out)
     args.resume = args.resume or args.resume_with_other_data
     _check_out(out, args, but=args.recipe)
-    settings = load_recipe(args.recipe, args.set, DEFAULTS)
-    chosen = {
+    settings = load_recipe(args.recipe, args.set)
+    options = {
         "train": _source(args),
         "val": _source(args, "val_"),
         "base": args.base,
@@ -156,14 +156,15 @@ def train(args):
         "on_bad": args.on_bad,
         "strategy": args.strategy,
     }
-    vars(settings).update({key: value for key, value in chosen.items() if value is not None})
-    if settings.train is None:
+    options = {name: value for name, value in options.items() if value is not None}
+    if settings.train is None and "train" not in options:
         raise ValueError(
             "what to train on? Give a recipe, or --coco FILE --images DIR, --voc DIR --split NAME or "
             "--csv FILE --images DIR"
         )
     if settings.name == DEFAULTS["name"]:
-        settings.name = "".join(c if c.isalnum() else "_" for c in out.resolve().name) or settings.name
+        options["name"] = "".join(c if c.isalnum() else "_" for c in out.resolve().name) or settings.name
+    settings = settings.replace(**options)
     try:
         try:
             run(
@@ -180,7 +181,9 @@ def train(args):
         raise ValueError(str(error)) from error
     if settings.strategy == "multiworker" and not read_cluster().chief:
         return
-    _write_recipe(out / "recipe.py", settings, DEFAULTS, but=args.recipe)
+    recipe = out / "recipe.py"
+    if not (args.recipe and recipe.exists() and recipe.samefile(args.recipe)):
+        _write(recipe, recipe_text(settings))
     _say(f"The trained preset: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
 
 
@@ -657,15 +660,6 @@ def _check_out(out, args, but=None):
         ways = "go on with --resume, or replace it with --overwrite" if hasattr(args, "resume") else "or --overwrite it"
         more = ", ..." if len(found) > 4 else ""
         raise FileExistsError(f"{out} is not empty ({', '.join(found[:4])}{more}): name a new folder, {ways}")
-
-
-def _write_recipe(path, settings, defaults, but=None):
-    """The settings that are not the defaults, as the recipe of this training; a recipe that stands there stays."""
-    if but is not None and path.exists() and path.samefile(but):
-        return
-    lines = [f"{key} = {value!r}" for key, value in vars(settings).items() if value != defaults.get(key)]
-    text = '"""The settings of the training that left this folder: `keras-rcnn train recipe.py --out DIR`."""\n\n'
-    _write(path, text + "\n".join(lines) + "\n")
 
 
 def _write_json(path, value):

@@ -15,7 +15,6 @@ from PIL import Image
 
 from keras_rcnn import cli
 from keras_rcnn.presets import DEFAULT_PRESET, save_preset
-from keras_rcnn.training.settings import DEFAULTS
 from tests.models.tiny import shapes, tiny_detector
 from tests.shared import golden_state, needs_golden
 
@@ -463,9 +462,7 @@ def test_the_zoos_recipes_are_recipes():
     recipes = sorted((ROOT / "zoo").glob("*/recipe.py"))
     assert recipes
     for path in recipes:
-        settings = vars(load_recipe(path, ["data=elsewhere"], DEFAULTS))
-        assert set(settings) == set(DEFAULTS), path
-        assert "elsewhere" in str(settings["train"])
+        assert "elsewhere" in str(load_recipe(path, ["data=elsewhere"]).train), path
 
 
 # === Convert ===

@@ -16,7 +16,7 @@ from keras_rcnn.export.measure import litert_table
 from keras_rcnn.presets import presets
 from keras_rcnn.tables import presets_table
 from keras_rcnn.training.recipe import load_recipe
-from keras_rcnn.training.settings import DEFAULTS, settings_markdown
+from keras_rcnn.training.settings import settings_markdown
 from tests.standing import pages, write_data, write_photos, write_runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -219,7 +219,7 @@ def test_there_are_commands():
 def test_commands_are_understood(line):
     args = cli._parser().parse_args(words(line))
     if getattr(args, "recipe", None):
-        settings = load_recipe(ROOT / args.recipe, args.set, DEFAULTS)
+        settings = load_recipe(ROOT / args.recipe, args.set)
         assert settings.train is not None
 
 

@@ -11,8 +11,7 @@ from keras_rcnn import precision
 from keras_rcnn.export.parity import demo_photos
 from keras_rcnn.layers.base import Geometry
 from keras_rcnn.ops.boxes import iou
-from keras_rcnn.training.recipe import RecipeError
-from keras_rcnn.training.settings import default_settings
+from keras_rcnn.training import RecipeError
 from keras_rcnn.training.train import train
 from tests.export.detectors import detector, proposals
 from tests.models.test_fast_rcnn import around
@@ -77,7 +76,7 @@ def test_a_preset_finds_the_same_objects(name):
 
 
 def test_a_recipe_with_another_precision_is_refused_before_its_data_is_read(tmp_path):
-    settings = default_settings(train={"coco": "nowhere.json", "images": "nowhere"}, precision="int8")
+    settings = dict(train={"coco": "nowhere.json", "images": "nowhere"}, precision="int8")
     with pytest.raises(RecipeError, match="precision = 'int8'"):
         train(settings, tmp_path)
 

@@ -50,7 +50,7 @@ ELSEWHERE = {
     "training.averages": "parts of a training that is tested in tests/training",
     "training.pictures": "parts of a training that is tested in tests/training",
     "training.checkpoint": "parts of a training that is tested in tests/training",
-    "training.alternating": "minutes; tests/training/test_alternating.py has it",
+    "training.plans.alternating": "minutes; tests/training/plans/test_alternating.py has it",
 }
 
 

@@ -209,7 +209,7 @@ def _chosen(root, folder, split, files):
             return root / split, inside
         known = ", ".join(there) or "none"
         way = (
-            f"; without a split all {len(files)} annotations are read, and Dataset.split (hold_out) makes splits"
+            f"; without a split all {len(files)} annotations are read, and Dataset.split (val_fraction) makes splits"
             if files and not there
             else ""
         )

@@ -1,6 +1,7 @@
 """R-CNN's later stages as layers: a softmax to fine-tune by, linear SVMs and box regressors (R-CNN 2014, section 2.3).
 
-The SVMs and regressors are not trained by `fit`; `RCNN.fit_svms` and `fit_box_regressors` put them in as weights.
+The SVMs and regressors are not trained by `fit`; `fit_svms` and `fit_box_regressors` of `keras_rcnn.training` put them
+in as weights.
 
 Shapes: B images, R regions, F features, K classes.
 """

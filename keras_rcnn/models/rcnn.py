@@ -5,7 +5,6 @@ import keras
 from keras_rcnn import layers
 from keras_rcnn.data.preprocess import Preprocessor
 from keras_rcnn.layers.base import register
-from keras_rcnn.models import rcnn_stages
 from keras_rcnn.models.detector import Detector, image_inputs, proposal_inputs, target_inputs
 
 
@@ -14,9 +13,10 @@ class RCNN(Detector):
     """R-CNN: a CNN for each region, then linear SVMs and box regressors on its features.
 
     Where to look comes from outside: `model(x)` maps `{"images", "image_sizes", "proposals"}` to `{"boxes", "scores",
-    "labels"}`. `model.fit` fine-tunes the CNN by a softmax over the classes and background (section 2.3); `fit_svms`
-    and `fit_box_regressors` train the later stages on its features and make them weights of the model. Before
-    `fit_svms` the scores are the softmax's, before `fit_box_regressors` the boxes are the proposals.
+    "labels"}`. `model.fit` fine-tunes the CNN by a softmax over the classes and background (section 2.3);
+    `keras_rcnn.training.fit_svms` and `fit_box_regressors` train the later stages on its features and make them weights
+    of the model. Before `fit_svms` the scores are the softmax's, before `fit_box_regressors` the boxes are the
+    proposals.
 
     Args:
         backbone: a model from `keras_rcnn.backbones`: images [B, H, W, 3] -> {"C2": ..., "C5": ...}, with `strides`.
@@ -39,8 +39,8 @@ class RCNN(Detector):
     >>> model = RCNN(keras_rcnn.backbones.EfficientNetLite0(weights="imagenet"), num_classes=3)
     >>> model.compile(keras.optimizers.SGD(0.001, momentum=0.9))
     >>> model.fit(dataset.batches(model.preprocessor, batch_size=2, shuffle=True, proposals=proposals), epochs=10)
-    >>> model.fit_svms(dataset, proposals, cache="features")
-    >>> model.fit_box_regressors(dataset, proposals, cache="features")
+    >>> keras_rcnn.training.fit_svms(model, dataset, proposals, cache="features")
+    >>> keras_rcnn.training.fit_box_regressors(model, dataset, proposals, cache="features")
     """
 
     def __init__(
@@ -95,11 +95,3 @@ class RCNN(Detector):
             inputs=inputs, targets=targets, detections=detections, losses=losses, config=config, name=name
         )
         self.region_features = keras.Model(inputs, {"maps": maps, "vectors": vectors}, name="region_features")
-
-    def fit_svms(self, dataset, proposals, cache, **settings):
-        """Trains a linear SVM a class with hard negative mining; see `rcnn_stages.fit_svms`."""
-        return rcnn_stages.fit_svms(self, dataset, proposals, cache, **settings)
-
-    def fit_box_regressors(self, dataset, proposals, cache, **settings):
-        """Fits the ridge regressions of the boxes; see `rcnn_stages.fit_box_regressors`."""
-        return rcnn_stages.fit_box_regressors(self, dataset, proposals, cache, **settings)

@@ -14,8 +14,12 @@ from keras_rcnn.training.checkpoint import Checkpoint, CheckpointError
 from keras_rcnn.training.cluster import ClusterError, WorkerLost
 from keras_rcnn.training.distribute import fit, strategy
 from keras_rcnn.training.pictures import Pictures
-from keras_rcnn.training.recipe import RecipeError, load_recipe
+from keras_rcnn.training.plans.alternating import alternate
+from keras_rcnn.training.recipe import load_recipe
+from keras_rcnn.training.run import TrainingDiverged
 from keras_rcnn.training.schedules import WarmupCosine, WarmupMultiStep
+from keras_rcnn.training.settings import RecipeError, Settings
+from keras_rcnn.training.svms import fit_box_regressors, fit_svms, plot_violations, stage_detections
 
 __all__ = [
     "BestAndLast",
@@ -26,15 +30,22 @@ __all__ = [
     "HistoryCSV",
     "Pictures",
     "RecipeError",
+    "Settings",
     "StopOnNaN",
     "TimeLimit",
+    "TrainingDiverged",
     "WarmupCosine",
     "WarmupMultiStep",
     "WarnOnRise",
     "WithAverages",
     "WorkerLost",
+    "alternate",
     "fit",
+    "fit_box_regressors",
+    "fit_svms",
     "load_recipe",
     "plot_history",
+    "plot_violations",
+    "stage_detections",
     "strategy",
 ]

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_rcnn.training.optimizer import unwrapped
+from keras_rcnn.training.keras_internals import averaged, unwrapped
 
 
 class WithAverages(keras.callbacks.CallbackList):
@@ -31,20 +31,6 @@ class WithAverages(keras.callbacks.CallbackList):
         super().on_train_begin(logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        own = _swap(self.model)
-        try:
+        with averaged(self.model):
             for callback in self.callbacks:  # the logs as they are: they report in them
                 callback.on_epoch_end(epoch, logs)
-        finally:
-            for variable, value in own:
-                variable.assign(value)
-
-
-def _swap(model):
-    """Puts the averages into the model; returns `(variable, its own value)` of each."""
-    optimizer = unwrapped(model.optimizer)
-    pairs = list(zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True))
-    own = [(variable, keras.ops.convert_to_numpy(variable)) for variable, _ in pairs]
-    for variable, average in pairs:
-        variable.assign(keras.ops.convert_to_numpy(average))
-    return own

@@ -7,22 +7,116 @@ from keras_rcnn import data as readers
 from keras_rcnn.convert import CAFFE_MEAN, assign, read_caffe_weights
 from keras_rcnn.data import augment as transforms
 from keras_rcnn.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
-from keras_rcnn.training.recipe import RecipeError
-from keras_rcnn.training.settings import DEFAULTS
+from keras_rcnn.precision import policy
+from keras_rcnn.presets import detector_class, from_preset
+from keras_rcnn.training.settings import BUILT, RecipeError
 
-# what the settings rois, background and nms are when a recipe leaves them None
+# what the settings roi_samples, background_iou and nms_iou are when a recipe leaves them None
 _PAPERS = {
-    "rcnn": {"rois": 64, "background": (0.0, 0.5), "nms": 0.3},
-    "fast_rcnn": {"rois": 64, "background": (0.1, 0.5), "nms": 0.3},
-    "faster_rcnn": {"rois": 256, "background": (0.0, 0.5), "nms": 0.5},
-    "mask_rcnn": {"rois": 256, "background": (0.0, 0.5), "nms": 0.5},
+    RCNN: {"roi_samples": 64, "background_iou": (0.0, 0.5), "nms_iou": 0.3},
+    FastRCNN: {"roi_samples": 64, "background_iou": (0.1, 0.5), "nms_iou": 0.3},
+    FasterRCNN: {"roi_samples": 256, "background_iou": (0.0, 0.5), "nms_iou": 0.5},
+    MaskRCNN: {"roi_samples": 256, "background_iou": (0.0, 0.5), "nms_iou": 0.5},
+}
+_DETECTORS = {"rcnn": RCNN, "fast_rcnn": FastRCNN, "faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
+_CAFFE = {"vgg16": backbones.VGG16, "zf": backbones.ZF, "caffenet": backbones.CaffeNet}
+
+_AUGMENTATIONS = {
+    "hflip": transforms.HorizontalFlip,
+    "vflip": transforms.VerticalFlip,
+    "rot90": transforms.Rotate90,
+    "color": transforms.ColorJitter,
+    "scale": transforms.ScaleJitter,
 }
 
-# what a detector is built from, and a preset has already
-_BASE_HAS = (
-    "backbone backbone_weights neck channels pool pool_size head_units dropout mask_convs max_detections anchor_scale "
-    "aspect_ratios border proposals pre_nms rois background nms crop context"
-).split()
+
+def detector_of(settings):
+    """The class of the detector that the settings describe.
+
+    Raises:
+        RecipeError, PresetError: the preset to start from is none, or of a class that is not known here.
+    """
+    if settings.base is not None:
+        detector = detector_class(settings.base)
+        if detector is None:
+            raise RecipeError(
+                f"base = {str(settings.base)!r}: the class of its detector is not known here. Import the module that "
+                "registers it, and train in Python."
+            )
+        return detector
+    return _DETECTORS[settings.detector or ("mask_rcnn" if settings.masks else "faster_rcnn")]
+
+
+def check(settings, detector):
+    """What the settings say that cannot be, each of them being possible.
+
+    Args:
+        settings: `Settings`.
+        detector: the class of the detector.
+
+    Returns:
+        List of str, empty if all is well.
+    """
+    problems = []
+    if settings.train is None:
+        problems.append("There is no training data: set train = {'coco': ..., 'images': ...}.")
+    problems += _base_problems(settings, detector) if settings.base is not None else _parts_problems(settings)
+    given = [key for key in ("train_proposals", "val_proposals") if getattr(settings, key)]
+    if given and issubclass(detector, (FasterRCNN, MaskRCNN)):
+        problems.append(f"{given[0]} = {str(getattr(settings, given[0]))!r}: {detector.__name__} finds its own.")
+    known = [key for key in inspect.signature(readers.compute_proposals).parameters if key not in ("dataset", "cache")]
+    unknown = [key for key in settings.selective_search if key not in known]
+    if unknown:
+        problems.append(f"selective_search has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}.")
+    for build, argument in ((build_augment, settings.augment), (policy, settings.precision)):
+        try:
+            build(argument)
+        except ValueError as error:
+            problems.append(str(error))
+    if settings.jit_compile is True and settings.strategy in ("mirrored", "multiworker"):
+        problems.append(
+            f"jit_compile = True: under the strategy {settings.strategy} devices exchange gradients within the step, "
+            "which TensorFlow does not compile. Leave jit_compile unset, or take the strategy jax."
+        )
+    return problems
+
+
+def _base_problems(settings, detector):
+    """What leaves a preset to start from no room."""
+    problems, base = [], str(settings.base)
+    ignored = [key for key in settings.changed() if key in BUILT]
+    if ignored:
+        them = "them" if len(ignored) > 1 else "it"
+        problems.append(
+            f"base = {base!r} brings its own {', '.join(ignored)}: leave {them} out, or begin without base. "
+            "(min_size, max_size and freeze_at can be changed.)"
+        )
+    if settings.detector and not issubclass(detector, _DETECTORS[settings.detector]):
+        problems.append(f"detector = {settings.detector!r}, but the preset {base} is a {detector.__name__}.")
+    if settings.masks and not issubclass(detector, MaskRCNN):
+        problems.append(f"masks = True, but the preset {base} has no mask branch: take a Mask R-CNN.")
+    return problems
+
+
+def _parts_problems(settings):
+    """What no new detector can be built from."""
+    problems, name = [], settings.backbone
+    if name in _CAFFE and settings.backbone_weights is None:
+        problems.append(f"backbone = {name!r} has no weights of its own: set backbone_weights to its .caffemodel.")
+    elif name != "efficientnet_lite0" and name not in _CAFFE:
+        problems.append(
+            f"A recipe's backbone is efficientnet_lite0, {', '.join(_CAFFE)}, not {name!r}: build other models in "
+            "Python, or start from a preset with base=..."
+        )
+    if settings.masks and settings.detector not in (None, "mask_rcnn"):
+        problems.append(f"masks = True, but detector = {settings.detector!r}: leave one of them out.")
+    if settings.roi_pool == "pool" and settings.neck == "fpn":
+        problems.append('roi_pool = "pool" is for a single map (neck = "C4"): with a pyramid it is "align".')
+    if settings.background_iou is not None and settings.positive_iou < settings.background_iou[1]:
+        problems.append(
+            f"positive_iou = {settings.positive_iou} lies in the range of background_iou = {settings.background_iou}."
+        )
+    return problems
 
 
 def load_data(source, on_bad="error", class_names=None):
@@ -60,11 +154,29 @@ def load_data(source, on_bad="error", class_names=None):
     return readers.check_images(kinds[kind](source[kind], **options), options["on_bad"])
 
 
+def load_both(settings):
+    """The data sets to train and to validate on; the second is None if there is none.
+
+    Returns:
+        `(Dataset, Dataset or None)`.
+
+    Raises:
+        RecipeError, DataError: as of `load_data`; or there is nothing to learn.
+    """
+    training, validation = load_data(settings.train, settings.on_bad), None
+    if settings.val:
+        validation = load_data(settings.val, settings.on_bad, training.class_names)
+    elif settings.val_fraction:
+        training, validation = training.split(settings.val_fraction, settings.seed)
+    readers.check_targets(training, settings.difficult)
+    return training, validation
+
+
 def find_proposals(settings, dataset, cache, source=None):
-    """The proposals of a data set as a recipe has them: `source`, a file, or selective search with its `search`.
+    """The proposals of a data set: those of the file `source`, or selective search's, with the recipe's settings of it.
 
     Args:
-        settings: namespace.
+        settings: `Settings`.
         dataset: `Dataset`.
         cache: folder for what selective search finds.
         source: path, or None.
@@ -74,10 +186,7 @@ def find_proposals(settings, dataset, cache, source=None):
     """
     if source:
         return readers.load_proposals(source, dataset)
-    try:
-        return readers.compute_proposals(dataset, cache=cache, **settings.search)
-    except TypeError as error:
-        raise RecipeError(f"search = {settings.search}: {error}") from error
+    return readers.compute_proposals(dataset, cache=cache, **settings.selective_search)
 
 
 def build_augment(names):
@@ -85,133 +194,98 @@ def build_augment(names):
 
     `("scale", 0.5, 2.0)` is `ScaleJitter(0.5, 2.0)`, `("color", 0.2, 0.2, 0.2, 0.1)` is `ColorJitter` with hue.
     """
-    kinds = {
-        "hflip": transforms.HorizontalFlip,
-        "vflip": transforms.VerticalFlip,
-        "rot90": transforms.Rotate90,
-        "color": transforms.ColorJitter,
-        "scale": transforms.ScaleJitter,
-    }
     chosen = []
-    for name in names:
-        name, *rest = (name,) if isinstance(name, str) else name
-        if name not in kinds:
-            raise RecipeError(f"Unknown augmentation {name!r}: use {', '.join(kinds)}, or ('scale', low, high).")
-        chosen.append(kinds[name](*rest))
+    for entry in names:
+        name, *arguments = (entry,) if isinstance(entry, str) else entry
+        if name not in _AUGMENTATIONS:
+            known = ", ".join(_AUGMENTATIONS)
+            raise RecipeError(f"Unknown augmentation {name!r}: use {known}, or ('scale', low, high).")
+        try:
+            chosen.append(_AUGMENTATIONS[name](*arguments))
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"augment has {entry!r}: {error}") from error
     return transforms.Compose(chosen) if chosen else None
 
 
-def check_base(settings):
-    """Refuses settings that a preset to start from leaves no room for.
-
-    Raises:
-        RecipeError: it names them.
-    """
-    ignored = [key for key in _BASE_HAS if _chosen(settings, key)] if settings.base is not None else []
-    if ignored:
-        them = "them" if len(ignored) > 1 else "it"
-        raise RecipeError(
-            f"base = {str(settings.base)!r} brings its own {', '.join(ignored)}: leave {them} out, or "
-            "begin without base. (min_size, max_size and freeze_at can be changed.)"
-        )
-
-
-def _chosen(settings, key):
-    return getattr(settings, key) != DEFAULTS[key]
-
-
 def build_model(settings, class_names):
-    """The detector that the settings describe: a preset with new predictors, or a new one on a backbone."""
-    kind = settings.detector or ("mask_rcnn" if settings.masks else "faster_rcnn")
-    if kind not in _PAPERS:
-        raise RecipeError(f"detector = {kind!r}: there are {', '.join(_PAPERS)}.")
+    """The detector that checked settings describe: a preset with new predictors, or a new one on a backbone."""
     if settings.base is not None:
-        from keras_rcnn.presets import from_preset
-
         model = from_preset(settings.base, class_names=class_names)
-        if settings.masks and not model.has_masks:
-            raise RecipeError(f"masks=True, but the preset {settings.base} has no mask branch: take a Mask R-CNN.")
-        if settings.detector and type(model).__name__.lower() != kind.replace("_", ""):
-            raise RecipeError(f"detector = {kind!r}, but the preset {settings.base} is a {type(model).__name__}.")
-        sizes = {key: getattr(settings, key) for key in ("min_size", "max_size") if _chosen(settings, key)}
-        model.preprocessor = model.preprocessor.replace(**sizes)
-        if _chosen(settings, "freeze_at"):
+        changed = settings.changed()
+        model.preprocessor = model.preprocessor.replace(
+            **{key: value for key, value in changed.items() if key in ("min_size", "max_size")}
+        )
+        if "freeze_at" in changed:
             model.parts["backbone"].freeze_at = settings.freeze_at
         return model
-    backbone, preprocessor, head_values = _backbone(settings)
-    num_classes, paper = len(class_names), _PAPERS[kind]
+    detector, num_classes = detector_of(settings), len(class_names)
+    backbone, preprocessor, head_weights = _backbone(settings, detector)
+    paper = _PAPERS[detector]
     chosen = {key: getattr(settings, key) for key in paper}
-    rois, background, nms = (paper[key] if value is None else value for key, value in chosen.items())
+    samples, background, nms_iou = (paper[key] if value is None else value for key, value in chosen.items())
     parts = {
-        "box_head": layers.BoxHead(settings.head_units, dropout=settings.dropout),
-        "box_targets": layers.BoxTargets(num_classes, count=rois, background=background, seed=settings.seed + 1),
+        "box_head": layers.BoxHead(settings.box_head_units, dropout=settings.box_head_dropout),
+        "box_targets": layers.BoxTargets(
+            num_classes,
+            count=samples,
+            foreground=settings.positive_iou,
+            background=background,
+            seed=settings.seed + 1,
+        ),
         "preprocessor": preprocessor,
         "class_names": class_names,
         "name": settings.name,
     }
-    if kind == "rcnn":
+    if detector is RCNN:
         parts |= {
             "neck": layers.SingleLevel("C5"),
-            "box_pool": layers.RegionWarp(settings.crop, settings.context, name="box_pool"),
-            "decoder": layers.ScoreDecoder(iou_threshold=nms, max_detections=settings.max_detections),
+            "box_pool": layers.RegionWarp(settings.region_size, settings.region_context, name="box_pool"),
+            "decoder": layers.ScoreDecoder(iou_threshold=nms_iou, max_detections=settings.max_detections),
         }
     else:
-        decoder = layers.DetectionDecoder(iou_threshold=nms, max_detections=settings.max_detections)
-        parts |= {"decoder": decoder, **_shared_map(settings, backbone, num_classes, kind)}
-    model = {"rcnn": RCNN, "fast_rcnn": FastRCNN, "faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}[kind](
-        backbone, num_classes, **parts
-    )
-    if head_values:
-        assign(model.get_layer("box_head"), head_values)
+        decoder = layers.DetectionDecoder(iou_threshold=nms_iou, max_detections=settings.max_detections)
+        parts |= {"decoder": decoder, **_shared_map(settings, backbone, num_classes, detector)}
+    model = detector(backbone, num_classes, **parts)
+    if head_weights:
+        assign(model.get_layer("box_head"), head_weights)
     return model
 
 
-def _shared_map(settings, backbone, num_classes, kind):
+def _shared_map(settings, backbone, num_classes, detector):
     """Neck, pooling, anchors and mask branch: what R-CNN does not have."""
-    neck = layers.FPN(settings.channels) if settings.neck == "fpn" else layers.SingleLevel(settings.neck)
+    neck = layers.FPN(settings.fpn_channels) if settings.neck == "fpn" else layers.SingleLevel(settings.neck)
     strides, scale = neck.strides(backbone.strides), settings.anchor_scale
     single, levels = len(strides) == 1, strides[: neck.roi_levels()]
     # regions go to the level whose anchors have about their size, as 224 at P4 does for anchors of 8 strides
     pool = {"strides": levels, "canonical_size": 28 * scale}
-    side = settings.pool_size
-    if settings.pool not in ("align", "pool") or (settings.pool == "pool" and not single):
-        raise RecipeError(f'pool = {settings.pool!r}: "align", or on a single map (neck = "C4") "pool".')
-    parts = {"neck": neck, "box_pool": layers.RoIAlign(side, **pool, name="box_pool")}
-    if settings.pool == "pool":
-        parts["box_pool"] = layers.RoIPool(side, levels, name="box_pool")
-    if kind == "fast_rcnn":
+    parts = {"neck": neck, "box_pool": layers.RoIAlign(settings.roi_pool_size, **pool, name="box_pool")}
+    if settings.roi_pool == "pool":
+        parts["box_pool"] = layers.RoIPool(settings.roi_pool_size, levels, name="box_pool")
+    if detector is FastRCNN:
         return parts
     sizes = [[scale * strides[0] * factor for factor in (1, 2, 4)]] if single else [[scale * s] for s in strides]
     parts |= {
         "anchors": layers.AnchorGenerator(sizes, settings.aspect_ratios, strides=strides),
-        "proposals": layers.Proposals(settings.pre_nms or settings.proposals, settings.proposals),
-        "rpn_targets": layers.RPNTargets(border=settings.border, seed=settings.seed),
+        "proposals": layers.Proposals(
+            settings.pre_nms_proposals or settings.post_nms_proposals, settings.post_nms_proposals
+        ),
+        "rpn_targets": layers.RPNTargets(border=settings.anchor_border, seed=settings.seed),
     }
-    if kind == "mask_rcnn":
-        convs = settings.mask_convs
+    if detector is MaskRCNN:
+        convs = settings.mask_head_channels
         parts["mask_pool"] = layers.RoIAlign(14, **pool, name="mask_pool")
         parts["mask_head"] = layers.MaskHead(num_classes, convs, channels=convs[-1])
     return parts
 
 
-def _backbone(settings):
+def _backbone(settings, detector):
     """`(backbone, preprocessor, weights for the box head)`, the last None but for Caffe's networks."""
-    name, size = settings.backbone, (settings.min_size, settings.max_size)
+    name, path, size = settings.backbone, settings.backbone_weights, (settings.min_size, settings.max_size)
     if name == "efficientnet_lite0":
         preprocessor = readers.Preprocessor(*size, mean=[127 / 255] * 3, std=[128 / 255] * 3)
-        weights = settings.backbone_weights or "imagenet"
-        return backbones.EfficientNetLite0(weights=weights, freeze_at=settings.freeze_at), preprocessor, None
-    networks = {"vgg16": backbones.VGG16, "zf": backbones.ZF, "caffenet": backbones.CaffeNet}
-    if name not in networks:
-        raise RecipeError(
-            f"A recipe's backbone is efficientnet_lite0, {', '.join(networks)}, not {name!r}: build other models in "
-            "Python, or start from a preset with base=..."
-        )
-    path = settings.backbone_weights
-    if path is None:
-        raise RecipeError(f"backbone = {name!r} has no weights of its own: set backbone_weights to its .caffemodel.")
+        return backbones.EfficientNetLite0(weights=path or "imagenet", freeze_at=settings.freeze_at), preprocessor, None
     # only R-CNN looks at a region alone: its CaffeNet is ImageNet's, without Fast R-CNN's padding
-    more = {"padded": settings.detector != "rcnn"} if name == "caffenet" else {}
+    options = {"padded": detector is not RCNN} if name == "caffenet" else {}
     head = {key: value for key, value in read_caffe_weights(name, path).items() if key.startswith("box_head/")}
     preprocessor = readers.Preprocessor(*size, mean=[m / 255 for m in CAFFE_MEAN], std=[1 / 255] * 3)
-    return networks[name](weights=path, freeze_at=settings.freeze_at, **more), preprocessor, head
+    return _CAFFE[name](weights=path, freeze_at=settings.freeze_at, **options), preprocessor, head

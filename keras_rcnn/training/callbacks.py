@@ -173,7 +173,9 @@ class BestAndLast(keras.callbacks.Callback):
             self._write("best", candidate | {"logs": logs})
 
     def _candidate(self, epoch, logs):
-        """What is best after this epoch, if it is this epoch."""
+        """What is best after this epoch, if it is this epoch. An epoch that `StopOnNaN` has ended is not."""
+        if not math.isfinite(logs.get("loss", 0.0)):
+            return None
         seen = self.best is not None and self.best["monitor"] == self.monitor
         if not seen and self.monitor not in logs:
             key, mode = "loss", "min"
@@ -216,12 +218,14 @@ class BestAndLast(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends a training whose loss is no longer finite, with the weights as they were before, and says where.
+    """Ends a training whose loss or weights are no longer finite, with the weights as they were before, and says where.
 
-    The weights are copied to memory at the start of each epoch and every so many batches, if they are finite. When
-    the loss is not, the last copy is put back, the training ends as if it were over (the epoch's other callbacks run:
-    the model is evaluated and saved), and an error is logged that names the batch and its images. The optimizer's
-    own state is not put back: lower the learning rate and start again rather than go on.
+    The loss is looked at after every batch, the weights at the end of every epoch: weights of an infinite learning rate
+    can leave the loss finite. The weights are copied to memory at the start of each epoch and every so many batches, if
+    they are finite. When something is not, the last copy is put back, the training ends as if it were over (the epoch's
+    other callbacks run: the model is evaluated and saved), and an error is logged that names the batch and its images.
+    The optimizer's own state is not put back: lower the learning rate and start again rather than go on. Put it first
+    in the list.
 
     Args:
         batches: the `keras_rcnn.data.Batches` of the training, for the images' names; needs `fit(shuffle=False)`,
@@ -246,7 +250,7 @@ class StopOnNaN(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
         self._data_epoch = getattr(self.batches, "epoch", None)
-        self._first = None
+        self._first = self._last = None
         if self.message is None:
             self._keep()
 
@@ -254,7 +258,7 @@ class StopOnNaN(keras.callbacks.Callback):
         self._first = batch  # several batches a call with steps_per_execution; an epoch may go on from its middle
 
     def on_train_batch_end(self, batch, logs=None):
-        first = batch if self._first is None else self._first
+        first, self._last = batch if self._first is None else self._first, batch
         loss = (logs or {}).get("loss")
         if loss is None or self.message is not None:
             return
@@ -266,10 +270,36 @@ class StopOnNaN(keras.callbacks.Callback):
         self.images = self._names(range(first, batch + 1))
         bad = [key for key, value in logs.items() if np.ndim(value) == 0 and not math.isfinite(float(value))]
         where = f"batch {batch + 1}" if first == batch else f"batches {first + 1} to {batch + 1}"
+        self._stop(
+            f"The loss is not finite ({', '.join(bad)}) at {where} of epoch {self._epoch + 1}. Images: "
+            f"{', '.join(self.images) or 'not known'}.",
+            "and look at the annotations of these images",
+            [first + 1, batch + 1],
+            logs,
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.message is not None:
+            return
+        bad = [weight.path for weight in self.model.weights if not _is_finite(weight)]
+        if bad:
+            if logs:
+                logs["loss"] = math.nan  # of weights that are not kept
+            self._stop(
+                f"{len(bad)} of the model's {len(self.model.weights)} weights are not finite after epoch {epoch + 1} "
+                f"({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}).",
+                "or begin from other weights",
+                [None, None if self._last is None else self._last + 1],
+                logs or {},
+            )
+
+    def on_train_end(self, logs=None):
+        self._weights = None
+
+    def _stop(self, problem, remedy, batches, logs):
         self.message = (
-            f"The loss is not finite ({', '.join(bad)}) at {where} of epoch {self._epoch + 1}. "
-            f"Images: {', '.join(self.images) or 'not known'}. The training ends with the last finite weights; lower "
-            "the learning rate, lengthen its warmup or clip the gradients, and look at the annotations of these images."
+            f"{problem} The training ends with the last finite weights; lower the learning rate, lengthen its warmup "
+            f"or clip the gradients, {remedy}."
         )
         logger.error(self.message)
         if self._weights:
@@ -277,17 +307,13 @@ class StopOnNaN(keras.callbacks.Callback):
         self.model.stop_training = True
         if self.path is not None:
             values = {key: str(float(value)) for key, value in logs.items() if np.ndim(value) == 0}
-            facts = {"epoch": self._epoch + 1, "batches": [first + 1, batch + 1], "images": self.images, "logs": values}
+            facts = {"epoch": self._epoch + 1, "batches": batches, "images": self.images, "logs": values}
             with aside(self.path) as temporary:
                 temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
-    def on_train_end(self, logs=None):
-        self._weights = None
-
     def _keep(self):
-        weights = self.model.get_weights()
-        if all(np.isfinite(weight).all() for weight in weights if weight.dtype.kind == "f"):
-            self._weights = weights
+        if all(_is_finite(weight) for weight in self.model.weights):
+            self._weights = self.model.get_weights()
 
     def _names(self, batches):
         source = self.batches
@@ -296,6 +322,11 @@ class StopOnNaN(keras.callbacks.Callback):
         order = source.order(self._data_epoch)
         size = source.batch_size
         return [source.dataset[int(i)].name for b in batches for i in order[b * size : (b + 1) * size]]
+
+
+def _is_finite(weight):
+    values = keras.ops.convert_to_numpy(weight)
+    return values.dtype.kind not in "fV" or bool(np.isfinite(values.astype(np.float32)).all())  # V: bfloat16
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):

@@ -6,8 +6,8 @@ import logging
 import keras
 
 from keras_rcnn.training.cluster import read_cluster, wait_for_all
+from keras_rcnn.training.keras_internals import sum_before_clipping
 from keras_rcnn.training.loop import Loop
-from keras_rcnn.training.optimizer import unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -119,32 +119,6 @@ def fit(model, batches, epochs, initial_epoch=0, initial_step=0, callbacks=(), s
         cluster = read_cluster() if _multiworker(strategy) else None
         loop = Loop(model, batches, strategy if count > 1 else None, cluster)
         return loop.run(epochs, initial_epoch, initial_step, callbacks, verbose)
-
-
-def sum_before_clipping(optimizer):
-    """Makes an optimizer sum the replicas' gradients first: Keras's clips each replica's own, and sums these.
-
-    Args:
-        optimizer: a `keras.optimizers.Optimizer`; it is changed in place. Its config and what is saved of it are not.
-    """
-    import tensorflow as tf
-
-    optimizer = unwrapped(optimizer)
-    if getattr(optimizer, "_sums_first", False):
-        return
-    apply = optimizer.apply
-
-    def summed(grads, trainable_variables=None):
-        context = tf.distribute.get_replica_context()
-        if context is not None and context.num_replicas_in_sync > 1:
-            known = context.all_reduce(tf.distribute.ReduceOp.SUM, [grad for grad in grads if grad is not None])
-            known = iter(known)
-            grads = [None if grad is None else next(known) for grad in grads]
-        return apply(grads, trainable_variables)
-
-    optimizer.apply = summed
-    optimizer._all_reduce_sum_gradients = list
-    optimizer._sums_first = True
 
 
 class _OneDevice:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_rcnn.training.cluster import WorkerLost, watched
-from keras_rcnn.training.optimizer import unwrapped
+from keras_rcnn.training.keras_internals import Accumulation, predicting_alone, unwrapped
 
 
 class Loop:
@@ -147,21 +147,17 @@ class _TensorFlowStep:
         self.names = [one.name for one in model.metrics]
         optimizer = unwrapped(model.optimizer)
         on_several = self.count > 1 and optimizer.gradient_accumulation_steps
-        self.accumulation = _Accumulation(optimizer) if on_several else None
+        self.accumulation = Accumulation(optimizer) if on_several else None
         self._runs = {}  # the step's graph; while gradients accumulate, one for the batches that update, one for others
 
     def __enter__(self):
-        import tensorflow as tf
-
+        self._evaluating = contextlib.ExitStack()
         if self.count > 1:
-            # Keras's runs on all replicas, and in a cluster waits for the other workers: the chief evaluates alone
-            local = tf.function(lambda data: self.model.predict_step(data[0]), reduce_retracing=True)
-            self.model.predict_function = local
+            self._evaluating.enter_context(predicting_alone(self.model))
         return self
 
     def __exit__(self, *error):
-        if self.count > 1:
-            self.model.predict_function = None
+        self._evaluating.close()
 
     def begin(self, epoch, first):
         """The chief's weights, optimizer and position for all workers."""
@@ -289,38 +285,6 @@ class _TensorFlowStep:
                 own, values = values[: int(np.prod(one.shape))], values[int(np.prod(one.shape)) :]
                 if not self.cluster.chief:
                     one.assign(own.reshape(one.shape))
-
-
-class _Accumulation:
-    """An optimizer's accumulation of gradients on several devices, where an update within Keras's `cond` fails.
-
-    Which batch updates is decided here, outside of the graph.
-    """
-
-    def __init__(self, optimizer):
-        self.optimizer, self.updates = optimizer, False
-        optimizer._backend_apply_gradients = self._apply
-
-    def next(self):
-        """Whether the batch that comes makes a step."""
-        done = int(keras.ops.convert_to_numpy(self.optimizer._iterations))
-        self.updates = (done + 1) % self.optimizer.gradient_accumulation_steps == 0
-        return self.updates
-
-    def _apply(self, gradients, variables):
-        """As Keras's: the mean of the batches' gradients is clipped; the average follows after each batch."""
-        optimizer = self.optimizer
-        sums = [optimizer._accumulated_gradients[optimizer._get_variable_index(one)] for one in variables]
-        if self.updates:
-            count = optimizer.gradient_accumulation_steps
-            means = [(own + others) / count for own, others in zip(gradients, sums, strict=True)]
-            means = optimizer._clip_gradients(means)
-            optimizer._apply_weight_decay(variables)
-            optimizer._backend_update_step(means, variables, optimizer.learning_rate)
-            gradients = [-one for one in sums]  # back to 0
-        optimizer._backend_increment_gradient_accumulators(gradients, sums)
-        if optimizer.use_ema:
-            optimizer._update_model_variables_moving_average(optimizer._trainable_variables)
 
 
 class _Only:

@@ -4,12 +4,10 @@ import ast
 import types
 from pathlib import Path
 
-
-class RecipeError(ValueError):
-    """A recipe, or a setting given for it, that cannot be used."""
+from keras_rcnn.training.settings import RecipeError, Settings, canonical, cast, listed
 
 
-def load_recipe(path, overrides=(), defaults=None):
+def load_recipe(path, overrides=()):
     """Runs a recipe and returns its settings.
 
     A recipe is Python, run top to bottom; the names it assigns are the settings, save those that begin with an
@@ -18,22 +16,29 @@ def load_recipe(path, overrides=(), defaults=None):
 
     Args:
         path: the recipe, a `.py` file; None for the defaults alone.
-        overrides: `"key=value"` texts, or a dict. A text's value is a Python literal; for a setting that is a text or
-            `None` in the recipe, quotes can be left out. It must be of the type of the recipe's value (an int will do
-            for a float; `None` goes anywhere).
-        defaults: dict of the settings that a recipe need not assign; they can be overridden like its own.
+        overrides: `"key=value"` texts, or a dict. A text's value is a Python literal or, for a setting that is a text,
+            the text without quotes; it must be of the setting's type.
 
     Returns:
-        `types.SimpleNamespace` of the settings.
+        `Settings`.
 
     Raises:
-        RecipeError: no such file, a recipe that fails, an unknown setting, or a value of another type.
+        RecipeError: no such file, a recipe that fails, or settings that cannot be; it lists all of them.
 
     Example:
-        >>> recipe = load_recipe("zoo/nuclei/recipe.py", ["batch_size=4", "epochs=2"])
-        >>> recipe.batch_size
+        >>> settings = load_recipe("zoo/nuclei_frcnn/recipe.py", ["batch_size=4", "epochs=2"])
+        >>> settings.batch_size
         4
     """
+    values, problems = dict(overrides) if isinstance(overrides, dict) else {}, []
+    for text in () if isinstance(overrides, dict) else overrides:
+        try:
+            key, value = _split(text)
+            values[key] = cast(canonical(key), value)
+        except RecipeError as error:
+            problems.append(str(error))
+    if problems:
+        raise RecipeError(listed(problems))
     tree, source = ast.Module([], []), "The command line"
     if path is not None:
         path = source = Path(path)
@@ -43,25 +48,33 @@ def load_recipe(path, overrides=(), defaults=None):
             tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
         except (SyntaxError, ValueError) as error:
             raise RecipeError(f"{path}: not a recipe: {error}") from error
-    defaults = defaults or {}
-    settings = defaults | _run(tree, source)
-    texts = overrides.items() if isinstance(overrides, dict) else (_split(text) for text in overrides)
-    values = {}
-    for key, value in texts:
-        if key not in settings:
-            raise RecipeError(f"{source} has no setting {key!r}; it has {', '.join(sorted(settings))}.")
-        if not isinstance(overrides, dict):
-            value = _parse(key, value, settings[key])
-        values[key] = _typed(key, value, settings[key])
-    if values:
-        settings = defaults | _run(_Replace(values).visit(tree), source, values) | values
-    return types.SimpleNamespace(**settings)
+    assigned = _run(_Replace(values).visit(tree), source, values)
+    taken = {canonical(key) for key in values}
+    settings = {key: value for key, value in assigned.items() if canonical(key) not in taken} | values
+    try:
+        return Settings(**settings)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}" if path is not None else str(error)) from None
 
 
-def _run(tree, path, values=None):
+def recipe_text(settings):
+    """The source of a recipe with those settings that are not as they are by default."""
+    lines = [f"{key} = {_literal(value)!r}" for key, value in settings.changed().items()]
+    text = '"""The settings of the training that left this folder: `keras-rcnn train recipe.py --out DIR`."""\n\n'
+    return text + "\n".join(lines) + "\n"
+
+
+def _literal(value):
+    """Paths as texts: a recipe needs no imports."""
+    if isinstance(value, dict):
+        return {key: _literal(part) for key, part in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def _run(tree, path, values):
     # the overrides are in the namespace under names that no recipe has: not every value can be written as a literal
     space = {"__file__": str(path), "__name__": "recipe"}
-    space |= {_hidden(key): value for key, value in (values or {}).items()}
+    space |= {_hidden(canonical(key)): value for key, value in values.items()}
     code = compile(ast.fix_missing_locations(tree), str(path), "exec")
     try:
         exec(code, space)  # noqa: S102 (a recipe is a program, as trusted as any that one runs)
@@ -75,7 +88,7 @@ class _Replace(ast.NodeTransformer):
     """Puts given values in the place of what is assigned to their names; functions and classes are left alone."""
 
     def __init__(self, values):
-        self.values = values
+        self.names = {canonical(key) for key in values}
 
     def visit_FunctionDef(self, node):
         return node
@@ -83,15 +96,18 @@ class _Replace(ast.NodeTransformer):
     visit_AsyncFunctionDef = visit_ClassDef = visit_Lambda = visit_FunctionDef
 
     def visit_Assign(self, node):
-        names = [target.id for target in node.targets if isinstance(target, ast.Name) and target.id in self.values]
-        if names and len(node.targets) == 1:
-            node.value = ast.Name(_hidden(names[0]), ast.Load())
+        if len(node.targets) == 1:
+            self._replace(node, node.targets[0])
         return node
 
     def visit_AnnAssign(self, node):
-        if isinstance(node.target, ast.Name) and node.target.id in self.values and node.value is not None:
-            node.value = ast.Name(_hidden(node.target.id), ast.Load())
+        if node.value is not None:
+            self._replace(node, node.target)
         return node
+
+    def _replace(self, node, target):
+        if isinstance(target, ast.Name) and canonical(target.id) in self.names:
+            node.value = ast.Name(_hidden(canonical(target.id)), ast.Load())
 
 
 def _hidden(key):
@@ -103,29 +119,3 @@ def _split(text):
     if not equals or not key.strip().isidentifier():
         raise RecipeError(f"{text!r} is not of the form key=value.")
     return key.strip(), value.strip()
-
-
-def _parse(key, text, old):
-    try:
-        value = ast.literal_eval(text)
-        return text if isinstance(old, str) and not isinstance(value, (str, type(None))) else value  # name=2024
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        if old is None or isinstance(old, str):
-            return text
-        raise RecipeError(
-            f"{key}={text}: not a Python literal; the recipe has {old!r} ({type(old).__name__})."
-        ) from None
-
-
-def _typed(key, value, old):
-    if value is None or old is None or type(value) is type(old):
-        return value
-    if isinstance(old, float) and type(value) is int:
-        return float(value)
-    if isinstance(old, (list, tuple)) and isinstance(value, (list, tuple)):
-        return type(old)(value)
-    if isinstance(old, (bool, int, float, str, list, tuple, dict)):
-        raise RecipeError(
-            f"{key}={value!r}: {type(value).__name__}, but the recipe has {old!r} ({type(old).__name__})."
-        )
-    return value

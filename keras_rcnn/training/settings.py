@@ -1,37 +1,58 @@
 """Every setting that a training can have: its type, default, unit, limits, and what it does.
 
+A new setting is a field of `Settings`, and nothing else.
+
 The recipe's check, `keras-rcnn train --help-settings` and the defaults all come from here. The defaults suit a few
 hundred photos on a laptop.
 """
 
+import ast
 import difflib
-import types
+import logging
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
 
-from keras_rcnn.training.recipe import RecipeError
+logger = logging.getLogger(__name__)
 
 Count = Annotated[StrictInt, Field(ge=1)]
 Share = Annotated[StrictFloat, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[StrictFloat, Field(gt=0, allow_inf_nan=False)]
 Text = StrictStr | None
 Source = dict[str, Any] | None
+File = StrictStr | Path | None
 
 
-def _of(group):
+class RecipeError(ValueError):
+    """A recipe, or a setting given for it, that cannot be used."""
+
+
+def _of(group, built=False):
     def setting(default, description, unit=None):
-        return Field(default, description=description, json_schema_extra={"group": group, "unit": unit})
+        return Field(default, description=description, json_schema_extra={"group": group, "unit": unit, "built": built})
 
     return setting
 
 
-_data, _model, _regions, _schedule = _of("data"), _of("model"), _of("regions"), _of("schedule")
-_machine, _preset = _of("machine"), _of("preset")
+_data, _schedule, _machine, _preset = _of("data"), _of("schedule"), _of("machine"), _of("preset")
+# those that a new detector is built from, and a preset to start from has already
+_parts, _boxes = _of("model", built=True), _of("regions", built=True)
+_model, _regions = _of("model"), _of("regions")
 
 
 class Settings(BaseModel):
-    """The settings of a training, checked. Instances cannot be changed."""
+    """The settings of a training, checked. Instances cannot be changed.
+
+    Raises:
+        RecipeError: one that lists everything that is wrong.
+
+    Example:
+
+    >>> settings = Settings(train={"coco": "train.json", "images": "train"}, epochs=12)
+    >>> settings.replace(learning_rate=5e-4).epochs
+    12
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -42,7 +63,7 @@ class Settings(BaseModel):
     notes: Text = _preset(None, "what else there is to know, for preset.json")
     weights_dtype: Literal["float16", "float32"] = _preset("float16", "of the weights file")
 
-    data: Any = _data(
+    data: File = _data(
         None, "a folder that the entries below are built from, so that one `--set data=...` moves them all"
     )
     train: Source = _data(
@@ -50,7 +71,7 @@ class Settings(BaseModel):
         '`{"coco": file, "images": folder}`, `{"voc": folder, "split": name}` or `{"csv": file, "images": folder}`',
     )
     val: Source = _data(None, "the same, for the validation data")
-    hold_out: Annotated[StrictFloat, Field(ge=0, lt=1)] = _data(
+    val_fraction: Annotated[StrictFloat, Field(ge=0, lt=1)] = _data(
         0.0, "without `val`: the share of the training images to validate on instead, chosen by the seed"
     )
     on_bad: Literal["error", "skip"] = _data("error", 'what to do about bad annotations: `"error"` or `"skip"`')
@@ -67,7 +88,7 @@ class Settings(BaseModel):
         0, "of the order, the augmentation, the samples and the new weights"
     )
 
-    base: Any = _model(
+    base: File = _model(
         None, "a preset to start from, with masks if it has them; it brings the rest of the model's settings"
     )
     detector: Literal["rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn"] | None = _model(
@@ -75,54 +96,55 @@ class Settings(BaseModel):
         '`"rcnn"`, `"fast_rcnn"`, `"faster_rcnn"` or `"mask_rcnn"`; `None` is Faster R-CNN, or with `masks` Mask R-CNN',
     )
     masks: StrictBool = _model(False, "train masks too")
-    backbone: StrictStr = _model("efficientnet_lite0", 'or `"vgg16"`, `"zf"`, `"caffenet"`')
-    backbone_weights: Text = _model(
+    backbone: StrictStr = _parts("efficientnet_lite0", 'or `"vgg16"`, `"zf"`, `"caffenet"`')
+    backbone_weights: Text = _parts(
         None,
         "a file of weights; `vgg16`, `zf` and `caffenet` need a `.caffemodel`, whose fc6 and fc7 begin the box head",
     )
     freeze_at: Annotated[StrictInt, Field(ge=0)] = _model(1, "freeze the backbone up to this stage")
     min_size: Count = _model(448, "shorter side of the photos", "px")
     max_size: Count = _model(640, "longer side at most", "px")
-    neck: StrictStr = _model("fpn", 'a feature pyramid, or the name of a single map, `"C4"`')
-    channels: Count = _model(128, "channels of the pyramid")
-    pool: Literal["align", "pool"] = _model("align", 'RoIAlign, or on a single map RoIPool (`"pool"`)')
-    pool_size: Count = _model(7, "bins per side")
-    head_units: tuple[Count, ...] = _model((512, 512), "widths of the box head's fully connected layers")
-    dropout: Annotated[StrictFloat, Field(ge=0, lt=1)] = _model(0.0, "after each of them")
-    mask_convs: Annotated[tuple[Count, ...], Field(min_length=1)] = _model(
+    neck: StrictStr = _parts("fpn", 'a feature pyramid, or the name of a single map, `"C4"`')
+    fpn_channels: Count = _parts(128, "channels of the pyramid")
+    roi_pool: Literal["align", "pool"] = _parts("align", 'RoIAlign, or on a single map RoIPool (`"pool"`)')
+    roi_pool_size: Count = _parts(7, "bins per side")
+    box_head_units: tuple[Count, ...] = _parts((512, 512), "widths of the box head's fully connected layers")
+    box_head_dropout: Annotated[StrictFloat, Field(ge=0, lt=1)] = _parts(0.0, "after each of them")
+    mask_head_channels: Annotated[tuple[Count, ...], Field(min_length=1)] = _parts(
         (128,) * 4, "channels of the mask head's convolutions"
     )
-    max_detections: Count = _model(100, "the most detections per image")
+    max_detections: Count = _parts(100, "the most detections per image")
 
-    anchor_scale: Positive = _regions(
+    anchor_scale: Positive = _boxes(
         4.0,
         "an anchor's side, in strides of its level; a single map also has anchors of twice and four times that side",
     )
-    aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = _regions(
+    aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = _boxes(
         (0.5, 1.0, 2.0), "of the anchors, height / width"
     )
-    border: Annotated[StrictFloat, Field(ge=0)] | None = _regions(
+    anchor_border: Annotated[StrictFloat, Field(ge=0)] | None = _boxes(
         None,
         "ignore anchors that reach farther than this many pixels outside the image (the paper: 0); `None` uses all",
         "px",
     )
-    proposals: tuple[Count, Count] = _regions((1000, 600), "the RPN's proposals in training and at test")
-    pre_nms: tuple[Count, Count] | None = _regions(
+    post_nms_proposals: tuple[Count, Count] = _boxes((1000, 600), "the RPN's proposals in training and at test")
+    pre_nms_proposals: tuple[Count, Count] | None = _boxes(
         None, "how many go into its NMS, in training and at test; `None`: as many as come out"
     )
-    rois: Count | None = _regions(
+    roi_samples: Count | None = _boxes(
         None, "regions sampled per image; `None`: 64 for R-CNN and Fast R-CNN, 256 with an RPN"
     )
-    background: tuple[Share, Share] | None = _regions(
+    positive_iou: Share = _boxes(0.5, "the least IoU of a positive region with its object")
+    background_iou: tuple[Share, Share] | None = _boxes(
         None, "the IoU range of a background region; `None`: from 0.1 to 0.5 for Fast R-CNN, else from 0 to 0.5"
     )
-    nms: Share | None = _regions(None, "IoU of the last NMS; `None`: 0.3 for R-CNN and Fast R-CNN, 0.5 with an RPN")
-    search: dict[str, Any] = _regions({"mode": "fast"}, "settings of selective search, those of `compute_proposals`")
-    search_cache: Any = _regions(None, "folder for its results; `None`: a folder in the output")
-    train_proposals: Any = _regions(None, "a file of proposals for the training data, instead of selective search")
-    val_proposals: Any = _regions(None, "the same for the validation data")
-    crop: Count = _regions(224, "R-CNN: side of a region's crop", "px")
-    context: Annotated[StrictInt, Field(ge=0)] = _regions(16, "R-CNN: pixels of the surroundings in it", "px")
+    nms_iou: Share | None = _boxes(None, "IoU of the last NMS; `None`: 0.3 for R-CNN and Fast R-CNN, 0.5 with an RPN")
+    selective_search: dict[str, Any] = _regions({"mode": "fast"}, "settings of selective search, those of `compute_proposals`")
+    proposals_cache: File = _regions(None, "folder for its results; `None`: a folder in the output")
+    train_proposals: File = _regions(None, "a file of proposals for the training data, instead of selective search")
+    val_proposals: File = _regions(None, "the same for the validation data")
+    region_size: Count = _boxes(224, "R-CNN: side of a region's crop", "px")
+    region_context: Annotated[StrictInt, Field(ge=0)] = _boxes(16, "R-CNN: pixels of the surroundings in it", "px")
     svms: dict[str, Any] | None = _regions({}, "R-CNN: settings of `fit_svms`; `None` leaves the SVMs out")
     box_regressors: dict[str, Any] | None = _regions(
         {}, "R-CNN: settings of `fit_box_regressors`; `None` leaves them out"
@@ -136,10 +158,10 @@ class Settings(BaseModel):
     batch_size: Count = _schedule(2, "images a step")
     optimizer: Literal["adamw", "sgd", "lamb"] = _schedule("adamw", 'or `"sgd"`, `"lamb"`')
     learning_rate: Positive = _schedule(1e-3, "its highest value")
-    backbone_rate: Annotated[StrictFloat, Field(ge=0, allow_inf_nan=False)] = _schedule(
+    backbone_lr_multiplier: Annotated[StrictFloat, Field(ge=0, allow_inf_nan=False)] = _schedule(
         1.0, "the backbone's share of it"
     )
-    drop_at: tuple[Count, ...] | None = _schedule(
+    lr_drop_epochs: tuple[Count, ...] | None = _schedule(
         None, "epochs after which the rate falls to a tenth; `None`: half a cosine down to 0"
     )
     warmup_steps: Annotated[StrictInt, Field(ge=0)] = _schedule(
@@ -150,12 +172,12 @@ class Settings(BaseModel):
         0.01, "the share of the rate by which weights shrink in each step"
     )
     clipnorm: Positive | None = _schedule(5.0, "the most that the norm of a weight's gradient may be")
-    accumulate: Count | None = _schedule(None, "batches whose mean gradient makes one step")
-    ema: Annotated[StrictFloat, Field(gt=0, lt=1)] | None = _schedule(
+    gradient_accumulation_steps: Count | None = _schedule(None, "batches whose mean gradient makes one step")
+    ema_momentum: Annotated[StrictFloat, Field(gt=0, lt=1)] | None = _schedule(
         None, "momentum of an average of the weights (0.999), which is then evaluated and saved"
     )
     evaluate_every: Count = _schedule(1, "epochs between evaluations")
-    eval_detections: Count = _schedule(100, "detections per image that AP counts")
+    eval_max_detections: Count = _schedule(100, "detections per image that AP counts")
     patience: Count | None = _schedule(None, "end when so many evaluations have brought no better AP50")
 
     precision: StrictStr = _machine("float32", 'or `"bfloat16"`, `"float16"`; see the page on speed and precision')
@@ -168,55 +190,120 @@ class Settings(BaseModel):
         False, "losses, AP and pictures for TensorBoard, in `OUT/board`; needs `pip install -e '.[board]'`"
     )
 
+    def __init__(self, **values):
+        values, problems = _renamed(values)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            details = {}
+            for detail in error.errors():
+                details.setdefault(str(detail["loc"][0]), []).append(detail)
+            problems += [_problem(name, values[name], found) for name, found in details.items()]
+        if problems:
+            raise RecipeError(listed(problems))
+
+    def replace(self, **changes):
+        """The settings with some of them changed, and checked again."""
+        return Settings(**{**vars(self), **changes})
+
+    def changed(self):
+        """Those that are not as they are by default: `{name: value}`."""
+        return {name: value for name, value in vars(self).items() if value != DEFAULTS[name]}
+
 
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
+BUILT = [name for name, field in Settings.model_fields.items() if field.json_schema_extra["built"]]
+
+# names of version 0.1, understood for one more release
+OLD_NAMES = {
+    "hold_out": "val_fraction",
+    "channels": "fpn_channels",
+    "pool": "roi_pool",
+    "pool_size": "roi_pool_size",
+    "head_units": "box_head_units",
+    "dropout": "box_head_dropout",
+    "mask_convs": "mask_head_channels",
+    "border": "anchor_border",
+    "proposals": "post_nms_proposals",
+    "pre_nms": "pre_nms_proposals",
+    "rois": "roi_samples",
+    "background": "background_iou",
+    "nms": "nms_iou",
+    "search": "selective_search",
+    "search_cache": "proposals_cache",
+    "crop": "region_size",
+    "context": "region_context",
+    "backbone_rate": "backbone_lr_multiplier",
+    "drop_at": "lr_drop_epochs",
+    "accumulate": "gradient_accumulation_steps",
+    "ema": "ema_momentum",
+    "eval_detections": "eval_max_detections",
+}
 
 
-def default_settings(**changes):
-    """`DEFAULTS` with changes, as `train` takes them.
+def canonical(name):
+    """The present name of a setting, of that or of its old one."""
+    return OLD_NAMES.get(name, name)
+
+
+def cast(name, text):
+    """A setting's value as it is written on the command line, such as `"8"`, `"(5, 8)"` or `"runs/a"`.
+
+    It becomes what the setting's type wants: the Python literal if that will do, else the text itself.
 
     Raises:
-        RecipeError: for a setting that does not exist.
+        RecipeError: there is no such setting, or the text is no value of it.
     """
-    unknown = sorted(set(changes) - set(DEFAULTS))
-    if unknown:
-        raise RecipeError(f"Unknown setting(s) {', '.join(unknown)}; there are {', '.join(DEFAULTS)}.")
-    return types.SimpleNamespace(**{**DEFAULTS, **changes})
-
-
-def check_settings(settings):
-    """Settings as they were given -> checked ones.
-
-    Args:
-        settings: namespace with some of `DEFAULTS`.
-
-    Returns:
-        `Settings`.
-
-    Raises:
-        RecipeError: one that lists everything that is wrong.
-    """
-    values = {**DEFAULTS, **vars(settings)}
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        reasons = {}
-        for one in error.errors():
-            reasons.setdefault(str(one["loc"][0]), []).append(one)
-        lines = [_problem(name, values[name], found) for name, found in reasons.items()]
-        many = f"{len(lines)} settings are not as they should be:\n  " if len(lines) > 1 else ""
-        raise RecipeError(many + "\n  ".join(lines)) from None
-
-
-def _problem(name, value, found):
-    """A line about one setting, of pydantic's errors."""
     field = Settings.model_fields.get(name)
     if field is None:
-        near = difflib.get_close_matches(name, DEFAULTS, 1)
-        return f"{name}: there is no such setting{f'; did you mean {near[0]}' if near else ''}."
-    wanted = " or ".join(dict.fromkeys(one["msg"].removeprefix("Input should be ") for one in found))
-    meaning = f" ({field.description})" if field.description else ""
-    return f"{name} = {value!r}: it should be {wanted}{meaning}."
+        raise RecipeError(_unknown(name))
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = text
+    type_ = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    details = []
+    for candidate in (value, text):
+        try:
+            return TypeAdapter(type_, config={"arbitrary_types_allowed": True}).validate_python(candidate)
+        except ValidationError as error:
+            details = details or error.errors()
+    raise RecipeError(_problem(name, value, details))
+
+
+def listed(problems):
+    """One message about all that is wrong."""
+    if len(problems) == 1:
+        return problems[0]
+    return f"{len(problems)} settings are not as they should be:\n  " + "\n  ".join(problems)
+
+
+def _renamed(values):
+    """The values by their present names, and a problem for each that is given by both or by none that exists."""
+    old = [name for name in values if name in OLD_NAMES]
+    problems = [
+        f"{name} is the old name of {OLD_NAMES[name]}, and both are given: leave {name} out."
+        for name in old
+        if OLD_NAMES[name] in values
+    ]
+    if old:
+        renamed = ", ".join(f"{name} is now {OLD_NAMES[name]}" for name in old)
+        logger.warning("Settings have new names: %s. The old ones go with the next release.", renamed)
+    problems += [_unknown(name) for name in values if canonical(name) not in Settings.model_fields]
+    known = {name: value for name, value in values.items() if name not in OLD_NAMES and name in Settings.model_fields}
+    return {OLD_NAMES[name]: values[name] for name in old} | known, problems
+
+
+def _unknown(name):
+    nearest = difflib.get_close_matches(name, [*DEFAULTS, *OLD_NAMES], 1)
+    hint = f"; did you mean {canonical(nearest[0])}" if nearest else ""
+    return f"{name}: there is no such setting{hint}. keras-rcnn train --help-settings lists them."
+
+
+def _problem(name, value, details):
+    """A line about one setting, of pydantic's errors."""
+    wanted = " or ".join(dict.fromkeys(detail["msg"].removeprefix("Input should be ") for detail in details))
+    return f"{name} = {value!r}: it should be {wanted} ({Settings.model_fields[name].description})."
 
 
 GROUPS = {
@@ -243,9 +330,9 @@ def settings_table():
 def settings_markdown():
     """The same as the tables of docs/pages/training.md."""
     lines, group = [], None
-    for its, name, default, unit, description in settings_table():
-        if its != group:
-            lines += ["", f"### {its}", "", "| setting | default | what it does |", "|---|---|---|"]
-            group = its
+    for title, name, default, unit, description in settings_table():
+        if title != group:
+            lines += ["", f"### {title}", "", "| setting | default | what it does |", "|---|---|---|"]
+            group = title
         lines.append(f"| `{name}` | `{default}` | {description}{f' [{unit}]' if unit else ''} |")
     return "\n".join(lines).strip()

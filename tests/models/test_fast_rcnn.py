@@ -13,7 +13,7 @@ from keras_rcnn import layers, models
 from keras_rcnn.data import Dataset, ProposalSet, Record
 from keras_rcnn.evaluation import coco_metrics, evaluate
 from keras_rcnn.models import RCNN, FastRCNN
-from keras_rcnn.models.rcnn_stages import stage_detections
+from keras_rcnn.training import fit_box_regressors, fit_svms, stage_detections
 from keras_rcnn.presets import from_preset, save_preset
 from keras_rcnn.story import STEPS, changed_lines
 from tests.models.tiny import STRIDES, TinyBackbone, shapes, tiny_detector
@@ -120,13 +120,13 @@ def test_rcnn_stage_by_stage(tmp_path):
     model.fit(batches, epochs=25, verbose=0)
     softmax = evaluate(model, data, proposals=proposals, progress=False)["bbox"]
     assert softmax["AP50"] > 0.8
-    history = model.fit_svms(data, proposals, tmp_path, progress=False, retrain_every=60, passes=2)
+    history = fit_svms(model, data, proposals, tmp_path, progress=False, retrain_every=60, passes=2)
     assert {row["class"] for row in history} == {"square", "bar"}
     shares = [row["violations"] / row["seen"] for row in history if row["class"] == "square"]
     assert shares[0] == 1 and shares[-1] < 0.5
     svms = evaluate(model, data, proposals=proposals, progress=False)["bbox"]
     assert svms["AP50"] > 0.8
-    fitted = model.fit_box_regressors(data, proposals, tmp_path, progress=False)
+    fitted = fit_box_regressors(model, data, proposals, tmp_path, progress=False)
     assert all(one["pairs"] > 0 and one["regularisation"] == 1000 for one in fitted.values())
     moved = evaluate(model, data, proposals=proposals, progress=False)["bbox"]
     assert moved["AP50"] > 0.8
@@ -159,9 +159,9 @@ def test_images_without_regions_and_classes_without_objects(tmp_path, caplog):
         assert np.isfinite(losses["loss"]).all()
         assert len(model.detect(blank.image, proposals=proposals[99], score=0.0)["boxes"]) == 0
     with caplog.at_level("WARNING"):
-        model.fit_svms(data, proposals, tmp_path, progress=False)
+        fit_svms(model, data, proposals, tmp_path, progress=False)
     assert "pictures shows no ghost: no SVM, and nothing is detected as such." in caplog.text
-    fitted = model.fit_box_regressors(data, proposals, tmp_path, progress=False)
+    fitted = fit_box_regressors(model, data, proposals, tmp_path, progress=False)
     assert fitted["ghost"] == {"pairs": 0, "regularisation": None}
     found = model.detect(shapes(4)[3].image, proposals=proposals[3], score=0.0)
     assert len(found["boxes"]) and "ghost" not in [n for n, s in zip(found["names"], found["scores"]) if s > 0.01]

@@ -48,8 +48,8 @@ def main(settings):
             tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     from keras_rcnn.training import Checkpoint
     from keras_rcnn.training.cluster import WorkerLost, read_cluster, rejoin
-    from keras_rcnn.training.distribute import fit, is_chief, strategy, sum_before_clipping
-    from keras_rcnn.training.optimizer import slow_down
+    from keras_rcnn.training.distribute import fit, is_chief, strategy
+    from keras_rcnn.training.keras_internals import slow_down, sum_before_clipping
 
     if settings["strategy"] == "mirrored":
         devices = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

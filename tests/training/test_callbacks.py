@@ -265,6 +265,31 @@ def test_several_batches_a_call_in_a_fit():
     assert "at batches 1 to 2 of epoch 1" in stop.message or "at batches 3 to 4 of epoch 1" in stop.message
 
 
+def test_weights_that_are_not_finite_while_the_loss_is(tmp_path):
+    model = tiny(rate=0.1)
+    before = model.get_weights()
+
+    stop, saved = StopOnNaN(path=tmp_path / "nan.json"), []
+    best = BestAndLast(tmp_path, lambda model, folder: saved.append(folder.name), monitor="loss")
+    logs = {"loss": 1.0}
+    for callback in (stop, best):
+        callback.set_model(model)
+        callback.on_train_begin()
+        callback.on_epoch_begin(0)
+    stop.on_train_batch_end(0, {"loss": 1.0})
+    model.set_weights([np.full_like(weight, np.inf) if i == 0 else weight for i, weight in enumerate(before)])
+    stop.on_train_batch_end(1, {"loss": 1.0})
+    assert stop.message is None
+    for callback in (stop, best):
+        callback.on_epoch_end(0, logs)
+    assert "1 of the model's" in stop.message and "not finite after epoch 1" in stop.message
+    assert model.stop_training and np.isnan(logs["loss"])
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    assert json.loads((tmp_path / "nan.json").read_text())["batches"] == [None, 2]
+    assert saved == [".last.new"]  # it is no candidate for the best
+
+
 def test_a_training_that_goes_on_in_mid_epoch_blames_its_own_batches():
     records = [
         Record(np.zeros((32, 32, 3), "uint8"), f"id{i}", 32, 32, [[1, 1, 9, 9]], [int(i == 7)]) for i in range(8)

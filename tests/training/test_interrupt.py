@@ -124,8 +124,8 @@ def table(tmp_path):
 
 def command(table, *more):
     small = {
-        "min_size": 64, "max_size": 64, "channels": 16, "head_units": (16,), "rois": 16, "proposals": (50, 20),
-        "batch_size": 1, "seed": 3,
+        "min_size": 64, "max_size": 64, "fpn_channels": 16, "box_head_units": (16,), "roi_samples": 16,
+        "post_nms_proposals": (50, 20), "batch_size": 1, "seed": 3,
     }  # fmt: skip
     sets = [part for key, value in small.items() for part in ("--set", f"{key}={value!r}")]
     source = ["--csv", str(table / "boxes.csv"), "--images", str(table)]

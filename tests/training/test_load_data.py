@@ -8,8 +8,7 @@ from PIL import Image
 
 from keras_rcnn.data import DataError
 from keras_rcnn.training.build import load_data
-from keras_rcnn.training.recipe import RecipeError
-from keras_rcnn.training.settings import default_settings
+from keras_rcnn.training import RecipeError
 from keras_rcnn.training.train import train
 
 
@@ -75,5 +74,5 @@ def test_a_training_on_nothing_is_refused(folder, tmp_path):
         ({"coco": folder / "c.json", "images": folder}, "3 of 3 objects are crowd.*--crowd-as-objects"),
     ):
         with pytest.raises(DataError, match=message):
-            train(default_settings(train=entry), tmp_path / "out")
+            train({"train": entry}, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,18 +1,17 @@
 """The optimizer that a recipe's settings ask for."""
 
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import pytest
 
-from keras_rcnn.training import RecipeError, WarmupCosine, WarmupMultiStep
-from keras_rcnn.training.optimizer import build_optimizer, slow_down
+from keras_rcnn.training import Settings, WarmupCosine, WarmupMultiStep
+from keras_rcnn.training.keras_internals import slow_down
+from keras_rcnn.training.optimizer import build_optimizer
 
 
 def settings(**changes):
     plain = {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01, "clipnorm": 5.0}
-    return SimpleNamespace(**{**plain, "warmup_steps": 3, "drop_at": None, **changes})
+    return Settings(**{**plain, "warmup_steps": 3, **changes})
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", "SGD"), ("adamw", "AdamW"), ("lamb", "Lamb")])
@@ -22,12 +21,10 @@ def test_kinds(name, kind):
     assert (optimizer.weight_decay, optimizer.clipnorm) == (0.01, 5.0)
     assert isinstance(optimizer._learning_rate, WarmupCosine) and optimizer._learning_rate.steps == 40
     assert optimizer.gradient_accumulation_steps is None and not optimizer.use_ema
-    with pytest.raises(RecipeError, match="optimizer = 'adam': there are adamw, lamb, sgd"):
-        build_optimizer(settings(optimizer="adam"), 4, 10)
 
 
 def test_steps_of_the_rate():
-    rate = build_optimizer(settings(drop_at=(1, 3)), 4, 10)._learning_rate
+    rate = build_optimizer(settings(lr_drop_epochs=(1, 3)), 4, 10)._learning_rate
     assert isinstance(rate, WarmupMultiStep) and rate.boundaries == [10, 30]
 
 
@@ -38,29 +35,25 @@ def test_accumulation_is_a_larger_batch():
     def trained(accumulate, batch_size):
         keras.utils.set_random_seed(0)
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-        one = settings(accumulate=accumulate, warmup_steps=0, drop_at=(5,), clipnorm=0.5)
-        model.compile(build_optimizer(one, 1, 8), "mse")
+        schedule = settings(gradient_accumulation_steps=accumulate, warmup_steps=0, lr_drop_epochs=(5,), clipnorm=0.5)
+        model.compile(build_optimizer(schedule, 1, 8), "mse")
         model.fit(x, x[:, :1], batch_size=batch_size, shuffle=False, verbose=0)
         return model.get_weights()
 
     for a, b in zip(trained(2, 2), trained(1, 4), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
-    with pytest.raises(RecipeError, match="accumulate = 0"):
-        build_optimizer(settings(accumulate=0), 1, 1)
 
 
 def test_averages():
-    optimizer = build_optimizer(settings(ema=0.99), 4, 10)
+    optimizer = build_optimizer(settings(ema_momentum=0.99), 4, 10)
     assert optimizer.use_ema and optimizer.ema_momentum == 0.99
-    with pytest.raises(RecipeError, match="ema = 1.0"):
-        build_optimizer(settings(ema=1.0), 4, 10)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "lamb"])
 def test_some_weights_train_slowly(kind):
     """The first step of a layer that has a tenth of the rate is a tenth of that of its twin."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3), keras.layers.Dense(3)])
-    optimizer = build_optimizer(settings(optimizer=kind, weight_decay=0.0, warmup_steps=0, drop_at=(5,)), 1, 8)
+    optimizer = build_optimizer(settings(optimizer=kind, weight_decay=0.0, warmup_steps=0, lr_drop_epochs=(5,)), 1, 8)
     slow_down(optimizer, model.layers[0].variables, 0.1)
     before = model.get_weights()
     optimizer.build(model.trainable_variables)

@@ -4,7 +4,6 @@ import csv
 import importlib.util
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -16,10 +15,9 @@ from keras_rcnn.data import DataError
 from keras_rcnn.layers.base import register
 from keras_rcnn.models import RCNN, FastRCNN
 from keras_rcnn.presets import PresetError, from_preset, save_preset
-from keras_rcnn.training import RecipeError, build, distribute, load_recipe
+from keras_rcnn.training import RecipeError, Settings, TrainingDiverged, build, distribute, load_recipe
 from keras_rcnn.training.build import build_augment, build_model
 from keras_rcnn.training.optimizer import build_optimizer
-from keras_rcnn.training.settings import DEFAULTS, default_settings
 from keras_rcnn.training.train import train
 from tests.models.test_fast_rcnn import rcnn
 from tests.models.tiny import shapes
@@ -46,8 +44,9 @@ def folder(tmp_path_factory):
 
 def settings(folder, **changes):
     source = {"csv": str(folder / "boxes.csv"), "images": str(folder)}
-    small = {"min_size": 64, "max_size": 64, "channels": 16, "head_units": (16,), "rois": 16, "proposals": (50, 20)}
-    return SimpleNamespace(**{"train": source, "val": source, "epochs": 2, "evaluate_every": 1, **small, **changes})
+    small = {"min_size": 64, "max_size": 64, "fpn_channels": 16, "box_head_units": (16,), "roi_samples": 16}
+    small["post_nms_proposals"] = (50, 20)
+    return Settings(**{"train": source, "val": source, "epochs": 2, "evaluate_every": 1, **small, **changes})
 
 
 @pytest.mark.slow
@@ -59,6 +58,13 @@ def test_a_compiled_training(folder, tmp_path):
         with (tmp_path / str(jit) / "history.csv").open() as file:
             losses[jit] = float(next(csv.DictReader(file))["loss"])
     assert losses[True] == pytest.approx(losses[None], rel=0.05)  # the samplers draw other regions
+
+
+def test_a_training_that_diverges_fails_and_says_so(folder, tmp_path):
+    with pytest.raises(TrainingDiverged, match="not finite .*No epoch was whole: there is no trained preset"):
+        train(settings(folder, learning_rate=1e30, warmup_steps=0, clipnorm=None), tmp_path / "out", verbose=0)
+    assert not (tmp_path / "out" / "preset.json").exists() and not (tmp_path / "out" / "best").exists()
+    assert json.loads((tmp_path / "out" / "not_finite.json").read_text())["epoch"] == 1
 
 
 @pytest.mark.slow
@@ -118,7 +124,7 @@ def test_training_with_masks(folder, tmp_path):
     file = tmp_path / "masks.json"
     file.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
     source = {"coco": str(file), "images": str(folder)}
-    small = settings(folder, train=source, val=source, masks=True, mask_convs=(8,), epochs=1)
+    small = settings(folder, train=source, val=source, masks=True, mask_head_channels=(8,), epochs=1)
     out = train(small, tmp_path / "out", verbose=0)
     with (out / "history.csv").open() as file:
         assert {"loss_mask", "val_AP50", "val_segm_AP50"} <= set(next(csv.DictReader(file)))
@@ -132,7 +138,7 @@ def test_training_with_masks(folder, tmp_path):
 @pytest.mark.slow
 def test_an_rcnn_and_its_stages(folder, tmp_path):
     pytest.importorskip("sklearn")
-    small = settings(folder, detector="rcnn", crop=64, context=4, epochs=1, svms={"retrain_every": 200})
+    small = settings(folder, detector="rcnn", region_size=64, region_context=4, epochs=1, svms={"retrain_every": 200})
     out = train(small, tmp_path / "out", verbose=0)
     stages = json.loads((out / "stages.json").read_text())
     names = {"softmax", "svms", "softmax_boxes", "svms_boxes"}
@@ -175,7 +181,7 @@ def test_four_steps_go_on_after_the_last_whole_one(folder, tmp_path, monkeypatch
     for part in ("backbone", "neck", "rpn_head"):
         for a, b in zip(whole.parts[part].get_weights(), model.parts[part].get_weights(), strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
-    with pytest.raises(RecipeError, match="epochs of each of the four steps"):
+    with pytest.raises(RecipeError, match="the epochs of each step"):
         train(settings(folder, alternating=(1, 2)), tmp_path / "none")
     with pytest.raises(RecipeError, match="Faster R-CNN's training"):
         train(settings(folder, alternating=(1, 1, 1, 1), detector="fast_rcnn"), tmp_path / "none")
@@ -184,39 +190,62 @@ def test_four_steps_go_on_after_the_last_whole_one(folder, tmp_path, monkeypatch
 
 def test_every_detector_is_built_as_the_settings_say():
     names = ["a", "b"]
-    paper = build_model(default_settings(detector="fast_rcnn", neck="C4", pool="pool"), names)
+    paper = build_model(Settings(detector="fast_rcnn", neck="C4", roi_pool="pool"), names)
     assert (paper.parts["box_targets"].count, paper.parts["box_targets"].background) == (64, (0.1, 0.5))
     assert paper.parts["decoder"].iou_threshold == 0.3
     assert paper.parts["box_pool"].strides == (16,)
-    classic = build_model(default_settings(neck="C4", anchor_scale=8.0, border=0), names)
+    classic = build_model(Settings(neck="C4", anchor_scale=8.0, anchor_border=0), names)
     assert classic.parts["anchors"].sizes == ((128.0, 256.0, 512.0),)
     assert classic.parts["anchors"].strides == (16,)
     assert classic.parts["rpn_targets"].border == 0
-    with pytest.raises(RecipeError, match="there are rcnn, fast_rcnn"):
-        build_model(default_settings(detector="yolo"), names)
-    with pytest.raises(RecipeError, match="on a single map"):
-        build_model(default_settings(pool="pool"), names)
-    with pytest.raises(RecipeError, match=r"set backbone_weights to its \.caffemodel"):
-        build_model(default_settings(backbone="vgg16"), names)
-    with pytest.raises(RecipeError, match="is a FasterRCNN"):
-        build_model(default_settings(base="nuclei_frcnn", detector="rcnn"), ["nucleus"])
+    strict = build_model(Settings(positive_iou=0.6), names)
+    assert strict.parts["box_targets"].foreground == 0.6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"roi_pool": "pool"}, "for a single map"),
+        ({"backbone": "vgg16"}, r"set backbone_weights to its \.caffemodel"),
+        ({"backbone": "resnet9000"}, "A recipe's backbone is efficientnet_lite0"),
+        ({"base": "nuclei_frcnn", "detector": "rcnn"}, "is a FasterRCNN"),
+        ({"base": "nuclei_frcnn", "masks": True}, "has no mask branch"),
+        ({"detector": "fast_rcnn", "masks": True}, "leave one of them out"),
+        ({"positive_iou": 0.4, "background_iou": (0.0, 0.5)}, "lies in the range of background_iou"),
+        ({"augment": ["flip"]}, "augmentation 'flip'"),
+        ({"augment": [("scale", "wide")]}, r"augment has \('scale', 'wide'\)"),
+        ({"selective_search": {"mod": "fast"}}, "selective_search has no 'mod'; it has mode, "),
+        ({"detector": "rcnn", "svms": {"passs": 2}}, "svms has no 'passs'; it has positives, "),
+        ({"detector": "rcnn", "patience": 2}, "patience = 2 counts evaluations, and R-CNN"),
+        ({"val": None, "patience": 2}, "patience = 2 counts evaluations, and there is no val"),
+        ({"train_proposals": "a.npz"}, "train_proposals = 'a.npz': FasterRCNN finds its own"),
+        ({"val_proposals": "a.npz"}, "val_proposals = 'a.npz': FasterRCNN finds its own"),
+        ({"train": None}, "no training data"),
+        ({"precision": "int8"}, "precision = 'int8'|there are float32"),
+        ({"alternating": (1, 1, 1, 1), "minutes": 5}, "minutes ends a joint training"),
+        ({"alternating": (1, 1, 1, 1), "masks": True}, "Faster R-CNN's training"),
+    ],
+)
+def test_settings_that_do_not_go_together(tmp_path, changes, message):
+    source = {"csv": "nothing.csv", "images": "nowhere"}
+    with pytest.raises(RecipeError, match=message):
+        train({"train": source, "val": source, **changes}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_that_does_not_go_together_is_said_at_once(tmp_path):
+    with pytest.raises(RecipeError) as error:
+        train({"augment": ["flip"], "backbone": "zf", "patience": 2}, tmp_path / "out")
+    lines = str(error.value).splitlines()
+    assert lines[0] == "4 settings are not as they should be:"
+    assert [word in line for word, line in zip(["train", "zf", "flip", "patience"], lines[1:], strict=True)] == [True] * 4
 
 
 def test_bad_settings_are_refused_before_training(folder, tmp_path):
     with pytest.raises(RecipeError, match="learnin_rate"):
-        default_settings(learnin_rate=1)
-    for changes in ({"val": None}, {"detector": "rcnn"}):
-        with pytest.raises(RecipeError, match="patience = 2 counts evaluations"):
-            train(settings(folder, patience=2, **changes), tmp_path / "e")
-    for key in ("train_proposals", "val_proposals"):
-        with pytest.raises(RecipeError, match=f"{key} = 'a.npz': FasterRCNN finds its own"):
-            train(settings(folder, **{key: "a.npz"}), tmp_path / "e")
-    with pytest.raises(RecipeError, match="no training data"):
-        train(SimpleNamespace(), tmp_path / "a")
-    with pytest.raises(RecipeError, match="augmentation 'flip'"):
-        build_augment(["flip"])
-    with pytest.raises(RecipeError, match="backbone"):
-        train(settings(folder, backbone="resnet9000"), tmp_path / "b")
+        train({"learnin_rate": 1}, tmp_path / "a")
+    with pytest.raises(TypeError, match="settings are Settings, a dict or the path of a recipe"):
+        train(7, tmp_path / "b")
     with pytest.raises((DataError, OSError), match=r"nothing\.csv"):
         train(settings(folder, train={"csv": "nothing.csv", "images": str(folder)}), tmp_path / "c")
     assert not any((tmp_path / name).exists() for name in "abc")
@@ -233,13 +262,13 @@ def test_patience_with_an_rcnn_to_start_from_is_refused_before_any_data_is_read(
     base = save_preset(kind(rcnn().parts["backbone"], 2, **parts), tmp_path / "base")
     source = {"csv": "nothing.csv", "images": "nowhere"}
     for name in (base, "bccd_rcnn"):  # of the zoo's there is no more than the record
-        chosen = default_settings(train=source, val=source, base=str(name), patience=2)
-        with pytest.raises(RecipeError, match="patience = 2 counts .*, and R-CNN is evaluated after its stages"):
+        chosen = Settings(train=source, val=source, base=str(name), patience=2)
+        with pytest.raises(RecipeError, match="patience = 2 counts evaluations, and R-CNN is evaluated after its stages"):
             train(chosen, tmp_path / "out")
     with pytest.raises((DataError, OSError), match=r"nothing\.csv"):  # which would be the next thing to be read
-        train(default_settings(train=source, val=source, base=str(base)), tmp_path / "out")
+        train(Settings(train=source, val=source, base=str(base)), tmp_path / "out")
     with pytest.raises(PresetError, match="There is no preset 'nuclei_mrcn'; did you mean"):
-        train(default_settings(train=source, base="nuclei_mrcn"), tmp_path / "out")
+        train(Settings(train=source, base="nuclei_mrcn"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -260,12 +289,12 @@ def test_the_classic_recipes_build_the_classic_detectors(path, monkeypatch):
     monkeypatch.setattr(build, "read_caffe_weights", lambda *_: {})  # half a gigabyte that nobody has here
     for module in (alexnet, vgg):
         monkeypatch.setattr(module, "load_caffe", lambda *_: None)
-    found = load_recipe(path, ["head_units=(8, 8)"], DEFAULTS)
+    found = load_recipe(path, ["box_head_units=(8, 8)"])
     model = build_model(found, ["a", "b"])
     parts = model.parts
     optimizer = build_optimizer(found, found.epochs, 2500)
     assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.momentum == 0.9
-    rates = [float(optimizer._learning_rate(found.drop_at[0] * 2500 + i)) for i in (-1, 1)]
+    rates = [float(optimizer._learning_rate(found.lr_drop_epochs[0] * 2500 + i)) for i in (-1, 1)]
     np.testing.assert_allclose(rates, [1e-3, 1e-4], rtol=1e-5)
     assert parts["box_head"].dropout == 0.5
     if found.detector == "rcnn":

@@ -16,16 +16,16 @@ source = "trained by recipe.py on the 205 training images of shared/data/bccd"
 
 detector = "fast_rcnn"
 # 97 % as many boxes as R-CNN's setting (fast mode, 500 px) finds in 1 s; these cover more cells (recall 0.90, not 0.80)
-search = {"mode": "quality", "width": 400, "max_boxes": 1000}
+selective_search = {"mode": "quality", "width": 400, "max_boxes": 1000}
 # two objects have no area
 on_bad = "skip"
 augment = ("hflip", "vflip", "color")
 min_size = 320
 max_size = 640
 anchor_scale = 4.0
-rois = 128
+roi_samples = 128
 # cells overlap
-nms = 0.5
+nms_iou = 0.5
 epochs = 14
 batch_size = 2
 learning_rate = 1e-3

@@ -16,15 +16,15 @@ license = "MIT data (BCCD); ImageNet weights Apache-2.0"
 source = "trained by recipe.py on the 205 training images of shared/data/bccd"
 
 detector = "rcnn"
-search = {"mode": "quality", "width": 400, "max_boxes": 1000}
+selective_search = {"mode": "quality", "width": 400, "max_boxes": 1000}
 # two objects have no area
 on_bad = "skip"
 augment = ("hflip", "vflip", "color")
 # regions are cut out of the photo as it is, and resized to a quarter of the paper's pixels, which a CPU can do
 min_size = 480
 max_size = 640
-crop = 112
-context = 8
+region_size = 112
+region_context = 8
 epochs = 6
 batch_size = 2
 learning_rate = 4e-4

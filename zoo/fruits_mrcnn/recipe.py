@@ -11,7 +11,7 @@ name = "fruits_mrcnn"
 title = "Dates, figs, hazelnuts: the nuclei Mask R-CNN, fine-tuned on 14 photos"
 train = {"coco": f"{data}/trainval.json", "images": f"{data}/images"}
 # there is no other list of photos: 4 of the 18 are kept to measure on
-hold_out = 0.2
+val_fraction = 0.2
 license = "MIT-type data (fruits_nuts); ImageNet weights Apache-2.0"
 source = "fine-tuned by recipe.py on 14 of the 18 photos of shared/data/fruits_nuts"
 

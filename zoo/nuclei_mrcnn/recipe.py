@@ -22,7 +22,7 @@ max_size = 640
 # nuclei are 7 px and more: anchors of 8, 16, 32, 64 and 128 px
 anchor_scale = 2.0
 # 4 x 96 channels are enough for one class, at a quarter of the paper's arithmetic
-mask_convs = (96, 96, 96, 96)
+mask_head_channels = (96, 96, 96, 96)
 # up to 151 nuclei in one training image
 max_detections = 300
 epochs = 9

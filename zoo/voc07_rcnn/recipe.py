@@ -20,18 +20,18 @@ freeze_at = 0
 # photos as they are: their longer side is 500
 min_size = 500
 max_size = 500
-crop = 227
-context = 16
-head_units = (4096, 4096)
-dropout = 0.5
-search = {"mode": "fast"}
+region_size = 227
+region_context = 16
+box_head_units = (4096, 4096)
+box_head_dropout = 0.5
+selective_search = {"mode": "fast"}
 augment = ("hflip",)
 # 50,000 steps of 32 positive and 96 other regions of two photos; a tenth of the rate after every 20,000
 epochs = 20
 batch_size = 2
 optimizer = "sgd"
 learning_rate = 1e-3
-drop_at = (8, 16)
+lr_drop_epochs = (8, 16)
 warmup_steps = 0
 weight_decay = 5e-4
 clipnorm = None

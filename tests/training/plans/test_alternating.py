@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_rcnn.evaluation import evaluate
-from keras_rcnn.training.alternating import RPN, alternate
+from keras_rcnn.models.rpn import RPN
+from keras_rcnn.training import alternate
 from tests.models.tiny import shapes, tiny_detector
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_rcnn.models.rcnn_stages import ridge
+from keras_rcnn.training.svms import ridge
 
 pytest.importorskip("sklearn")
 

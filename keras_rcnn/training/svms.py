@@ -71,6 +71,11 @@ def fit_svms(
     Raises:
         ValueError: for other classes or a setting that makes no sense.
         ImportError: without scikit-learn.
+
+    Example:
+
+    >>> mining = fit_svms(model, dataset, proposals, cache="features")
+    >>> plot_violations(mining, "violations.png")
     """
     if passes < 1 or retrain_every < 1:
         raise ValueError(f"passes and retrain_every are at least 1, not {passes} and {retrain_every}.")
@@ -79,18 +84,18 @@ def fit_svms(
     features = _Features(model, dataset, proposals, cache, progress)
     scale = _NORM / max(features.mean_norm(), 1e-6)
     classes = range(model.num_classes)
-    found = [[] for _ in classes]
-    for one in features.each("positives"):
+    positive_vectors = [[] for _ in classes]
+    for regions in features.each("positives"):
         for c in classes:
-            chosen = one.is_truth & (one.labels == c) if positives == "truth" else one.overlap(c) >= positives
-            found[c].append(one.vectors[chosen] * scale)
-    miners = [_Miner(np.concatenate(found[c]), C, positive_weight, bias) for c in classes]
+            chosen = regions.is_truth & (regions.labels == c) if positives == "truth" else regions.overlap(c) >= positives
+            positive_vectors[c].append(regions.vectors[chosen] * scale)
+    miners = [_Miner(np.concatenate(positive_vectors[c]), C, positive_weight, bias) for c in classes]
     history = []
     for number in range(passes):
-        for i, one in enumerate(features.each("hard negatives")):
-            vectors = one.vectors * scale
+        for i, regions in enumerate(features.each("hard negatives")):
+            vectors = regions.vectors * scale
             for c, miner in enumerate(miners):
-                rows = np.flatnonzero(one.overlap(c) < background)
+                rows = np.flatnonzero(regions.overlap(c) < background)
                 miner.see(vectors[rows], i * 10**6 + rows)
                 last = i + 1 == len(dataset)
                 if miner.new >= retrain_every or (last and miner.seen):
@@ -121,20 +126,20 @@ def fit_box_regressors(model, dataset, proposals, cache, overlap=0.6, regularisa
         without pairs has 0 and None; its boxes stay the proposals.
     """
     features = _Features(model, dataset, proposals, cache, progress, least=overlap)
-    found = [([], []) for _ in range(model.num_classes)]
-    for one in features.each("boxes"):
-        for c, (maps, targets) in enumerate(found):
-            near = one.overlap(c, one.near) > overlap
+    pairs = [([], []) for _ in range(model.num_classes)]
+    for regions in features.each("boxes"):
+        for c, (maps, targets) in enumerate(pairs):
+            near = regions.overlap(c, regions.near) > overlap
             if near.any():
-                own = one.objects_of(c)[one.iou_of(c, one.near)[near].argmax(axis=1)]
-                maps.append(one.maps[near])
-                targets.append(np.asarray(delta_ops.encode(own, one.boxes[one.near][near])))
-    counts = [sum(map(len, maps)) for maps, _ in found]
-    norms = [np.linalg.norm(part.astype(np.float32), axis=1).sum() for maps, _ in found for part in maps]
+                own = regions.objects_of(c)[regions.iou_of(c, regions.near)[near].argmax(axis=1)]
+                maps.append(regions.maps[near])
+                targets.append(np.asarray(delta_ops.encode(own, regions.boxes[regions.near][near])))
+    counts = [sum(map(len, maps)) for maps, _ in pairs]
+    norms = [np.linalg.norm(part.astype(np.float32), axis=1).sum() for maps, _ in pairs for part in maps]
     scale = _NORM / max(sum(norms) / max(sum(counts), 1), 1e-6)
     layer, answer = model.parts["box_regressors"], {}
     kernel, bias = (np.zeros(w.shape, np.float32) for w in (layer.kernel, layer.bias))
-    for c, (maps, targets) in enumerate(found):
+    for c, (maps, targets) in enumerate(pairs):
         alpha = None
         if counts[c]:
             x = np.concatenate(maps).astype(np.float32) * scale
@@ -163,7 +168,7 @@ def stage_detections(model, dataset, proposals, progress=True):
     import keras
     from tqdm import tqdm
 
-    parts, inputs = model.parts, {one.name: one for one in model.inputs}
+    parts, inputs = model.parts, {tensor.name: tensor for tensor in model.inputs}
     features = model.region_features(inputs)
     logits, deltas = parts["box_predictor"](features["vectors"]), parts["box_regressors"](features["maps"])
     scores = {
@@ -180,9 +185,9 @@ def stage_detections(model, dataset, proposals, progress=True):
         image = record.read()
         x = model.preprocessor.batch([image])
         x["proposals"] = pad_proposals([proposals[record]], [image], x["image_sizes"])
-        for name, found in stages.predict_on_batch(x).items():
-            one = {key: np.asarray(values)[0] for key, values in found.items()}
-            answer[name].append(model.restore(one, image.shape[:2], x["image_sizes"][0]))
+        for name, padded in stages.predict_on_batch(x).items():
+            padded = {key: np.asarray(values)[0] for key, values in padded.items()}
+            answer[name].append(model.restore(padded, image.shape[:2], x["image_sizes"][0]))
     return answer
 
 

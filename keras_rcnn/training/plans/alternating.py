@@ -1,56 +1,77 @@
 """Faster R-CNN's 4-step alternating training (section 3.2): RPN and Fast R-CNN in turn, until they share layers."""
 
-from keras import ops
+import keras
 
+from keras_rcnn.convert import assign
 from keras_rcnn.data import ProposalSet
-from keras_rcnn.data.preprocess import Preprocessor
-from keras_rcnn.layers.base import register
-from keras_rcnn.models import FastRCNN
-from keras_rcnn.models.detector import Detector, image_inputs, target_inputs
+from keras_rcnn.data.files import aside
+from keras_rcnn.evaluation import evaluate
+from keras_rcnn.models import FasterRCNN, FastRCNN
+from keras_rcnn.models.rpn import RPN
+from keras_rcnn.training.keras_internals import frozen
 
 _RPN = ("anchors", "rpn_head", "proposals", "rpn_targets", "rpn_loss")
 _BOXES = ("box_targets", "box_pool", "box_head", "box_predictor", "box_loss", "decoder")
 
 
-@register
-class RPN(Detector):
-    """A Region Proposal Network on its own. Its detections are the proposals, all of the class "object".
+def suits(settings, detector):
+    """Whether the settings ask for it."""
+    return settings.alternating is not None
 
-    Args:
-        backbone, neck, anchors, rpn_head, proposals, rpn_targets, rpn_loss, preprocessor: as in `FasterRCNN`.
-        num_classes: 1.
-    """
 
-    def __init__(
-        self,
-        backbone,
-        num_classes=1,
-        *,
-        neck,
-        anchors,
-        rpn_head,
-        proposals,
-        rpn_targets,
-        rpn_loss,
-        preprocessor=None,
-        class_names=("object",),
-        name="rpn",
-    ):
-        preprocessor, class_names = preprocessor or Preprocessor(), list(class_names)
-        config = self.arguments(locals())
-        inputs, targets = image_inputs(), target_inputs()
-        images, image_sizes = inputs["images"], inputs["image_sizes"]
-        features = neck(backbone(images))
-        grid = anchors(features, images)
-        logits, deltas = rpn_head(features)
-        boxes, scores = proposals(grid, logits, deltas, image_sizes, training=False)
-        found = {"boxes": boxes, "scores": scores, "labels": ops.where(scores > 0, 0, -1)}
-        rpn_labels, rpn_deltas = rpn_targets(grid, targets["boxes"], targets["labels"], image_sizes)
-        losses = rpn_loss(logits, deltas, rpn_labels, rpn_deltas, num_anchors=anchors.num_anchors)
-        super().__init__(inputs=inputs, targets=targets, detections=found, losses=losses, config=config, name=name)
+def check(settings, detector):
+    """Problems in words, empty if there are none."""
+    problems = []
+    if detector is not FasterRCNN:
+        problems.append("alternating is Faster R-CNN's training: leave masks and detector unset.")
+    if settings.minutes:
+        problems.append("minutes ends a joint training; of an alternating one, choose the epochs.")
+    if settings.strategy == "multiworker":
+        problems.append("alternating trains on the devices of one machine: leave strategy, or make it mirrored.")
+    if settings.patience:
+        problems.append(f"patience = {settings.patience} counts evaluations, and there is one, after the four steps.")
+    return problems
 
-    def _check_classes(self, batches):
-        """To an RPN every class is an object."""
+
+def train(run, model):
+    """The four steps; `step_1` to `step_3` keep the weights after each until the end."""
+    epochs = run.settings.alternating
+    start = {part: model.parts[part].get_weights() for part in ("backbone", "neck")}
+    done = _done(run, model) if run.resume else 0
+
+    def fit(step, detector, proposals):
+        name = f"checkpoint_{step + 1}"
+        run.fit(detector, epochs[step], first=sum(epochs[:step]), proposals=proposals, name=name)
+        if step < 3:
+            _keep(run, model, step + 1)
+            (run.out / f"{name}.safetensors").unlink(missing_ok=True)
+
+    alternate(model, run.training, fit, bool(run.verbose), done, start)
+    metrics = None
+    if run.validation is not None:
+        metrics = evaluate(model, run.validation, progress=bool(run.verbose))
+    run.save(model, run.out, metrics)
+    for file in ("step_1", "step_2", "step_3", "checkpoint_4"):
+        (run.out / f"{file}.safetensors").unlink(missing_ok=True)
+
+
+def _keep(run, model, step):
+    from safetensors.numpy import save_file
+
+    with aside(run.out / f"step_{step}.safetensors") as temporary:
+        save_file({weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}, temporary)
+
+
+def _done(run, model):
+    """Puts the weights of the last whole step into the model; returns its number."""
+    from safetensors.numpy import load_file
+
+    for step in (3, 2, 1):
+        path = run.out / f"step_{step}.safetensors"
+        if path.is_file():
+            assign(model, load_file(path))
+            return step
+    return 0
 
 
 def propose(model, dataset, progress=True):
@@ -108,7 +129,7 @@ def alternate(model, dataset, fit, progress=True, done=0, start=None):
         for part, weights in start.items():
             model.parts[part].set_weights(weights)
         answers.append(fit(1, _fast(model), proposals))
-    with _frozen(model.parts["backbone"], model.parts["neck"]):
+    with frozen(model.parts["backbone"], model.parts["neck"]):
         # a model's trainable weights are asked for when it is compiled: new models for the fixed layers
         rpn = _rpn(model)
         if done < 3:
@@ -127,20 +148,3 @@ def _fast(model):
     """The Fast R-CNN that a Faster R-CNN consists of, sharing its layers."""
     parts = {key: model.parts[key] for key in (*_BOXES, "neck", "preprocessor")}
     return FastRCNN(model.parts["backbone"], model.num_classes, class_names=list(model.class_names), **parts)
-
-
-class _frozen:
-    """Layers that are not trained within the block."""
-
-    def __init__(self, *found):
-        self.found = [layer for one in found for layer in one._flatten_layers()]
-
-    def __enter__(self):
-        self.before = [layer.trainable for layer in self.found]
-        for layer in self.found:
-            layer.trainable = False
-
-    def __exit__(self, *error):
-        # the outer ones first: setting a layer's sets those of its sublayers
-        for layer, trainable in zip(self.found, self.before, strict=True):
-            layer.trainable = trainable

@@ -1,0 +1,73 @@
+"""R-CNN's stages: the CNN is fine-tuned, then come SVMs and box regressors (sections 2.3 and 3, appendices B and C).
+
+`stages.json` has what each stage brings, `violations.png` the mining of the SVMs.
+"""
+
+import inspect
+import math
+import shutil
+
+from keras_rcnn.data.files import aside
+from keras_rcnn.evaluation import coco_metrics
+from keras_rcnn.models import RCNN
+from keras_rcnn.presets import from_preset, to_json
+from keras_rcnn.training.svms import fit_box_regressors, fit_svms, plot_violations, stage_detections
+
+
+def suits(settings, detector):
+    """Whether the detector has these stages."""
+    return issubclass(detector, RCNN)
+
+
+def check(settings, detector):
+    """Problems in words, empty if there are none."""
+    problems = []
+    if settings.patience:
+        problems.append(f"patience = {settings.patience} counts evaluations, and R-CNN is evaluated after its stages.")
+    for name, function in (("svms", fit_svms), ("box_regressors", fit_box_regressors)):
+        known = list(inspect.signature(function).parameters)[4:]  # behind model, dataset, proposals and cache
+        unknown = [key for key in getattr(settings, name) or {} if key not in known]
+        if unknown:
+            problems.append(f"{name} has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}.")
+    return problems
+
+
+def train(run, model):
+    """Fine-tunes the detector and fits its stages; the preset has both."""
+    run.find_proposals(model)
+    # an evaluation takes seconds an image
+    run.fit(model, run.settings.epochs, kept=run.keep(model, evaluated=False))
+    if run.chief:
+        _fit_stages(run, from_preset(run.best()))
+
+
+def _fit_stages(run, model):
+    settings, features, results, metrics = run.settings, run.out / "features", {}, None
+    options = {"cache": features, "progress": bool(run.verbose)}
+    if settings.svms is not None:
+        results["mining"] = fit_svms(model, run.training, run.proposals, **{**options, **settings.svms})
+        plot_violations(results["mining"], run.out / "violations.png")
+    if settings.box_regressors is not None:
+        results["regression"] = fit_box_regressors(
+            model, run.training, run.proposals, **{**options, **settings.box_regressors}
+        )
+    if run.validation is not None:
+        stages = stage_detections(model, run.validation, run.val_proposals, options["progress"])
+        for name, detections in stages.items():
+            metrics = coco_metrics(run.validation, detections, max_detections=settings.eval_max_detections)
+            results[name] = {"per_class": metrics.pop("per_class"), "bbox": metrics}
+        # without SVMs, their scores are the softmax's, and without regressors the deltas 0
+        metrics = results["svms_boxes"]
+    with aside(run.out / "stages.json") as temporary:
+        temporary.write_text(to_json(_finite(results)), encoding="utf-8")
+    run.save(model, run.out, metrics)
+    shutil.rmtree(features, ignore_errors=True)
+
+
+def _finite(values):
+    """Dicts and lists with None for NaN, which JSON does not have."""
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and math.isnan(values) else values
