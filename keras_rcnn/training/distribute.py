@@ -79,10 +79,9 @@ def fit(model, batches, epochs, initial_epoch=0, initial_step=0, callbacks=(), s
     optimizer, callbacks and logs are those of `model.fit`. In a cluster the chief alone runs the callbacks; what they
     do to the weights, the optimizer and `model.stop_training` is told to the others after each epoch.
 
-    On TensorFlow it is a loop of ours, whatever the devices and wherever it begins, so that a training that goes on is
-    the same to the last bit; `steps_per_execution` has no meaning there. `model.fit` works as well on one device and on
-    mirrored ones that divide every batch evenly (call `sum_before_clipping` if the optimizer clips); that of Keras
-    3.15.1 fails in a cluster. On JAX `model.fit` runs, but for the rest of an epoch.
+    On one device, and on JAX, it is `model.fit`. It is a loop of ours (`Loop`) on several devices of TensorFlow, where
+    Keras's divides batches evenly alone, clips each replica's gradients and fails in a cluster (3.15.1), and wherever
+    an epoch goes on in its middle. The loop's steps are those of `model.fit` to the last bit.
 
     `TPUStrategy` would go the way of mirrored devices (untried): for static shapes give `batches` a `fixed_size`,
     `max_objects` and `drop_remainder=True`.
@@ -112,7 +111,7 @@ def fit(model, batches, epochs, initial_epoch=0, initial_step=0, callbacks=(), s
     if count > 1 and keras.backend.backend() == "tensorflow":
         sum_before_clipping(model.optimizer)
     with strategy.scope() if strategy is not None else contextlib.nullcontext():
-        if keras.backend.backend() != "tensorflow" and not initial_step:
+        if not initial_step and (count == 1 or keras.backend.backend() != "tensorflow"):
             return model.fit(
                 batches, epochs=epochs, initial_epoch=initial_epoch, callbacks=list(callbacks), verbose=verbose
             )
