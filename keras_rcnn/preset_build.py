@@ -5,23 +5,24 @@ of them are those of the weights file.
 import contextlib
 import importlib
 
-from keras_rcnn.classes import reset
 from keras_rcnn.preset_file import PACKAGE, PresetError
 
 
-def build_detector(detector, path, shapes, weights_path, new_classes=False):
-    """Builds a detector whose weights a file has.
+def build_detector(detector, path, values, weights_path, change=None):
+    """Builds a detector and gives it the weights of a file.
+
+    No initial values are made for what the file has: with JAX, whose random numbers are compiled shape by shape, these
+    took half a minute.
 
     Args:
         detector: dict, a serialised detector that `preset_file` has checked.
         path: of the `preset.json`, for messages.
-        shapes: dict, name -> shape, of the arrays of the weights file.
+        values: dict, name -> array, the weights file.
         weights_path: of that file, for messages.
-        new_classes: whether the detector is for other classes than the file, so that weights that are fitted to classes
-            may differ from the file's.
+        change: `keras_rcnn.classes.Change` if the detector is for other classes than the file.
 
     Returns:
-        A `Detector` with random weights.
+        A `Detector`.
 
     Raises:
         PresetError: if the detector cannot be built, or the file has the weights of another.
@@ -45,8 +46,27 @@ def build_detector(detector, path, shapes, weights_path, new_classes=False):
 
         if not isinstance(model, Detector):
             raise PresetError(f"{path}: its detector cannot be built: {detector['class_name']} is no detector.")
-        _compare(model, shapes, weights_path, new_classes)
+        _compare(model, {name: value.shape for name, value in values.items()}, weights_path, change)
+        fitted = set() if change is None else change.fitted(model)
+        for weight in model.weights:
+            if weight.path not in fitted:
+                weight._initializer = _given(values[weight.path])
+    weights = {weight.path: weight for weight in model.weights}
+    new_values = {} if change is None else change.values(model, values)
+    for name, value in new_values.items():
+        weights[name].assign(value)
     return model
+
+
+def _given(value):
+    """An initialiser that is a value."""
+    import keras
+
+    class Given(keras.initializers.Initializer):
+        def __call__(self, shape, dtype=None):
+            return keras.ops.convert_to_tensor(value, dtype)
+
+    return Given()
 
 
 def _check_registered(value, path, place):
@@ -85,11 +105,11 @@ def _unallocated():
         pass  # gives values to all that wait
 
 
-def _compare(model, shapes, weights_path, new_classes):
+def _compare(model, shapes, weights_path, change):
     from keras_rcnn.convert import ConversionError, compare
 
-    if new_classes:
-        shapes = reset(shapes, model, lambda weight: tuple(weight.shape))
+    if change is not None:
+        shapes = change.shapes(model, shapes)
     try:
         compare(model, shapes)
     except ConversionError as error:

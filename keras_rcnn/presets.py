@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import logging
 import math
 import os
 import shutil
@@ -18,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_rcnn.classes import counted, reset
+from keras_rcnn.classes import Change, counted
 from keras_rcnn.download import DownloadError, alone, cache_folder, downloaded, megabytes, sha256_of
 from keras_rcnn.precision import precision
 from keras_rcnn.preset_build import build_detector
 from keras_rcnn.preset_file import PresetError, read_preset_file
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_PRESET = "nuclei_mrcnn"
 PRESET, WEIGHTS = "preset.json", "weights.safetensors"
@@ -43,7 +46,9 @@ def from_preset(name_or_folder, num_classes=None, class_names=None, dtype=None):
         num_classes: int. If it is not the preset's, whatever is fitted to the classes is new and untrained, and the
             detector is to be fine-tuned: all weights of the layers whose config has `num_classes`, but for those that
             such a layer names in its `class_free_weights` (a mask head's convolutions, boxes that serve all classes).
-        class_names: list of str. The same for names that are not the preset's (in its order), even if as many.
+        class_names: list of str, in any order. Classes that the preset has too keep what is theirs of the predictors'
+            weights, so that the same names in another order are the same detector. What belongs to the others is
+            new and untrained; a warning says it.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`, what convolutions and dense layers compute in (see
             `keras_rcnn.precision`); None: Keras's current dtype policy. Weights and boxes are float32 in each.
 
@@ -63,7 +68,7 @@ def from_preset(name_or_folder, num_classes=None, class_names=None, dtype=None):
     """
     folder = _find(name_or_folder)
     record = read_preset(folder)
-    config, changed = _with_classes(record["detector"], num_classes, class_names)
+    config, change = _with_classes(record["detector"], num_classes, class_names)
     weights = record.get("weights")
     if not weights:
         raise PresetError(f"{folder}: this preset records a training and has no weights. Train it by its recipe.py.")
@@ -72,11 +77,10 @@ def from_preset(name_or_folder, num_classes=None, class_names=None, dtype=None):
         weights = _converted(folder, record, path)
     values = _read_weights(path, weights.get("sha256"))
     with precision(dtype):
-        shapes = {name: value.shape for name, value in values.items()}
-        model = build_detector(config, folder / PRESET, shapes, path, changed)
-    if changed:
-        values = reset(values, model)
-    _assign(model, values, path)
+        model = build_detector(config, folder / PRESET, values, path, change)
+    told = None if change is None else change.told(model, folder.name)
+    if told:
+        logger.warning(told)
     return model
 
 
@@ -244,7 +248,7 @@ def _plain(value):
 
 
 def _with_classes(detector, num_classes, class_names):
-    """The config for other classes, and whether the weights that depend on them do not serve it."""
+    """The config for other classes, and the `Change` if the weights that depend on them do not serve it as they are."""
     config = detector["config"]
     count, names = config["num_classes"], config.get("class_names")
     if isinstance(class_names, str):
@@ -255,13 +259,16 @@ def _with_classes(detector, num_classes, class_names):
             raise PresetError(f"num_classes={num_classes}, but there are {len(class_names)} class_names.")
         num_classes = len(class_names)
     if num_classes is None or (num_classes == count and class_names in (None, names)):
-        return detector, False
+        return detector, None
     if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
         raise PresetError(f"num_classes is a whole number from 1, background not counted, not {num_classes!r}.")
     num_classes = int(num_classes)
     config = {**counted(config, num_classes), "class_names": class_names}
-    unnamed = names in (None, [str(i) for i in range(count)])
-    return {**detector, "config": config}, num_classes != count or not unnamed
+    if names == [str(i) for i in range(count)] and not set(class_names or ()) & set(names):
+        names = None  # which is how a detector without names says so
+    same = names is None and num_classes == count
+    change = None if same else Change.between(names, class_names, count, num_classes)
+    return {**detector, "config": config}, change
 
 
 # === Loading ===
@@ -286,15 +293,6 @@ def _read_weights(path, sha256=None):
             "changed on purpose, save them by save_preset."
         )
     return values
-
-
-def _assign(model, values, path):
-    from keras_rcnn.convert import ConversionError, assign
-
-    try:
-        assign(model, values)
-    except ConversionError as error:
-        raise PresetError(f"{path} holds the weights of another model: {error}") from error
 
 
 # === Downloads ===
@@ -356,9 +354,7 @@ def _download(folder, record, target):
         except ValueError as error:  # ConversionErrors, and a model of another name
             reason = f"the weights of {weights['url']} are not what they should be: {error}"
             raise PresetError(f"{folder.name}: {reason}") from error
-        shapes = {name: value.shape for name, value in values.items()}
-        model = build_detector(record["detector"], folder / PRESET, shapes, source)
-        _assign(model, values, source)
+        model = build_detector(record["detector"], folder / PRESET, values, source)
         known = {key: value for key, value in record.items() if key not in ("detector", "weights")}
         save_preset(model, target, **{**known, "source": f"{weights['url']}, converted"})
 

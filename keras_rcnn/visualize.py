@@ -85,10 +85,6 @@ def class_colour(label):
 
 
 def _pixels(image):
-    if hasattr(image, "convert"):  # PIL
-        from PIL import ImageOps
-
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     from keras_rcnn.data.images import read_image
 
     return read_image(image)

@@ -1,14 +1,20 @@
-"""A preset with other classes: whatever was fitted to the old ones is new, whatever its shape; the rest is kept."""
+"""A preset with other classes: a class of the same name keeps what is its own; whatever else was fitted to the old ones
+is new, whatever its shape; the rest is kept.
+"""
+
+import json
+import re
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from safetensors.numpy import save_file
 
 from keras_rcnn import layers
 from keras_rcnn.layers.base import register
 from keras_rcnn.models import FasterRCNN
-from keras_rcnn.presets import from_preset, save_preset
+from keras_rcnn.presets import PresetError, from_preset, save_preset
 from tests.models.test_fast_rcnn import fast_rcnn, rcnn
 from tests.models.test_mask_rcnn import tiny_mask_rcnn
 from tests.models.tiny import shapes, tiny_detector
@@ -31,7 +37,6 @@ FITTED = {
     "faster_rcnn": (tiny_detector, _LOGITS),
     "mask_rcnn": (tiny_mask_rcnn, [*_LOGITS, "mask_head/logits/kernel", "mask_head/logits/bias"]),
 }
-
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +66,7 @@ def replaced(old, new):
 
 
 @pytest.mark.parametrize("kind", FITTED)
-@pytest.mark.parametrize("names", [["fig", "date"], ["bar", "square"], ["fig"], ["a", "b", "c"]])
+@pytest.mark.parametrize("names", [["fig", "date"], ["fig"], ["a", "b", "c"]])
 def test_what_was_fitted_to_the_classes_is_new(kind, names, tmp_path):
     build, fitted = FITTED[kind]
     old = trained(build(class_names=NAMES))
@@ -73,6 +78,114 @@ def test_what_was_fitted_to_the_classes_is_new(kind, names, tmp_path):
         if path in fitted and not path.endswith("kernel"):
             assert not value.any(), path
     assert replaced(old, from_preset(tmp_path / "old", class_names=NAMES)) == []
+
+
+SWAPPED = ["bar", "square"]
+
+
+def said(model):
+    """What a detector's parts say of random features; the classes are the last axis."""
+    rng, parts = np.random.default_rng(1), model.parts
+    vectors = rng.normal(size=(1, 4, parts["box_head"].units[-1])).astype(np.float32)
+    answers = parts["box_predictor"](vectors)
+    answers = [answers[0], ops.moveaxis(answers[1], 2, 3)] if isinstance(answers, tuple) else [answers]
+    if "svms" in parts:
+        maps = rng.normal(size=(1, 4, parts["box_regressors"].kernel.shape[0], 1, 1)).astype(np.float32)
+        answers += [parts["svms"](vectors, answers[0]), ops.moveaxis(parts["box_regressors"](maps), 2, 3)]
+    if model.has_masks:
+        channels = parts["mask_head"].convs[0].kernel.shape[2]
+        answers.append(parts["mask_head"](rng.normal(size=(1, 4, 6, 6, channels)).astype(np.float32)))
+    return [ops.convert_to_numpy(answer) for answer in answers]
+
+
+@pytest.mark.parametrize("kind", FITTED)
+def test_the_same_classes_in_another_order(kind, tmp_path, caplog):
+    build, fitted = FITTED[kind]
+    old = trained(build(class_names=NAMES))
+    save_preset(old, tmp_path / "old")
+    new = from_preset(tmp_path / "old", class_names=SWAPPED)
+    assert new.class_names == SWAPPED and not caplog.records
+    assert replaced(old, new) == sorted(path for path in fitted if not path.endswith("fitted"))
+    # whatever a part says of a class, the other's says of it
+    for ours, theirs in zip(said(old), said(new), strict=True):
+        np.testing.assert_allclose(np.take(ours, [1, 0, *range(2, ours.shape[-1])], axis=-1), theirs, atol=1e-6)
+    # and back again
+    back = from_preset(save_preset(new, tmp_path / "new"), class_names=NAMES)
+    assert replaced(old, back) == []
+
+
+@pytest.mark.parametrize("kind", FITTED)
+def test_classes_of_the_same_name_keep_their_own(kind, tmp_path, caplog):
+    build, fitted = FITTED[kind]
+    old = trained(build(class_names=NAMES))
+    new = from_preset(save_preset(old, tmp_path / "old"), class_names=["fig", "bar", "date"])
+    assert set(replaced(old, new)) == set(fitted)
+    theirs, ours = values_of(old), values_of(new)
+    for path in fitted:
+        if path.endswith("fitted"):  # SVMs of some classes alone would score the others 0.5
+            assert ours[path] == 0
+            continue
+        n = 4 if "deltas" in path or "regressors" in path else 1
+        np.testing.assert_array_equal(ours[path][..., n : 2 * n], theirs[path][..., n : 2 * n])
+        np.testing.assert_array_equal(ours[path][..., 3 * n :], theirs[path][..., 2 * n :])  # background
+        fresh = np.concatenate([ours[path][..., :n], ours[path][..., 2 * n : 3 * n]])
+        assert np.abs(fresh).max() < (1.5 if "mask" in path else 0.1)  # as the initialisers have it
+    (record,) = caplog.records
+    parts = sorted({path.split("/")[0] for path in fitted})
+    assert record.getMessage() == (
+        f"New and untrained: {', '.join(parts)} for fig, date, which old does not have (what belongs to bar is kept). "
+        "Fine-tune before detecting."
+    )
+
+
+def test_fewer_classes_are_kept_as_they_were(tmp_path, caplog):
+    old = trained(rcnn(class_names=NAMES))
+    new = from_preset(save_preset(old, tmp_path / "old"), class_names=["bar"])
+    assert not caplog.records and values_of(new)["svms/fitted"] == 1
+    np.testing.assert_array_equal(values_of(new)["svms/bias"], values_of(old)["svms/bias"][1:])
+
+
+def test_names_that_come_twice_and_numbers_as_names(tmp_path, caplog):
+    """COCO's published models have ten classes called N/A."""
+    old = trained(tiny_detector(5, class_names=["N/A", "cat", "N/A", "dog", "N/A"]))
+    new = from_preset(save_preset(old, tmp_path / "old"), class_names=["dog", "N/A", "N/A", "cat"])
+    assert not caplog.records
+    bias = [values_of(model)["box_predictor/logits/bias"] for model in (old, new)]
+    np.testing.assert_array_equal(bias[1], bias[0][[3, 0, 2, 1, 5]])
+    digits = trained(tiny_detector(class_names=["0", "1"]))
+    new = from_preset(save_preset(digits, tmp_path / "digits"), class_names=["1", "0"])
+    bias = [values_of(model)["box_predictor/logits/bias"] for model in (digits, new)]
+    np.testing.assert_array_equal(bias[1], bias[0][[1, 0, 2]])
+    assert replaced(digits, from_preset(tmp_path / "digits", class_names=["cat", "dog"])) == []  # it had no names
+
+
+def test_it_is_said_why_a_part_is_new(tmp_path, caplog):
+    old = trained(tiny_detector(class_names=NAMES, box_predictor=Hashed(2, name="own")))
+    save_preset(old, tmp_path / "old")
+    for settings, said in (
+        ({"class_names": ["fig", "date"]}, "own, since none of fig, date is among the classes of old .square, bar.."),
+        ({"num_classes": 3}, "own, since without names none of the 3 classes is known to be one of old."),
+        ({"class_names": SWAPPED}, "own, which .* belongs to which class .class_columns.."),
+    ):
+        caplog.clear()
+        from_preset(tmp_path / "old", **settings)
+        (record,) = caplog.records
+        assert re.fullmatch(f"New and untrained: {said} Fine-tune before detecting.", record.getMessage())
+
+
+def test_a_file_whose_columns_are_not_those_of_the_classes(tmp_path):
+    """A stranger's: three columns more than the classes have, and a number for a kernel."""
+    old = trained(tiny_detector(class_names=NAMES))
+    for shape in ((6,), (), (3, 3)):
+        folder = save_preset(old, tmp_path / "old")
+        values = {**values_of(old), "box_predictor/logits/bias": np.zeros(shape, np.float32)}
+        save_file(values, folder / "weights.safetensors")
+        record = json.loads((folder / "preset.json").read_text())
+        del record["weights"]["sha256"], record["weights"]["size"]
+        (folder / "preset.json").write_text(json.dumps(record))
+        for names in (SWAPPED, ["bar"], NAMES, ["bar", "a", "b", "c", "square"]):
+            with pytest.raises(PresetError, match="box_predictor/logits/bias"):
+                from_preset(folder, class_names=names)
 
 
 def test_an_rcnn_scores_by_its_softmax_again(tmp_path):

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from keras_rcnn.data.masks import InstanceMask
+from keras_rcnn.data.request import check_number
 
 PROPOSAL = -2
 _FILL = (124, 116, 104)  # ImageNet's mean: 0 once it is normalised
@@ -47,6 +48,7 @@ class HorizontalFlip:
     keeps_size = True
 
     def __init__(self, p=0.5):
+        check_number("p", p, 0, 1, "a probability")
         self.p = p
 
     def __call__(self, image, boxes, labels, masks, rng):
@@ -61,6 +63,7 @@ class VerticalFlip:
     keeps_size = True
 
     def __init__(self, p=0.5):
+        check_number("p", p, 0, 1, "a probability")
         self.p = p
 
     def __call__(self, image, boxes, labels, masks, rng):
@@ -75,6 +78,7 @@ class Rotate90:
     keeps_size = False
 
     def __init__(self, p=0.75):
+        check_number("p", p, 0, 1, "a probability")
         self.p = p
 
     def __call__(self, image, boxes, labels, masks, rng):
@@ -100,8 +104,9 @@ class ScaleJitter:
     keeps_size = True
 
     def __init__(self, low=0.5, high=2.0, min_visible=0.25):
-        if not 0 < low <= high:
-            raise ValueError(f"ScaleJitter needs 0 < low <= high, got {low} and {high}")
+        check_number("low", low, 0, what="a factor", open_low=True)
+        check_number("high", high, low, what="a factor of at least low")
+        check_number("min_visible", min_visible, 0, 1, "a share")
         self.low, self.high, self.min_visible = low, high, min_visible
 
     def __call__(self, image, boxes, labels, masks, rng):
@@ -144,6 +149,9 @@ class ColorJitter:
     keeps_size = True
 
     def __init__(self, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.0):
+        for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
+            check_number(name, value, 0, 1)
+        check_number("hue", hue, 0, 0.5, "in whole turns")
         self.ranges, self.hue = (brightness, contrast, saturation), hue
 
     def __call__(self, image, boxes, labels, masks, rng):

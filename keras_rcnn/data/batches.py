@@ -14,6 +14,7 @@ from keras_rcnn.data.preprocess import scale_boxes
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.proposals import check_proposals
 from keras_rcnn.data.ready import check_images, check_masks, check_targets
+from keras_rcnn.data.request import check_whole
 
 _CACHE_BYTES = 2 * 1024**3
 
@@ -76,10 +77,18 @@ class Batches(keras.utils.PyDataset):
         proposals=None,
         max_proposals=2000,
     ):
-        workers = min(os.cpu_count() or 1, 4) if workers is None else workers
+        check_whole("batch_size", batch_size, "images a batch")
+        check_whole("seed", seed, least=0)
+        check_whole("mask_size", mask_size, "px")
+        check_whole("max_proposals", max_proposals, "proposals an image")
+        if workers is not None:
+            check_whole("workers", workers, "threads, or None", least=0)
+        if max_objects is not None:
+            check_whole("max_objects", max_objects, "objects an image, or None")
+        if cache not in (True, False, None):
+            check_whole("cache", cache, "bytes, or True or False", least=0)
+        workers = min(os.cpu_count() or 1, 4) if workers is None else int(workers)
         super().__init__(workers=workers, max_queue_size=max(2 * workers, 2))
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if drop_remainder and len(dataset) < batch_size:
             raise DataError(f"{dataset.name}: {len(dataset)} images do not fill one batch of {batch_size}")
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, int(batch_size), shuffle, int(seed)
@@ -94,8 +103,6 @@ class Batches(keras.utils.PyDataset):
         self.proposals, self.max_proposals = proposals, 0
         if proposals is not None:
             check_proposals(proposals, dataset)
-            if max_proposals < 1:
-                raise ValueError(f"max_proposals must be at least 1, got {max_proposals}")
             most = max(len(proposals[record]) for record in dataset)
             self.max_proposals = max(min(int(max_proposals), most), 1)
         self.epoch = 0

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_rcnn.data.images import pixel_limit, read_image
+from keras_rcnn.data.request import check_number, check_whole
 
 
 @keras.saving.register_keras_serializable(package="keras_rcnn")
@@ -47,19 +48,27 @@ class Preprocessor:
         fixed_size=None,
         few_shapes=None,
     ):
+        for name, value in (("min_size", min_size), ("max_size", max_size), ("size_divisor", size_divisor)):
+            check_whole(name, value, "px")
         self.min_size, self.max_size, self.size_divisor = int(min_size), int(max_size), int(size_divisor)
+        for name, values in (("mean", mean), ("std", std)):
+            if np.shape(values) != (3,):
+                raise ValueError(f"{name} is three numbers, of RGB in 0..1, not {values!r}.")
+            for value in values:
+                check_number(name, value, 0 if name == "std" else -math.inf, open_low=name == "std")
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        if fixed_size is not None:
+            if np.shape(fixed_size) != (2,):
+                raise ValueError(f"fixed_size is (height, width) in px, or None, not {fixed_size!r}.")
+            for side in fixed_size:
+                check_whole("fixed_size", side, "height and width in px")
         self.fixed_size = None if fixed_size is None else tuple(map(int, fixed_size))
         self.few_shapes = few_shapes
         if few_shapes not in (True, False, None):
             raise ValueError(f"few_shapes is True, False or None, got {few_shapes!r}")
-        if min(self.min_size, self.max_size, self.size_divisor) < 1:
-            raise ValueError(f"min_size, max_size and size_divisor must be positive, got {self.get_config()}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"mean and std are three numbers, std positive, got {self.mean} and {self.std}")
         if self.fixed_size is not None:
             wanted = tuple(_up(side, self.size_divisor) for side in self.fixed_size)
-            if len(wanted) != 2 or min(wanted) < 1 or wanted != self.fixed_size:
+            if wanted != self.fixed_size:
                 raise ValueError(
                     f"fixed_size is (height, width) in multiples of {self.size_divisor}, got {self.fixed_size}; "
                     f"the next one is {wanted}"

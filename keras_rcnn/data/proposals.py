@@ -24,6 +24,7 @@ from keras_rcnn.data.files import aside, read_json
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.problems import DataError, clean_boxes, refuse_swapped
 from keras_rcnn.data.records import Record
+from keras_rcnn.data.request import check_number, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -146,11 +147,11 @@ def compute_proposals(
         ImageError, DataError: An image that cannot be read or has not the size that was annotated.
         RuntimeError: A process failed; the image is named.
     """
-    worker_file.check_settings(mode, max_boxes, min_size, width)
+    worker_file.check_settings(mode, max_boxes, min_size, width, seed)
     settings = {"mode": mode, "max_boxes": max_boxes, "min_size": min_size, "width": width, "seed": seed}
+    if workers is not None:
+        check_whole("workers", workers, "processes, or None")
     workers = (os.cpu_count() or 1) if workers is None else int(workers)
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
     if cache is not None:
         cache = Path(cache)
         cache.mkdir(parents=True, exist_ok=True)
@@ -454,6 +455,10 @@ def proposal_recall(dataset, proposals, thresholds=(0.5, 0.7), limits=(100, 300,
         DataError: The proposals do not fit the data set.
     """
     check_proposals(proposals, dataset)
+    for limit in limits:
+        check_whole("limits", limit, "proposals of an image")
+    for threshold in thresholds:
+        check_number("thresholds", threshold, 0, 1, "an IoU")
     limits = [int(limit) for limit in limits]
     covered = [[] for _ in limits]  # for each object the best IoU within the limit
     for record in dataset:

@@ -64,11 +64,20 @@ def check_score(score, most=1.0):
         raise ValueError(f"score is a number {limit}, not {score!r}.")
 
 
-def check_whole(name, value, what=""):
-    """A positive whole number; raises a ValueError for anything else."""
+def check_whole(name, value, what="", least=1):
+    """A whole number of at least `least`; raises a ValueError for anything else, 2.0 and True too."""
     number = _plain(value)
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"{name} is a whole number of at least 1{f', {what}' if what else ''}, not {value!r}.")
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise ValueError(f"{name} is a whole number of at least {least}{f', {what}' if what else ''}, not {value!r}.")
+
+
+def check_number(name, value, low, high=math.inf, what="", open_low=False):
+    """A finite number from `low`, or above it, to `high`; raises a ValueError for anything else."""
+    number = _plain(value)
+    good = isinstance(number, numbers.Real) and not isinstance(number, bool) and math.isfinite(number)
+    if not good or not low <= number <= high or (open_low and number == low):
+        limit = f"{'above' if open_low else 'from'} {low:g}{f' to {high:g}' if math.isfinite(high) else ''}"
+        raise ValueError(f"{name} is a number {limit}{f', {what}' if what else ''}, not {value!r}.")
 
 
 def check_boxes(boxes, where="boxes"):

@@ -19,7 +19,7 @@ _RAND = threading.Lock()  # the C library's rand() is one for all threads
 
 def search(image, mode="fast", max_boxes=2000, min_size=20, width=500, seed=0):
     """`keras_rcnn.data.selective_search` of a uint8 RGB array `[h, w, 3]`."""
-    check_settings(mode, max_boxes, min_size, width)
+    check_settings(mode, max_boxes, min_size, width, seed)
     height, wide = image.shape[:2]
     size = working_size(height, wide, width)
     if size != (height, wide):
@@ -41,14 +41,21 @@ def search(image, mode="fast", max_boxes=2000, min_size=20, width=500, seed=0):
     return np.clip(boxes, 0, [wide, height, wide, height]).astype(np.float32)
 
 
-def check_settings(mode, max_boxes, min_size, width):
+def check_settings(mode, max_boxes, min_size, width, seed):
     """A `ValueError` for settings that make no sense."""
     if mode not in ("fast", "quality"):
         raise ValueError(f"mode must be 'fast' or 'quality', got {mode!r}")
-    if max_boxes < 1 or min_size < 0:
-        raise ValueError(f"max_boxes must be at least 1 and min_size 0, got {max_boxes} and {min_size}")
-    if width is not None and width < 16:
-        raise ValueError(f"width is in px, at least 16 (500 in R-CNN's code), or None; got {width}")
+    whole = "a whole number of at least"
+    if not _is_whole(max_boxes, 1) or not _is_whole(min_size, 0):
+        raise ValueError(f"max_boxes is {whole} 1 and min_size 0, px; got {max_boxes!r} and {min_size!r}")
+    if width is not None and not _is_whole(width, 16):
+        raise ValueError(f"width is in px, {whole} 16 (500 in R-CNN's code), or None; got {width!r}")
+    if not _is_whole(seed, 0):
+        raise ValueError(f"seed is {whole} 0, got {seed!r}")
+
+
+def _is_whole(value, least):
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
 
 
 def working_size(height, wide, width):

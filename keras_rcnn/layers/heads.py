@@ -160,6 +160,11 @@ class BoxPredictor(keras.layers.Layer):
         """The weights that serve any classes; the others are fitted to these."""
         return self.deltas.weights if self.class_agnostic else []
 
+    @property
+    def class_columns(self):
+        """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
+        return [(weight, 1) for weight in self.logits.weights] + [(weight, 4) for weight in self.deltas.weights]
+
     def get_config(self):
         config = {"num_classes": self.num_classes, "class_agnostic": self.class_agnostic}
         return {**super().get_config(), **config}
@@ -218,6 +223,11 @@ class MaskHead(_ConvStack):
         """The weights that serve any classes; the others are fitted to these."""
         kept = [*self.convs, *self.norms, self.deconv, *([self.logits] if self.class_agnostic else [])]
         return [weight for layer in kept for weight in layer.weights]
+
+    @property
+    def class_columns(self):
+        """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
+        return [(weight, 1) for weight in self.logits.weights]
 
     def get_config(self):
         config = {

@@ -44,6 +44,11 @@ class ClassPredictor(keras.layers.Layer):
     def compute_output_spec(self, x):
         return spec(*x.shape[:2], self.num_classes + 1)
 
+    @property
+    def class_columns(self):
+        """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
+        return [(weight, 1) for weight in self.logits.weights]
+
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}
 
@@ -95,6 +100,11 @@ class RegionSVMs(keras.layers.Layer):
     def compute_output_spec(self, features, logits):
         return spec(*features.shape[:2], self.num_classes)
 
+    @property
+    def class_columns(self):
+        """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
+        return [(self.kernel, 1), (self.bias, 1), (self.fitted, 0)]
+
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}
 
@@ -128,6 +138,11 @@ class BoxRegressors(keras.layers.Layer):
 
     def compute_output_spec(self, x):
         return spec(*x.shape[:2], self.num_classes, 4)
+
+    @property
+    def class_columns(self):
+        """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
+        return [(self.kernel, 4), (self.bias, 4)]
 
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}

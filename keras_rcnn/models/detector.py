@@ -168,19 +168,29 @@ class Detector(keras.Model):
         names = getattr(getattr(batches, "dataset", None), "class_names", None)
         if names is None:
             return
+        named = self.class_names != [str(i) for i in range(self.num_classes)]
+        if len(names) == self.num_classes and list(names) == list(self.class_names):
+            return
+        load = "load its preset by from_preset(..., class_names=dataset.class_names)"
+        if named and sorted(names) == sorted(self.class_names):
+            raise ValueError(
+                f"The dataset's classes are {_short(names)}, in this order; the model's are the same in another, "
+                f"{_short(self.class_names)}. To go on with what it knows of them, {load}. (A model without a preset "
+                "is saved by save_preset first.)"
+            )
         if len(names) != self.num_classes:
             raise ValueError(
                 f"The dataset has {len(names)} classes {_short(names)}, the model num_classes={self.num_classes} "
-                f"{_short(self.class_names)}. Build the model with num_classes={len(names)}, or load it by "
-                f"from_preset(..., num_classes={len(names)}), which replaces the predictors."
+                f"{_short(self.class_names)}. Build the model with num_classes={len(names)}, or {load}: classes of the "
+                "same name keep what it knows of them, and the predictors are new for the others."
             )
-        if list(names) != list(self.class_names):
-            if self.class_names != [str(i) for i in range(self.num_classes)]:
-                raise ValueError(
-                    f"The dataset's classes are {_short(names)}, in this order; the model's are "
-                    f"{_short(self.class_names)}. Set model.class_names = dataset.class_names to train on."
-                )
-            self.class_names = list(names)  # a model without names takes them from its first dataset
+        if named:
+            raise ValueError(
+                f"The dataset's classes are {_short(names)}, in this order; the model's are "
+                f"{_short(self.class_names)}. If these are other names of the same classes, set model.class_names = "
+                f"dataset.class_names; else {load}."
+            )
+        self.class_names = list(names)  # a model without names takes them from its first dataset
 
     # === Inference ===
 

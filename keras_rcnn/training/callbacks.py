@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_rcnn.data.files import aside
+from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.training.memory import resident_mb
 
 logger = logging.getLogger(__name__)
@@ -240,6 +241,7 @@ class StopOnNaN(keras.callbacks.Callback):
 
     def __init__(self, batches=None, every=1000, path=None):
         super().__init__()
+        check_whole("every", every, "batches")
         self.batches = batches
         self.path = path
         self.every = every
@@ -350,6 +352,8 @@ class WarnOnRise(keras.callbacks.Callback):
 
     def __init__(self, history, first=0, factor=1.5):
         super().__init__()
+        check_whole("first", first, "epochs", least=0)
+        check_number("factor", factor, 1)
         self.history, self.first, self.factor = history, first, factor
         self.message = None
 
@@ -380,8 +384,7 @@ class TimeLimit(keras.callbacks.Callback):
 
     def __init__(self, minutes):
         super().__init__()
-        if not minutes > 0:
-            raise ValueError(f"minutes must be over 0, got {minutes!r}.")
+        check_number("minutes", minutes, 0, open_low=True)
         self.minutes = minutes
         self.reached = False
 

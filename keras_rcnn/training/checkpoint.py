@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_rcnn.data.files import aside
+from keras_rcnn.data.request import check_number, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +52,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     def __init__(self, path, batches, minutes=10.0, steps=None, keep=(), other_data=False):
         super().__init__()
-        for name, value in (("minutes", minutes), ("steps", steps)):
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be over 0 or None, got {value!r}.")
+        if minutes is not None:
+            check_number("minutes", minutes, 0, what="or None", open_low=True)
+        if steps is not None:
+            check_whole("steps", steps, "batches, or None")
         self.path, self.batches, self.minutes, self.steps, self.keep = Path(path), batches, minutes, steps, list(keep)
         self.other_data = other_data
         self._pending = None

@@ -39,6 +39,7 @@ class Pictures(keras.callbacks.Callback):
         check_whole("count", count, "photos")
         check_whole("every", every, "epochs")
         check_score(score)
+        check_whole("side", side, "px")
         if importlib.util.find_spec("tensorboard") is None:
             raise ImportError("TensorBoard's files need the package tensorboard: pip install tensorboard")
         self.folder, self.dataset, self.every, self.score = Path(folder), dataset, every, score

@@ -9,6 +9,8 @@ import math
 import keras
 from keras import ops
 
+from keras_rcnn.data.request import check_number, check_whole
+
 
 @keras.saving.register_keras_serializable(package="keras_rcnn")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
@@ -31,7 +33,11 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, peak, steps, warmup_steps=0, start=0.001, final=0.0):
         super().__init__()
-        _check(steps, warmup_steps)
+        check_whole("steps", steps)
+        _check(peak, start, warmup_steps)
+        check_number("final", final, 0, what="a rate")
+        if not steps > warmup_steps:
+            raise ValueError(f"steps ({steps}) must be more than warmup_steps ({warmup_steps}), which they include.")
         self.peak, self.steps, self.warmup_steps = float(peak), int(steps), int(warmup_steps)
         self.start, self.final = float(start), float(final)
 
@@ -71,10 +77,13 @@ class WarmupMultiStep(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, peak, boundaries, factor=0.1, warmup_steps=0, start=0.001):
         super().__init__()
+        for boundary in boundaries:
+            check_whole("boundaries", boundary, "steps")
         boundaries = [int(boundary) for boundary in boundaries]
-        if boundaries != sorted(set(boundaries)) or any(boundary < 1 for boundary in boundaries):
-            raise ValueError(f"boundaries must be positive and rise, got {boundaries}.")
-        _check(None, warmup_steps)
+        if boundaries != sorted(set(boundaries)):
+            raise ValueError(f"boundaries must rise, got {boundaries}.")
+        _check(peak, start, warmup_steps)
+        check_number("factor", factor, 0)
         self.peak, self.boundaries, self.factor = float(peak), boundaries, float(factor)
         self.warmup_steps, self.start = int(warmup_steps), float(start)
 
@@ -102,8 +111,7 @@ def _warmup(step, warmup_steps, start):
     return start + (1.0 - start) * ops.minimum(step / warmup_steps, 1.0)
 
 
-def _check(steps, warmup_steps):
-    if warmup_steps < 0:
-        raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}.")
-    if steps is not None and not steps > warmup_steps:
-        raise ValueError(f"steps ({steps}) must be more than warmup_steps ({warmup_steps}), which they include.")
+def _check(peak, start, warmup_steps):
+    check_number("peak", peak, 0, what="a rate")
+    check_number("start", start, 0, 1, "a share of the peak")
+    check_whole("warmup_steps", warmup_steps, least=0)

@@ -14,6 +14,7 @@ import numpy as np
 from keras_rcnn.data.files import aside
 from keras_rcnn.data.preprocess import scale_boxes
 from keras_rcnn.data.proposals import check_proposals
+from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.models.detector import pad_proposals
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
@@ -77,8 +78,11 @@ def fit_svms(
     >>> mining = fit_svms(model, dataset, proposals, cache="features")
     >>> plot_violations(mining, "violations.png")
     """
-    if passes < 1 or retrain_every < 1:
-        raise ValueError(f"passes and retrain_every are at least 1, not {passes} and {retrain_every}.")
+    check_whole("passes", passes, "over the images")
+    check_whole("retrain_every", retrain_every, "new negatives")
+    check_number("background", background, 0, 1, "an IoU")
+    for name, value in (("C", C), ("positive_weight", positive_weight), ("bias", bias)):
+        check_number(name, value, 0, open_low=name != "bias")
     if positives != "truth" and not 0 < positives <= 1:
         raise ValueError(f'positives is "truth" or an IoU, not {positives!r}.')
     features = _Features(model, dataset, proposals, cache, progress)
@@ -125,6 +129,9 @@ def fit_box_regressors(model, dataset, proposals, cache, overlap=0.6, regularisa
         A dict for each class name: `pairs`, the number of regions, and `regularisation`, the lambda taken. A class
         without pairs has 0 and None; its boxes stay the proposals.
     """
+    check_number("overlap", overlap, 0, 1, "an IoU")
+    if regularisation != "cv":
+        check_number("regularisation", regularisation, 0, what='or "cv"')
     features = _Features(model, dataset, proposals, cache, progress, least=overlap)
     pairs = [([], []) for _ in range(model.num_classes)]
     for regions in features.each("boxes"):

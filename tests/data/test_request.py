@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from keras_rcnn.data import ProposalSet
+from keras_rcnn.data import Preprocessor, ProposalSet, augment, compute_proposals, selective_search
 from keras_rcnn.data.request import check_request
+from keras_rcnn.training import StopOnNaN, TimeLimit, WarmupCosine, WarmupMultiStep, WarnOnRise
+from keras_rcnn.training.checkpoint import Checkpoint
+from tests.models.tiny import shapes
 
 NAN, INF = float("nan"), float("inf")
 SCORES = (NAN, INF, 2, -1, "0.5", None, True, [0.5])
@@ -63,3 +66,54 @@ def test_what_is_taken():
         assert asked(proposals=nothing)[1][0].shape == (0, 4)
     two = asked(("a", "b"), proposals=np.ones((2, 5, 4)))[1]
     assert [one.shape for one in two] == [(5, 4)] * 2
+
+
+def made(cls, **changes):
+    return lambda data: cls(**changes)
+
+
+def batches(**changes):
+    return lambda data: data.batches(Preprocessor(64, 128), **changes)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *[(batches(batch_size=one), "batch_size is a whole number of at least 1") for one in (1.5, 0, "2", True, NAN)],
+        *[(batches(workers=one), "workers is a whole number of at least 0") for one in (1.5, -1, "2")],
+        *[(batches(seed=one), "seed is a whole number of at least 0") for one in (-1, 0.5, None)],
+        *[(batches(mask_size=one), "mask_size is a whole number") for one in (0, 28.5, "112")],
+        *[(batches(max_objects=one), "max_objects is a whole number") for one in (0, 1.5, "9")],
+        *[(batches(max_proposals=one), "max_proposals is a whole number") for one in (0, 1.5, INF)],
+        *[(batches(cache=one), "cache is a whole number") for one in (-1, 1.5e9, "2 GB")],
+        *[(batches(fixed_size=one), "fixed_size is ") for one in (64, (64.5, 64), (64, 64, 3), ("64", "64"), (0, 64))],
+        *[(made(Preprocessor, min_size=one), "min_size is a whole number") for one in (99.5, "99", 0, NAN)],
+        *[(made(Preprocessor, max_size=one), "max_size is a whole number") for one in (99.5, INF)],
+        *[(made(Preprocessor, mean=one), "mean is ") for one in (0.5, (0, 0), (0, 0, NAN), "abc", None)],
+        *[(made(Preprocessor, std=one), "std is ") for one in ((1, 1, 0), (1, 1, INF), (1, 1, "1"))],
+        *[(made(augment.HorizontalFlip, p=one), "p is a number from 0 to 1") for one in (50, -1, "0.5", NAN)],
+        *[(made(augment.ScaleJitter, low=one), "low is a number above 0") for one in (0, NAN, "1")],
+        *[(made(augment.ScaleJitter, high=one), "high is a number from 0.5") for one in (0.1, INF)],
+        (made(augment.ScaleJitter, min_visible=25), "min_visible is a number from 0 to 1"),
+        (made(augment.ColorJitter, brightness=2), "brightness is a number from 0 to 1"),
+        (made(augment.ColorJitter, hue=180), "hue is a number from 0 to 0.5"),
+        (lambda data: selective_search(data[0].image, max_boxes=1.5), "max_boxes is a whole number"),
+        (lambda data: selective_search(data[0].image, min_size="2"), "max_boxes is .* min_size 0"),
+        (lambda data: selective_search(data[0].image, width=99.5), "width is in px, a whole number"),
+        (lambda data: selective_search(data[0].image, seed=-1), "seed is a whole number"),
+        (lambda data: compute_proposals(data, workers=1.5), "workers is a whole number"),
+        (made(TimeLimit, minutes=NAN), "minutes is a number above 0"),
+        (made(TimeLimit, minutes="5"), "minutes is a number above 0"),
+        (made(StopOnNaN, every=0), "every is a whole number"),
+        (made(WarnOnRise, history=None, factor=0.5), "factor is a number from 1"),
+        (made(Checkpoint, path="a", batches=None, minutes="5"), "minutes is a number above 0, or None"),
+        (made(Checkpoint, path="a", batches=None, steps=1.5), "steps is a whole number"),
+        (made(WarmupCosine, peak=INF, steps=9), "peak is a number from 0"),
+        (made(WarmupCosine, peak=0.1, steps=9.5), "steps is a whole number"),
+        (made(WarmupCosine, peak=0.1, steps=9, start=2), "start is a number from 0 to 1"),
+        (made(WarmupMultiStep, peak=0.1, boundaries=[1.5]), "boundaries is a whole number"),
+    ],
+)
+def test_settings_that_are_no_numbers(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(shapes(2))

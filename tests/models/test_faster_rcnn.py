@@ -144,7 +144,10 @@ def test_classes_that_disagree_are_refused_before_training():
         model.fit(data.batches(model.preprocessor), verbose=0)
     named = tiny_detector(class_names=["bar", "square"])
     named.compile(keras.optimizers.SGD(0.01))
-    with pytest.raises(ValueError, match="in this order"):
+    with pytest.raises(ValueError, match=r"the same in another.*from_preset\(..., class_names=dataset.class_names\)"):
+        named.fit(data.batches(named.preprocessor), verbose=0)
+    named.class_names = ["bar", "fig"]
+    with pytest.raises(ValueError, match="in this order.*other names of the same classes, set model.class_names"):
         named.fit(data.batches(named.preprocessor), verbose=0)
     with pytest.raises(ValueError, match="class names"):
         tiny_detector(num_classes=3, class_names=["a"])

@@ -100,7 +100,7 @@ def test_written_every_so_many_batches_and_minutes(tmp_path):
     written.clear()
     fit_small(small(), 1, [Watched(tmp_path / "a.safetensors", Dense(), minutes=1e-9)])
     assert written == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0)]
-    with pytest.raises(ValueError, match="steps must be over 0"):
+    with pytest.raises(ValueError, match="steps is a whole number of at least 1, batches, or None"):
         Checkpoint("a", Dense(), steps=0)
 
 

@@ -64,7 +64,7 @@ def test_it_counts_the_steps_of_fit():
 def test_refusals():
     with pytest.raises(ValueError, match=r"steps \(100\) must be more than warmup_steps \(100\)"):
         WarmupCosine(0.1, 100, 100)
-    with pytest.raises(ValueError, match="boundaries must be positive and rise"):
+    with pytest.raises(ValueError, match="boundaries must rise"):
         WarmupMultiStep(0.1, [80, 60])
     with pytest.raises(ValueError, match="warmup_steps"):
         WarmupMultiStep(0.1, [80], warmup_steps=-1)
