@@ -76,7 +76,7 @@ def test_a_preset_finds_the_same_objects(name):
 
 
 def test_a_recipe_with_another_precision_is_refused_before_its_data_is_read(tmp_path):
-    settings = dict(train={"coco": "nowhere.json", "images": "nowhere"}, precision="int8")
+    settings = {"train": {"coco": "nowhere.json", "images": "nowhere"}, "precision": "int8"}
     with pytest.raises(RecipeError, match="precision = 'int8'"):
         train(settings, tmp_path)
 

@@ -1,4 +1,4 @@
-"""A Region Proposal Network on its own (Faster R-CNN, section 3.1), as the steps of the alternating training have it."""
+"""A Region Proposal Network on its own (Faster R-CNN, section 3.1), for the steps of the alternating training."""
 
 from keras import ops
 

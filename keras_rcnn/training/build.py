@@ -61,9 +61,9 @@ def check(settings, detector):
     if settings.train is None:
         problems.append("There is no training data: set train = {'coco': ..., 'images': ...}.")
     problems += _base_problems(settings, detector) if settings.base is not None else _parts_problems(settings)
-    given = [key for key in ("train_proposals", "val_proposals") if getattr(settings, key)]
-    if given and issubclass(detector, (FasterRCNN, MaskRCNN)):
-        problems.append(f"{given[0]} = {str(getattr(settings, given[0]))!r}: {detector.__name__} finds its own.")
+    files = [key for key in ("train_proposals", "val_proposals") if getattr(settings, key)]
+    if files and issubclass(detector, (FasterRCNN, MaskRCNN)):
+        problems.append(f"{files[0]} = {str(getattr(settings, files[0]))!r}: {detector.__name__} finds its own.")
     known = [key for key in inspect.signature(readers.compute_proposals).parameters if key not in ("dataset", "cache")]
     unknown = [key for key in settings.selective_search if key not in known]
     if unknown:
@@ -136,22 +136,22 @@ def load_data(source, on_bad="error", class_names=None):
     """
     if not isinstance(source, dict):
         raise RecipeError(f"A data set is given by a dict such as {{'coco': FILE, 'images': FOLDER}}, not {source!r}.")
-    kinds = {"coco": readers.load_coco, "voc": readers.load_voc, "csv": readers.load_csv}
-    given = [kind for kind in kinds if kind in source]
-    if len(given) != 1:
+    formats = {"coco": readers.load_coco, "voc": readers.load_voc, "csv": readers.load_csv}
+    named = [name for name in formats if name in source]
+    if len(named) != 1:
         raise RecipeError(f"A data set is given by one of 'coco', 'voc' and 'csv', not {sorted(map(str, source))}.")
-    kind = given[0]
-    options = {key: value for key, value in source.items() if key != kind}
-    known = list(inspect.signature(kinds[kind]).parameters)[1:]
+    (name,) = named
+    options = {key: value for key, value in source.items() if key != name}
+    known = list(inspect.signature(formats[name]).parameters)[1:]
     for key in options:
         if key not in known:
-            raise RecipeError(f"A data set of {kind!r} has no {key!r}; it has {', '.join(known)}.")
-    if kind != "voc" and options.get("images") is None:
-        raise RecipeError(f"A data set of {kind!r} needs 'images', the folder of its images.")
+            raise RecipeError(f"A data set of {name!r} has no {key!r}; it has {', '.join(known)}.")
+    if name != "voc" and options.get("images") is None:
+        raise RecipeError(f"A data set of {name!r} needs 'images', the folder of its images.")
     options.setdefault("on_bad", on_bad)
-    if kind != "coco" and options.get("class_names") is None:
+    if name != "coco" and options.get("class_names") is None:
         options["class_names"] = class_names
-    return readers.check_images(kinds[kind](source[kind], **options), options["on_bad"])
+    return readers.check_images(formats[name](source[name], **options), options["on_bad"])
 
 
 def load_both(settings):

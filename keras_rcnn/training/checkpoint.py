@@ -94,9 +94,9 @@ class Checkpoint(keras.callbacks.Callback):
                 model.optimizer.build(model.trainable_variables)
         chosen = _variables(model)
         wrong = [
-            f"{one.path} {tuple(one.shape)}"
-            for key, one in chosen.items()
-            if key not in state or state[key].shape != tuple(one.shape)
+            f"{variable.path} {tuple(variable.shape)}"
+            for key, variable in chosen.items()
+            if key not in state or state[key].shape != tuple(variable.shape)
         ]
         extra = [key for key in state if key not in chosen and not key.startswith("totals/")]
         if wrong or extra:
@@ -105,8 +105,8 @@ class Checkpoint(keras.callbacks.Callback):
                 f"{', '.join(wrong[:3]) or 'but it has more'}. Go on with the same recipe, or remove the file to begin "
                 "anew."
             )
-        for key, one in chosen.items():
-            one.assign(state[key])
+        for key, variable in chosen.items():
+            variable.assign(state[key])
         totals = {key.removeprefix("totals/"): value for key, value in state.items() if key.startswith("totals/")}
         self._pending = (totals, facts["callbacks"])
         return facts["epoch"], facts["step"]
@@ -125,8 +125,8 @@ class Checkpoint(keras.callbacks.Callback):
         for name, values in totals.items():
             if name in self.params.get("totals", {}):
                 self.params["totals"][name][...] = values
-        for one in self.keep:
-            vars(one).update(callbacks.get(type(one).__name__, {}))
+        for callback in self.keep:
+            vars(callback).update(callbacks.get(type(callback).__name__, {}))
 
     def on_train_batch_end(self, batch, logs=None):
         before, self._done = self._done, batch + 1
@@ -146,14 +146,15 @@ class Checkpoint(keras.callbacks.Callback):
         from safetensors.numpy import save_file
 
         model = self.model
-        state = {key: np.array(keras.ops.convert_to_numpy(one), order="C") for key, one in _variables(model).items()}
+        variables = _variables(model).items()
+        state = {key: np.array(keras.ops.convert_to_numpy(value), order="C") for key, value in variables}
         if step:
             state |= {f"totals/{name}": values for name, values in self._totals(model).items()}
         facts = {
             "epoch": int(epoch),
             "step": int(step),
             "batches": self._batches(),
-            "callbacks": {type(one).__name__: _memory(one) for one in self.keep},
+            "callbacks": {type(callback).__name__: _memory(callback) for callback in self.keep},
         }
         try:
             with aside(self.path) as temporary:
@@ -169,16 +170,19 @@ class Checkpoint(keras.callbacks.Callback):
     def _totals(self, model):
         if "totals" in self.params:
             return self.params["totals"]
-        return {one.name: np.array([keras.ops.convert_to_numpy(v) for v in one.variables]) for one in model.metrics}
+        return {
+            metric.name: np.array([keras.ops.convert_to_numpy(value) for value in metric.variables])
+            for metric in model.metrics
+        }
 
     def _batches(self):
-        one = self.batches
-        names = [str(getattr(record, "name", record)) for record in one.dataset]
+        batches = self.batches
+        names = [str(getattr(record, "name", record)) for record in batches.dataset]
         return {
             "images": len(names),
-            "batch_size": one.batch_size,
-            "seed": one.seed,
-            "shuffle": bool(one.shuffle),
+            "batch_size": batches.batch_size,
+            "seed": batches.seed,
+            "shuffle": bool(batches.shuffle),
             "names": names if len(names) <= _MOST_NAMES else hashlib.sha256("\n".join(names).encode()).hexdigest(),
         }
 
@@ -195,29 +199,33 @@ class Checkpoint(keras.callbacks.Callback):
 
 def _changes(before, now):
     """What is different about the batches, in words."""
-    said = [
+    changes = [
         f"{key} is {now[key]!r} and was {before[key]!r}"
         for key in ("batch_size", "seed", "shuffle")
         if before[key] != now[key]
     ]
     old, new = before.get("names"), now["names"]
     if old is None or old == new:  # None: an earlier version's file
-        return said if before["images"] == now["images"] else [*said, f"{now['images']} images, not {before['images']}"]
+        return (
+            changes
+            if before["images"] == now["images"]
+            else [*changes, f"{now['images']} images, not {before['images']}"]
+        )
     if not isinstance(old, list) or not isinstance(new, list):
-        return [*said, f"the images are others ({before['images']} then, {now['images']} now)"]
-    for what, names in (("removed", set(old) - set(new)), ("added", set(new) - set(old))):
+        return [*changes, f"the images are others ({before['images']} then, {now['images']} now)"]
+    for change, names in (("removed", set(old) - set(new)), ("added", set(new) - set(old))):
         if names:
             shown = sorted(names)
-            said.append(f"{len(names)} images {what} ({', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''})")
-    return said or ["the images are in another order"]
+            changes.append(f"{len(names)} images {change} ({', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''})")
+    return changes or ["the images are in another order"]
 
 
 def _variables(model):
     """Everything that a step changes, by a key that is the same in the next process; metrics are left out."""
     metrics = {id(value) for metric in model.metrics for value in metric.variables}
-    own = [one for one in model.variables if id(one) not in metrics]
-    keys = {f"model/{i:05}": one for i, one in enumerate(own)}
-    return keys | {f"optimizer/{i:05}": one for i, one in enumerate(model.optimizer.variables)}
+    own = [variable for variable in model.variables if id(variable) not in metrics]
+    keys = {f"model/{i:05}": variable for i, variable in enumerate(own)}
+    return keys | {f"optimizer/{i:05}": variable for i, variable in enumerate(model.optimizer.variables)}
 
 
 def _memory(callback):

@@ -71,7 +71,7 @@ def read_cluster(text=None):
     try:
         config = json.loads(text)
         jobs, task = config["cluster"], config["task"]
-        kind, number = task["type"], int(task["index"])
+        role, number = task["type"], int(task["index"])
         chiefs, workers = list(jobs.get("chief", ())), list(jobs.get("worker", ()))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ClusterError(f"TF_CONFIG={text} is no cluster ({type(error).__name__}: {error}). {_EXAMPLE}") from error
@@ -87,12 +87,12 @@ def read_cluster(text=None):
             raise ClusterError(f"TF_CONFIG: {address!r} is no address of the form host:port.")
     if len(set(addresses)) < len(addresses):
         raise ClusterError(f"TF_CONFIG names an address twice: {', '.join(addresses)}.")
-    place = {"chief": chiefs, "worker": workers}.get(kind, ())
+    place = {"chief": chiefs, "worker": workers}.get(role, ())
     if not 0 <= number < len(place):
         raise ClusterError(
-            f"TF_CONFIG: this process is {kind} {number}, but the cluster has {len(place)} of type {kind}."
+            f"TF_CONFIG: this process is {role} {number}, but the cluster has {len(place)} of type {role}."
         )
-    return Cluster(addresses, number + (len(chiefs) if kind == "worker" else 0))
+    return Cluster(addresses, number + (len(chiefs) if role == "worker" else 0))
 
 
 _EXAMPLE = (
@@ -169,13 +169,13 @@ def _meet_the_chief(cluster, end, seconds):
             with socket.create_connection((host.strip("[]"), int(port)), timeout=5.0) as connection:
                 _tell(connection, str(cluster.index))
                 # the chief answers when it has all of us, or when its own time is up
-                answer = _hear(connection, end - time.monotonic() + 10.0)
+                reply = _hear(connection, end - time.monotonic() + 10.0)
         except OSError:
-            answer = ""
-        if answer == "go":
+            reply = ""
+        if reply == "go":
             return
-        if answer.startswith("missing "):
-            raise ClusterError(_absent(answer.removeprefix("missing ").split(", "), seconds))
+        if reply.startswith("missing "):
+            raise ClusterError(_absent(reply.removeprefix("missing ").split(", "), seconds))
         time.sleep(_PAUSE)  # not there yet, or still the server of the run before
     raise ClusterError(_absent(cluster.addresses[:1], seconds))
 
@@ -225,12 +225,12 @@ def watched(cluster, where=""):
     except Exception as error:
         if cluster is None or not _is_loss(error):
             raise
-        others = [one for i, one in enumerate(cluster.addresses) if i != cluster.index]
+        others = [address for i, address in enumerate(cluster.addresses) if i != cluster.index]
         _, mark, reason = str(error).rpartition("aborted by: ")
-        said = " ".join((reason if mark else str(error)).split())[:200]
+        message = " ".join((reason if mark else str(error)).split())[:200]
         raise WorkerLost(
             f"A worker of the cluster has gone{where}; the others are {', '.join(others)}. All must begin again from "
-            f"the last checkpoint (--resume). TensorFlow says: {said}"
+            f"the last checkpoint (--resume). TensorFlow says: {message}"
         ) from error
 
 
@@ -268,8 +268,8 @@ def rejoin(*more, without=()):
     ...     rejoin("--resume")
     """
     _count_loss(getattr(sys.exc_info()[1], "position", None))
-    arguments = [one for one in sys.orig_argv[1:] if one not in without]
-    arguments += [one for one in more if one not in arguments]
+    arguments = [argument for argument in sys.orig_argv[1:] if argument not in without]
+    arguments += [argument for argument in more if argument not in arguments]
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *arguments])

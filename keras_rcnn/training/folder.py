@@ -53,7 +53,7 @@ def occupied(out):
 
 def _holder(out):
     try:
-        one = json.loads((out / HOLDER).read_text(encoding="utf-8"))
-        return f"process {one['process']} on {one['machine']} (since {one['since']})"
+        holder = json.loads((out / HOLDER).read_text(encoding="utf-8"))
+        return f"process {holder['process']} on {holder['machine']} (since {holder['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -56,7 +56,7 @@ class Loop:
             callbacks.on_train_begin()
             for at in range(epoch, epochs):
                 batches.epoch = at
-                totals = callbacks.params["totals"] = {one.name: np.zeros(2, np.float32) for one in model.metrics}
+                totals = callbacks.params["totals"] = {metric.name: np.zeros(2, np.float32) for metric in model.metrics}
                 callbacks.on_epoch_begin(at)
                 logs = self._epoch(callbacks, totals, first)
                 first = 0
@@ -71,10 +71,10 @@ class Loop:
     def _epoch(self, callbacks, totals, first):
         logs = _means(totals) if first else {}  # a training may go on behind the epoch's last batch
         with contextlib.closing(self._data(first)) as data:
-            for i, one in data:
+            for i, batch in data:
                 self.position = (self.batches.epoch, i)
                 callbacks.on_train_batch_begin(i)
-                for name, values in self.step(i, one).items():
+                for name, values in self.step(i, batch).items():
                     totals[name] += values
                 logs = _means(totals)
                 callbacks.on_train_batch_end(i, logs)
@@ -144,7 +144,7 @@ class _TensorFlowStep:
         workers = 1 if cluster is None else len(cluster)
         here = self.count // workers
         self.ranks = range(here * (cluster.index if cluster else 0), here * ((cluster.index if cluster else 0) + 1))
-        self.names = [one.name for one in model.metrics]
+        self.names = [metric.name for metric in model.metrics]
         optimizer = unwrapped(model.optimizer)
         on_several = self.count > 1 and optimizer.gradient_accumulation_steps
         self.accumulation = Accumulation(optimizer) if on_several else None
@@ -189,8 +189,8 @@ class _TensorFlowStep:
         updates = self.accumulation is None or self.accumulation.next()
         run = self._runs[updates] = self._runs.get(updates) or self._compiled(values)
         with watched(self.cluster, f" in step {i + 1}"):
-            found = run(*values).numpy()
-        return dict(zip(self.names, found.reshape(-1, 2), strict=True))
+            sums = run(*values).numpy()
+        return dict(zip(self.names, sums.reshape(-1, 2), strict=True))
 
     def stopped(self):
         """Whether the chief's callbacks, or someone's, have ended the training."""
@@ -222,8 +222,8 @@ class _TensorFlowStep:
         return tf.function(self._all_replicas, input_signature=signature, jit_compile=bool(self.model.jit_compile))
 
     def _all_replicas(self, x, y, where):
-        found = self.strategy.run(self._replica, args=(x, y, where))
-        return self.strategy.reduce("SUM", found, axis=None)
+        sums = self.strategy.run(self._replica, args=(x, y, where))
+        return self.strategy.reduce("SUM", sums, axis=None)
 
     def _replica(self, x, y, where):
         import tensorflow as tf
@@ -241,7 +241,7 @@ class _TensorFlowStep:
             scaled = model.optimizer.scale_loss(loss)
         weights = model.trainable_weights
         model.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
-        totals = {one.name: [tf.convert_to_tensor(value) for value in one.variables] for one in model.metrics}
+        totals = {metric.name: [tf.convert_to_tensor(value) for value in metric.variables] for metric in model.metrics}
         totals["loss"] = [loss * where["images"], own]
         return tf.stack([value for name in self.names for value in totals[name]])
 
@@ -275,22 +275,27 @@ class _TensorFlowStep:
     def _take_the_chiefs(self):
         """Every variable as the chief has it: what its callbacks changed, or read from a checkpoint."""
         totals = {id(value) for metric in self.model.metrics for value in metric.variables}
-        variables = [one for one in self.model.variables if id(one) not in totals] + self.model.optimizer.variables
+        variables = [variable for variable in self.model.variables if id(variable) not in totals]
+        variables += self.model.optimizer.variables
         for dtype, kinds in ((np.float32, "f"), (np.int64, "iu")):
-            chosen = [one for one in variables if np.dtype(keras.backend.standardize_dtype(one.dtype)).kind in kinds]
-            values = [keras.ops.convert_to_numpy(one).astype(dtype).ravel() for one in chosen]
+            chosen = [variable for variable in variables if _dtype(variable).kind in kinds]
+            values = [keras.ops.convert_to_numpy(variable).astype(dtype).ravel() for variable in chosen]
             values = np.concatenate(values or [np.zeros(0, dtype)])
             values = self._sum(values if self.cluster.chief else np.zeros_like(values), dtype)
-            for one in chosen:
-                own, values = values[: int(np.prod(one.shape))], values[int(np.prod(one.shape)) :]
+            for variable in chosen:
+                own, values = np.split(values, [int(np.prod(variable.shape))])
                 if not self.cluster.chief:
-                    one.assign(own.reshape(one.shape))
+                    variable.assign(own.reshape(variable.shape))
 
 
 class _Only:
     """The context of the only replica."""
 
     replica_id_in_sync_group = 0
+
+
+def _dtype(variable):
+    return np.dtype(keras.backend.standardize_dtype(variable.dtype))
 
 
 def _enlarge(images, size):

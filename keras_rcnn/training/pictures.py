@@ -60,9 +60,9 @@ class Pictures(keras.callbacks.Callback):
         with self._writer.as_default(step=epoch):
             for i in self.chosen:
                 record = self.dataset[i]
-                given = {} if self.proposals is None else {"proposals": self.proposals[record]}
+                options = {} if self.proposals is None else {"proposals": self.proposals[record]}
                 image = record.read()
-                picture = draw(image, self.model.detect(image, score=self.score, **given))
+                picture = draw(image, self.model.detect(image, score=self.score, **options))
                 tf.summary.image(f"detections/{i}", _shrunk(picture, self.side)[None])
         self._writer.flush()
 

@@ -12,7 +12,17 @@ import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +149,9 @@ class Settings(BaseModel):
         None, "the IoU range of a background region; `None`: from 0.1 to 0.5 for Fast R-CNN, else from 0 to 0.5"
     )
     nms_iou: Share | None = _boxes(None, "IoU of the last NMS; `None`: 0.3 for R-CNN and Fast R-CNN, 0.5 with an RPN")
-    selective_search: dict[str, Any] = _regions({"mode": "fast"}, "settings of selective search, those of `compute_proposals`")
+    selective_search: dict[str, Any] = _regions(
+        {"mode": "fast"}, "settings of selective search, those of `compute_proposals`"
+    )
     proposals_cache: File = _regions(None, "folder for its results; `None`: a folder in the output")
     train_proposals: File = _regions(None, "a file of proposals for the training data, instead of selective search")
     val_proposals: File = _regions(None, "the same for the validation data")
@@ -198,7 +210,7 @@ class Settings(BaseModel):
             details = {}
             for detail in error.errors():
                 details.setdefault(str(detail["loc"][0]), []).append(detail)
-            problems += [_problem(name, values[name], found) for name, found in details.items()]
+            problems += [_problem(name, values[name], own) for name, own in details.items()]
         if problems:
             raise RecipeError(listed(problems))
 

@@ -91,7 +91,9 @@ def fit_svms(
     positive_vectors = [[] for _ in classes]
     for regions in features.each("positives"):
         for c in classes:
-            chosen = regions.is_truth & (regions.labels == c) if positives == "truth" else regions.overlap(c) >= positives
+            chosen = (
+                regions.is_truth & (regions.labels == c) if positives == "truth" else regions.overlap(c) >= positives
+            )
             positive_vectors[c].append(regions.vectors[chosen] * scale)
     miners = [_Miner(np.concatenate(positive_vectors[c]), C, positive_weight, bias) for c in classes]
     history = []

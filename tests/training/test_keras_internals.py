@@ -40,7 +40,9 @@ def digest(function):
     return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12]
 
 
-@pytest.mark.parametrize(("function", "expected", "user"), SOURCES, ids=lambda value: getattr(value, "__qualname__", ""))
+@pytest.mark.parametrize(
+    ("function", "expected", "user"), SOURCES, ids=lambda value: getattr(value, "__qualname__", "")
+)
 def test_keras_is_as_it_was(function, expected, user):
     assert digest(function) == expected, (
         f"Keras {keras.__version__} has another {function.__qualname__} than {keras_internals.TRIED_ON}. See whether "
@@ -63,4 +65,6 @@ def test_the_dependency_goes_no_further():
     config.read(ROOT / "setup.cfg")
     major, minor = keras_internals.TRIED_ON.split(".")[:2]
     (bound,) = [line for line in config["options"]["install_requires"].split() if line.startswith("keras")]
-    assert bound.endswith(f"<{major}.{int(minor) + 1}"), f"{bound}: the patches were tried on {keras_internals.TRIED_ON}"
+    assert bound.endswith(f"<{major}.{int(minor) + 1}"), (
+        f"{bound}: the patches were tried on {keras_internals.TRIED_ON}"
+    )

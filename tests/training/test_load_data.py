@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from keras_rcnn.data import DataError
-from keras_rcnn.training.build import load_data
 from keras_rcnn.training import RecipeError
+from keras_rcnn.training.build import load_data
 from keras_rcnn.training.train import train
 
 

@@ -238,7 +238,9 @@ def test_all_that_does_not_go_together_is_said_at_once(tmp_path):
         train({"augment": ["flip"], "backbone": "zf", "patience": 2}, tmp_path / "out")
     lines = str(error.value).splitlines()
     assert lines[0] == "4 settings are not as they should be:"
-    assert [word in line for word, line in zip(["train", "zf", "flip", "patience"], lines[1:], strict=True)] == [True] * 4
+    assert [word in line for word, line in zip(["train", "zf", "flip", "patience"], lines[1:], strict=True)] == [
+        True
+    ] * 4
 
 
 def test_bad_settings_are_refused_before_training(folder, tmp_path):
@@ -263,7 +265,9 @@ def test_patience_with_an_rcnn_to_start_from_is_refused_before_any_data_is_read(
     source = {"csv": "nothing.csv", "images": "nowhere"}
     for name in (base, "bccd_rcnn"):  # of the zoo's there is no more than the record
         chosen = Settings(train=source, val=source, base=str(name), patience=2)
-        with pytest.raises(RecipeError, match="patience = 2 counts evaluations, and R-CNN is evaluated after its stages"):
+        with pytest.raises(
+            RecipeError, match="patience = 2 counts evaluations, and R-CNN is evaluated after its stages"
+        ):
             train(chosen, tmp_path / "out")
     with pytest.raises((DataError, OSError), match=r"nothing\.csv"):  # which would be the next thing to be read
         train(Settings(train=source, val=source, base=str(base)), tmp_path / "out")
