@@ -1,18 +1,11 @@
 """What `fit` needs around it: recipes, learning rate schedules, callbacks, checkpoints, several devices."""
 
 from keras_rcnn.training.averages import WithAverages
-from keras_rcnn.training.callbacks import (
-    BestAndLast,
-    EarlyStopping,
-    HistoryCSV,
-    StopOnNaN,
-    TimeLimit,
-    WarnOnRise,
-    plot_history,
-)
+from keras_rcnn.training.callbacks import BestAndLast, EarlyStopping, StopOnNaN, TimeLimit, WarnOnRise
 from keras_rcnn.training.checkpoint import Checkpoint, CheckpointError
 from keras_rcnn.training.cluster import ClusterError, WorkerLost
 from keras_rcnn.training.distribute import fit, strategy
+from keras_rcnn.training.history import HistoryCSV, plot_history
 from keras_rcnn.training.pictures import Pictures
 from keras_rcnn.training.plans.alternating import alternate
 from keras_rcnn.training.recipe import load_recipe

@@ -16,8 +16,9 @@ from keras_rcnn.presets import save_preset
 from keras_rcnn.training import distribute
 from keras_rcnn.training.averages import WithAverages
 from keras_rcnn.training.build import build_augment, find_proposals
-from keras_rcnn.training.callbacks import BestAndLast, EarlyStopping, HistoryCSV, StopOnNaN, TimeLimit, WarnOnRise
+from keras_rcnn.training.callbacks import BestAndLast, EarlyStopping, StopOnNaN, TimeLimit, WarnOnRise
 from keras_rcnn.training.checkpoint import Checkpoint
+from keras_rcnn.training.history import HistoryCSV
 from keras_rcnn.training.interrupt import Interruption
 from keras_rcnn.training.keras_internals import slow_down
 from keras_rcnn.training.optimizer import build_optimizer

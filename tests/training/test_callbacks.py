@@ -11,7 +11,7 @@ import pytest
 
 from keras_rcnn.data import Dataset, Preprocessor, Record
 from keras_rcnn.training import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit, WarnOnRise, distribute, plot_history
-from keras_rcnn.training.callbacks import read_history
+from keras_rcnn.training.history import read_history
 
 
 class Report(keras.callbacks.Callback):
