@@ -280,7 +280,7 @@ def _proposals_for(args, model, dataset):
 
 def export(args):
     """A preset -> a model for another runtime, checked against `detect`."""
-    from keras_rcnn.data.files import spread
+    from keras_rcnn.data.reading import spread
     from keras_rcnn.export import export as run
     from keras_rcnn.export.parity import table
     from keras_rcnn.export.target import new_path
@@ -668,7 +668,7 @@ def _write_json(path, value):
 
 def _write(path, text):
     """Aside and renamed, so that a full disk leaves the old file."""
-    from keras_rcnn.data.files import aside
+    from keras_rcnn.files import aside
 
     with aside(path) as temporary:
         temporary.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))

@@ -14,13 +14,13 @@ import logging
 import math
 import os
 import shutil
-import uuid
 from pathlib import Path
 
 import numpy as np
 
 from keras_rcnn.classes import Change, counted
 from keras_rcnn.download import DownloadError, alone, cache_folder, downloaded, megabytes, sha256_of
+from keras_rcnn.files import write_together
 from keras_rcnn.precision import precision
 from keras_rcnn.preset_build import build_detector
 from keras_rcnn.preset_file import PresetError, read_preset_file
@@ -403,31 +403,15 @@ def _fits_float16(value):
 
 
 def _write(folder, files):
-    """Writes files into a folder, all or none; in this order, the last of them makes it a preset."""
-    needed = sum(map(len, files.values()))
-    existed = folder.is_dir()
-    # in the folder itself if there is one: it may be a disk of its own, and its parent not ours to write to
-    aside = (folder if existed else folder.parent) / f".{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    """Writes a preset's files, all or none; in this order, the last of them makes it a preset."""
     try:
-        aside.mkdir(parents=True)
-        for name, content in files.items():
-            with open(aside / name, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        if not existed:
-            with contextlib.suppress(OSError):  # another process was faster: replace its files
-                aside.rename(folder)
-                return
-        for name in files:
-            os.replace(aside / name, folder / name)
+        write_together(folder, files)
     except OSError as error:
+        needed = megabytes(sum(map(len, files.values())))
         raise PresetError(
-            f"{folder}: the preset could not be saved ({error.strerror or error}). It needs {megabytes(needed)}"
-            f"{_free(folder)}. What was there before is as it was."
+            f"{folder}: the preset could not be saved ({error.strerror or error}). It needs {needed}{_free(folder)}. "
+            "What was there before is as it was."
         ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _free(folder):

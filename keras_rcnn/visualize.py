@@ -262,7 +262,7 @@ def _place(box, wide, high, size, taken):
 
 
 def _save(canvas, path):
-    from keras_rcnn.data.files import aside
+    from keras_rcnn.files import aside
 
     with aside(path) as temporary:
         canvas.save(temporary, **({"quality": 92} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}))

@@ -22,10 +22,11 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
 # room -> the rooms that it may import. ops <- layers <- models <- presets <- training <- cli; a new room is named here
 MAY_IMPORT = {
     "ops": set(),
-    "data": {"ops"},
+    "files": set(),
+    "data": {"ops", "files"},
     "evaluation": {"ops", "data"},
     "printable": set(),
-    "visualize": {"data", "printable"},
+    "visualize": {"data", "files", "printable"},
     "layers": {"ops"},
     "convert": set(),
     "backbones": {"ops", "layers", "convert"},
@@ -37,14 +38,14 @@ MAY_IMPORT = {
     "preset_file": set(),
     "preset_build": {"backbones", "classes", "convert", "layers", "models", "preset_file"},
     "presets": {
-        "backbones", "classes", "convert", "convert.build", "data", "download", "layers", "models", "precision",
+        "backbones", "classes", "convert", "convert.build", "data", "download", "files", "layers", "models", "precision",
         "preset_build", "preset_file",
     },
     "story": {"models", "presets"},
     "tables": {"convert", "printable"},
     "zoo_pages": {"convert", "convert.build", "presets"},
     "training": {
-        "backbones", "convert", "data", "evaluation", "layers", "models", "ops", "precision", "presets", "visualize",
+        "backbones", "convert", "data", "evaluation", "files", "layers", "models", "ops", "precision", "presets", "visualize",
     },
 }
 # these see the whole package

@@ -3,7 +3,6 @@
 from keras_rcnn.data import augment
 from keras_rcnn.data.batches import Batches, as_tf_dataset
 from keras_rcnn.data.coco import load_coco
-from keras_rcnn.data.csv import load_csv
 from keras_rcnn.data.images import ImageError, read_image
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.problems import DataError
@@ -17,6 +16,7 @@ from keras_rcnn.data.proposals import (
 )
 from keras_rcnn.data.ready import check_images, check_masks, check_targets
 from keras_rcnn.data.records import Dataset, Record
+from keras_rcnn.data.table import load_csv
 from keras_rcnn.data.voc import load_voc
 
 __all__ = [

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_rcnn.data.fields import flag, identity, name, number, numbers, shown
-from keras_rcnn.data.files import read_json
 from keras_rcnn.data.formats import kind_of_json, way_out
 from keras_rcnn.data.masks import clean_segmentation, segmentation_box
 from keras_rcnn.data.names import Finder
@@ -22,6 +21,7 @@ from keras_rcnn.data.problems import (
     refuse_relative,
     refuse_swapped,
 )
+from keras_rcnn.data.reading import read_json
 from keras_rcnn.data.records import Dataset, Record
 
 logger = logging.getLogger(__name__)

@@ -20,11 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_rcnn.data import search as worker_file
-from keras_rcnn.data.files import aside, read_json
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.problems import DataError, clean_boxes, refuse_swapped
+from keras_rcnn.data.reading import read_json
 from keras_rcnn.data.records import Record
 from keras_rcnn.data.request import check_number, check_whole
+from keras_rcnn.files import aside
 
 logger = logging.getLogger(__name__)
 

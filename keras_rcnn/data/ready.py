@@ -197,7 +197,7 @@ def _remembered(file):
 
 
 def _remember(file, keys):
-    from keras_rcnn.data.files import aside
+    from keras_rcnn.files import aside
 
     try:
         with aside(file) as temporary:

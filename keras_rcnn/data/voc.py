@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 import numpy as np
 
 from keras_rcnn.data.fields import flag, number, shown
-from keras_rcnn.data.files import read_bytes, read_text
 from keras_rcnn.data.formats import kind_of_folder, way_out
 from keras_rcnn.data.names import ENDINGS, Finder, is_there, without_ending
 from keras_rcnn.data.problems import (
@@ -23,6 +22,7 @@ from keras_rcnn.data.problems import (
     refuse_relative,
     refuse_swapped,
 )
+from keras_rcnn.data.reading import read_bytes, read_text
 from keras_rcnn.data.records import Dataset, Record
 
 logger = logging.getLogger(__name__)

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_rcnn.data.files import aside, spread
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
+from keras_rcnn.data.reading import spread
 from keras_rcnn.data.request import check_whole
 from keras_rcnn.export import equal_scores, parity
 from keras_rcnn.export.litert_detector import LABELS, SETTINGS, LiteRTDetector, fit, padded
 from keras_rcnn.export.litert_metadata import with_metadata
 from keras_rcnn.export.target import ExportError, new_path
+from keras_rcnn.files import aside
 from keras_rcnn.ops.backend import kernels_for
 
 # precision -> how far it may be from `detect` on the photos of the check. Below float32 proposals change places, so

@@ -7,12 +7,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from keras_rcnn.data.files import aside
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.paste import paste_masks, paste_rle
 from keras_rcnn.data.request import check_request
 from keras_rcnn.export.litert import TOLERANCES, export_litert
 from keras_rcnn.export.litert_detector import LiteRTDetector, fit
+from keras_rcnn.files import aside
 
 LITERT = "litert.json"
 _RUNS = 40

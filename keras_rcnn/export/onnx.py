@@ -3,9 +3,9 @@
 import importlib.util
 import json
 
-from keras_rcnn.data.files import aside
 from keras_rcnn.export import equal_scores, graph
 from keras_rcnn.export.target import ExportError, new_path
+from keras_rcnn.files import aside
 from keras_rcnn.ops.backend import kernels_for
 
 OPSET = 17

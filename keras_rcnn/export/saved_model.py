@@ -13,7 +13,7 @@ from keras_rcnn.data.preprocess import scale_boxes
 from keras_rcnn.data.proposals import selective_search
 from keras_rcnn.data.request import check_score
 from keras_rcnn.export import graph, parity
-from keras_rcnn.export.target import ExportError, aside_folder, new_path
+from keras_rcnn.export.target import ExportError, new_folder, new_path
 
 MASKS = ("crops", "pasted")
 CONFIG, COMPOSE = "models.config", "compose.yaml"
@@ -74,7 +74,7 @@ def export_saved_model(model, path, *, photos=None, proposals=None, masks="crops
     # the first version comes with its folder; a later one appears in it at once
     first = version == 1
     target = path if first else path / str(version)
-    with aside_folder(target) as aside:
+    with new_folder(target) as aside:
         folder = aside / str(version) if first else aside
         samples = _samples(photos, proposals, model)
         module, signatures = _module(tf, model, masks, score)

@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-import shutil
-import uuid
 from pathlib import Path
+
+from keras_rcnn.files import aside_folder
 
 
 class ExportError(ValueError):
@@ -26,7 +26,7 @@ def new_path(path):
     path = Path(path).expanduser()
     if path.exists() or path.is_symlink():
         raise ExportError(f"{path} exists: name another path, or remove it first.")
-    parent = next(one for one in path.absolute().parents if one.exists())
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise ExportError(f"{path} cannot be written: {parent} is a file.")
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -35,20 +35,10 @@ def new_path(path):
 
 
 @contextlib.contextmanager
-def aside_folder(path):
-    """A new folder beside `path` that is renamed to it if the block succeeds, and removed if it fails."""
-    path = Path(path)
-    missing = [one for one in path.absolute().parents if not one.exists()]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+def new_folder(path):
+    """`aside_folder`, whose errors of the system are `ExportError`s."""
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.rename(temporary, path)
-        missing = []
+        with aside_folder(path) as folder:
+            yield folder
     except OSError as error:
         raise ExportError(f"{path} could not be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for folder in missing:  # those that it would have lain in, made for it
-            with contextlib.suppress(OSError):
-                folder.rmdir()

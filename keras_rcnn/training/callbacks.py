@@ -3,15 +3,14 @@
 import json
 import logging
 import math
-import shutil
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_rcnn.data.files import aside
 from keras_rcnn.data.request import check_number, check_whole
+from keras_rcnn.files import aside, recover_folder, replacing_folder
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class BestAndLast(keras.callbacks.Callback):
         if not self._begun:
             self._begun = True
             for name in ("best", "last"):
-                _recover(self.out_dir / name)
+                recover_folder(self.out_dir / name)
             self.best = self._read_best() if epoch else None
 
     def on_epoch_end(self, epoch, logs=None):
@@ -91,21 +90,11 @@ class BestAndLast(keras.callbacks.Callback):
             raise ValueError(f"{path}: not what a training left there ({error}); remove it to begin anew.") from error
 
     def _write(self, name, facts):
-        folder = self.out_dir / name
-        aside = self.out_dir / f".{name}.new"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        self.save(self.model, aside)
-        # NaN is no JSON
-        facts["logs"] = {key: value if math.isfinite(value) else None for key, value in facts["logs"].items()}
-        (aside / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        # a folder cannot be renamed onto a full one: between the two renames only `.old` is there, see _recover
-        old = _old(folder)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with replacing_folder(self.out_dir / name) as folder:
+            self.save(self.model, folder)
+            # NaN is no JSON
+            facts["logs"] = {key: value if math.isfinite(value) else None for key, value in facts["logs"].items()}
+            (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -287,13 +276,3 @@ class TimeLimit(keras.callbacks.Callback):
             self.reached = True
             self.model.stop_training = True
             logger.warning("The time limit of %g minutes is reached after batch %d.", self.minutes, batch + 1)
-
-
-def _old(folder):
-    return folder.with_name(f".{folder.name}.old")
-
-
-def _recover(folder):
-    """Puts a folder back that a crash has left between the two renames of its replacement."""
-    if not folder.exists() and _old(folder).exists():
-        _old(folder).rename(folder)

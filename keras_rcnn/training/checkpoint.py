@@ -11,8 +11,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_rcnn.data.files import aside
 from keras_rcnn.data.request import check_number, check_whole
+from keras_rcnn.files import aside
 
 logger = logging.getLogger(__name__)
 

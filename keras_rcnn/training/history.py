@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_rcnn.data.files import aside
+from keras_rcnn.files import aside
 from keras_rcnn.training.memory import resident_mb
 
 

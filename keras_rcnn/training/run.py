@@ -9,9 +9,9 @@ import time
 
 import keras
 
-from keras_rcnn.data.files import aside
 from keras_rcnn.evaluation import EvaluateCallback
 from keras_rcnn.evaluation.evaluate import has_masks
+from keras_rcnn.files import aside
 from keras_rcnn.presets import save_preset
 from keras_rcnn.training import distribute
 from keras_rcnn.training.averages import WithAverages

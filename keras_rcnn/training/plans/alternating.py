@@ -4,8 +4,8 @@ import keras
 
 from keras_rcnn.convert import assign
 from keras_rcnn.data import ProposalSet
-from keras_rcnn.data.files import aside
 from keras_rcnn.evaluation import evaluate
+from keras_rcnn.files import aside
 from keras_rcnn.models import FasterRCNN, FastRCNN
 from keras_rcnn.models.rpn import RPN
 from keras_rcnn.training.keras_internals import frozen

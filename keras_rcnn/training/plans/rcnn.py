@@ -7,8 +7,8 @@ import inspect
 import math
 import shutil
 
-from keras_rcnn.data.files import aside
 from keras_rcnn.evaluation import coco_metrics
+from keras_rcnn.files import aside
 from keras_rcnn.models import RCNN
 from keras_rcnn.presets import from_preset, to_json
 from keras_rcnn.training.svms import fit_box_regressors, fit_svms, plot_violations, stage_detections

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from keras_rcnn.data.fields import number, shown
-from keras_rcnn.data.files import read_text
 from keras_rcnn.data.formats import kind_of_text, way_out
 from keras_rcnn.data.names import ENDINGS, Finder
 from keras_rcnn.data.problems import (
@@ -21,6 +20,7 @@ from keras_rcnn.data.problems import (
     refuse_relative,
     refuse_swapped,
 )
+from keras_rcnn.data.reading import read_text
 from keras_rcnn.data.records import Dataset, Record
 
 _COLUMNS = {

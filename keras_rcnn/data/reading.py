@@ -1,33 +1,13 @@
-"""Files that are whole or not there, and json that says what is wrong with it."""
+"""What a file of annotations says, and an error with its name if it says nothing."""
 
-import contextlib
 import json
 import logging
-import os
-import threading
 from pathlib import Path
 
 from keras_rcnn.data.formats import kind_of_file, way_out
 from keras_rcnn.data.problems import DataError
 
 logger = logging.getLogger(__name__)
-
-
-@contextlib.contextmanager
-def aside(path):
-    """A name beside `path`, in a folder made if need be, for a file that takes its place if the block succeeds.
-
-    After a failure, a full disk for instance, what was at `path` is still there and nothing else is left.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # the ending tells PIL and matplotlib the format; processes and threads do not meet
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def spread(items, count):
