@@ -38,14 +38,15 @@ MAY_IMPORT = {
     "preset_file": set(),
     "preset_build": {"backbones", "classes", "convert", "layers", "models", "preset_file"},
     "presets": {
-        "backbones", "classes", "convert", "convert.build", "data", "download", "files", "layers", "models", "precision",
-        "preset_build", "preset_file",
+        "backbones", "classes", "convert", "convert.build", "data", "download", "files", "layers", "models",
+        "precision", "preset_build", "preset_file",
     },
     "story": {"models", "presets"},
     "tables": {"convert", "printable"},
     "zoo_pages": {"convert", "convert.build", "presets"},
     "training": {
-        "backbones", "convert", "data", "evaluation", "files", "layers", "models", "ops", "precision", "presets", "visualize",
+        "backbones", "convert", "data", "evaluation", "files", "layers", "models", "ops", "precision", "presets",
+        "visualize",
     },
 }
 # these see the whole package
