@@ -1,8 +1,31 @@
 """The R-CNN family of object detectors as a Keras 3 model zoo."""
 
-import os
-import sys
+import importlib
 from typing import TYPE_CHECKING
+
+from keras_rcnn.registered import register
+
+if TYPE_CHECKING:
+    from keras_rcnn import (
+        backbones,
+        convert,
+        data,
+        evaluation,
+        export,
+        layers,
+        models,
+        ops,
+        presets,
+        training,
+        visualize,
+    )
+    from keras_rcnn.data import load_coco, load_csv, load_voc
+    from keras_rcnn.evaluation import evaluate
+    from keras_rcnn.export import export_model
+    from keras_rcnn.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
+    from keras_rcnn.presets import from_preset, list_presets, save_preset
+    from keras_rcnn.training.train import train
+    from keras_rcnn.visualize import draw
 
 __version__ = "0.1.0"
 __all__ = [
@@ -11,13 +34,16 @@ __all__ = [
     "FasterRCNN",
     "MaskRCNN",
     "backbones",
+    "convert",
     "data",
     "draw",
     "evaluate",
     "evaluation",
     "export",
+    "export_model",
     "from_preset",
     "layers",
+    "list_presets",
     "load_coco",
     "load_csv",
     "load_voc",
@@ -25,45 +51,41 @@ __all__ = [
     "ops",
     "presets",
     "save_preset",
+    "train",
     "training",
+    "visualize",
 ]
 
-# Who imports this package gets all of it at once, so that keras.saving.load_model finds the classes. The command
-# `keras-rcnn` alone does not wait TensorFlow's seconds before it knows what it is asked.
-_COMMAND = os.path.basename((getattr(sys, "argv", None) or [""])[0]) in ("keras-rcnn", "keras-rcnn.exe")
+# name -> the module that it comes from; the other public names are modules
+_HOMES = {
+    "FastRCNN": "models",
+    "FasterRCNN": "models",
+    "MaskRCNN": "models",
+    "RCNN": "models",
+    "draw": "visualize",
+    "evaluate": "evaluation",
+    "export_model": "export",
+    "from_preset": "presets",
+    "list_presets": "presets",
+    "load_coco": "data",
+    "load_csv": "data",
+    "load_voc": "data",
+    "save_preset": "presets",
+    "train": "training.train",
+}
 
-if TYPE_CHECKING or not _COMMAND:
-    from keras_rcnn import backbones, data, evaluation, layers, models, ops, training
-    from keras_rcnn.data import load_coco, load_csv, load_voc
-    from keras_rcnn.evaluation import evaluate
-    from keras_rcnn.export import export
-    from keras_rcnn.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
-    from keras_rcnn.presets import from_preset, presets, save_preset
-    from keras_rcnn.visualize import draw
-else:
-    _HOMES = {
-        "FastRCNN": "models",
-        "FasterRCNN": "models",
-        "MaskRCNN": "models",
-        "RCNN": "models",
-        "draw": "visualize",
-        "evaluate": "evaluation",
-        "export": "export",
-        "from_preset": "presets",
-        "load_coco": "data",
-        "load_csv": "data",
-        "load_voc": "data",
-        "presets": "presets",
-        "save_preset": "presets",
-    }
+register()
 
-    def __getattr__(name):
-        import importlib
 
-        if name not in __all__:
-            raise AttributeError(f"module 'keras_rcnn' has no attribute {name!r}")
-        room = _HOMES.get(name, name)
-        module = importlib.import_module(f"keras_rcnn.{room}")
-        # all of a module's names at once: the function `presets` takes the place of the module `presets`
-        globals().update({public: vars(module)[public] for public, home in _HOMES.items() if home == room})
-        return globals()[name]
+def __getattr__(name):
+    """Imports a public name when it is first used: `import keras_rcnn` itself imports no other package."""
+    if name not in __all__:
+        raise AttributeError(f"module 'keras_rcnn' has no attribute {name!r}")
+    module = importlib.import_module(f"keras_rcnn.{_HOMES.get(name, name)}")
+    value = getattr(module, name) if name in _HOMES else module
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

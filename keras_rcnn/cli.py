@@ -281,7 +281,7 @@ def _proposals_for(args, model, dataset):
 def export(args):
     """A preset -> a model for another runtime, checked against `detect`."""
     from keras_rcnn.data.reading import spread
-    from keras_rcnn.export import export as run
+    from keras_rcnn.export import export_model as run
     from keras_rcnn.export.parity import table
     from keras_rcnn.export.target import new_path
     from keras_rcnn.presets import from_preset
@@ -300,7 +300,7 @@ def export(args):
 
 def presets(args):
     """What there is in the zoo."""
-    from keras_rcnn.presets import presets as zoo
+    from keras_rcnn.presets import list_presets as zoo
 
     _say(presets_table(zoo(), markdown=args.markdown))
 

@@ -24,6 +24,7 @@ from keras_rcnn.files import write_together
 from keras_rcnn.precision import precision
 from keras_rcnn.preset_build import build_detector
 from keras_rcnn.preset_file import PresetError, read_preset_file
+from keras_rcnn.renamed import keep_former_name
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def from_preset(name_or_folder, num_classes=None, class_names=None, dtype=None):
     progress bar shows it), checked, converted, and kept in `~/.keras_rcnn` or the environment's `KERAS_RCNN_HOME`.
 
     Args:
-        name_or_folder: a name among `presets()`, or a folder that `save_preset` or a training has left.
+        name_or_folder: a name among `list_presets()`, or a folder that `save_preset` or a training has left.
         num_classes: int. If it is not the preset's, whatever is fitted to the classes is new and untrained, and the
             detector is to be fine-tuned: all weights of the layers whose config has `num_classes`, but for those that
             such a layer names in its `class_free_weights` (a mask head's convolutions, boxes that serve all classes).
@@ -132,7 +133,7 @@ def save_preset(model, folder, dtype="float32", **metadata):
     return folder
 
 
-def presets():
+def list_presets():
     """The presets of the zoo that have weights, by name.
 
     Returns:
@@ -142,7 +143,7 @@ def presets():
 
     Example:
 
-    >>> [preset["name"] for preset in keras_rcnn.presets() if preset["local"]]
+    >>> [preset["name"] for preset in keras_rcnn.list_presets() if preset["local"]]
     ['nuclei_frcnn', 'nuclei_mrcnn']
     """
     records = {folder: read_preset(folder) for folder in _zoo().values()}
@@ -466,3 +467,6 @@ def _filled(parts, width):
         else:
             lines.append(part)
     return lines
+
+
+keep_former_name(__name__, "presets", "list_presets")

@@ -13,7 +13,7 @@ import pytest
 import keras_rcnn
 from keras_rcnn import cli, story
 from keras_rcnn.export.measure import litert_table
-from keras_rcnn.presets import presets
+from keras_rcnn.presets import list_presets
 from keras_rcnn.tables import presets_table
 from keras_rcnn.training.recipe import load_recipe
 from keras_rcnn.training.settings import settings_markdown
@@ -113,7 +113,7 @@ def test_the_extra_builds_the_site():
 
 def test_generated_parts_are_as_the_generator_has_them():
     parts = {
-        "README.md": [presets_table(presets(), markdown=True)],
+        "README.md": [presets_table(list_presets(), markdown=True)],
         "docs/pages/family.md": [story.diffs(), story.family(), story.stages()],
         "docs/pages/training.md": [settings_markdown()],
         "docs/pages/serving.md": [litert_table(ROOT / "zoo" / one) for one in ("nuclei_frcnn", "nuclei_mrcnn")],

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -24,8 +23,7 @@ from tests.models.tiny import TinyBackbone, batch, tiny_detector
 
 ROOT = Path(__file__).resolve().parents[1]
 ZOO = ROOT / "zoo"
-# keras_rcnn.presets is the function
-module = importlib.import_module("keras_rcnn.presets")
+module = keras_rcnn.presets
 
 
 def close(model, other):
@@ -336,7 +334,7 @@ def test_a_full_disk_leaves_the_old_preset(saved, copy, full_disk):
 
 
 def test_listing(copy, monkeypatch):
-    listed = {preset["name"]: preset for preset in keras_rcnn.presets()}
+    listed = {preset["name"]: preset for preset in keras_rcnn.list_presets()}
     assert set(PUBLISHED) <= set(listed)
     for name, preset in listed.items():
         assert {"name", "title", "task", "AP", "AP50", "dataset", "size", "license", "source", "local"} <= set(preset)
@@ -345,15 +343,16 @@ def test_listing(copy, monkeypatch):
         assert (ZOO / name).is_dir()
     assert listed["fasterrcnn_resnet50_fpn"]["AP"] == 0.37
     monkeypatch.setattr(module, "zoo_folder", lambda: copy.parent)
-    assert [(preset["name"], preset["local"]) for preset in keras_rcnn.presets()] == [("tiny", True)]
+    assert [(preset["name"], preset["local"]) for preset in keras_rcnn.list_presets()] == [("tiny", True)]
     change(copy / PRESET, weights=None)
-    assert keras_rcnn.presets() == []
+    assert keras_rcnn.list_presets() == []
 
 
 def test_listing_does_not_wait_for_tensorflow():
     code = (
-        "import sys; sys.argv = ['keras-rcnn']\nfrom keras_rcnn.presets import presets\n"
-        "assert len(presets()) > 3\nslow = {'keras', 'tensorflow', 'jax'} & set(sys.modules)\nassert not slow, slow"
+        "import sys\nfrom keras_rcnn import list_presets\n"
+        "assert len(list_presets()) > 3\n"
+        "slow = {'keras', 'tensorflow', 'jax'} & set(sys.modules)\nassert not slow, slow"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
@@ -461,14 +460,14 @@ def files(folder):
 
 def test_published_weights_are_downloaded_and_converted_once(server, published, tmp_path):
     name, state = published
-    assert keras_rcnn.presets()[0]["local"] is False
+    assert keras_rcnn.list_presets()[0]["local"] is False
     model = from_preset(name)
     weights = values_of(model)
     np.testing.assert_array_equal(weights["fpn/inner_0/bias"], state["backbone.fpn.inner_blocks.0.0.bias"])
     assert weights["box_predictor/logits/bias"][-1] == state["roi_heads.box_predictor.cls_score.bias"][0]
     kept = f"presets/{name}-{hashlib.sha256(server.content).hexdigest()[:8]}"
     assert files(tmp_path / "home") == [f"{kept}/{PRESET}", f"{kept}/{WEIGHTS}"]
-    assert keras_rcnn.presets()[0]["local"] is True
+    assert keras_rcnn.list_presets()[0]["local"] is True
 
     server.status = 404
     again = from_preset(name)

@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 from keras_rcnn.export.measure import litert_table
-from keras_rcnn.presets import presets, zoo_folder
+from keras_rcnn.presets import list_presets, zoo_folder
 from keras_rcnn.story import diffs, family, stages
 from keras_rcnn.tables import presets_table
 from keras_rcnn.training.settings import settings_markdown
 
-parts = {"zoo": presets_table(presets(), markdown=True), "settings": settings_markdown()}
+parts = {"zoo": presets_table(list_presets(), markdown=True), "settings": settings_markdown()}
 parts |= {"diffs": diffs(), "family": family(), "stages": stages()}
 parts |= {f"litert {name}": litert_table(zoo_folder() / name) for name in ("nuclei_frcnn", "nuclei_mrcnn")}
 root = Path(__file__).resolve().parents[1]  # never the checkout that happens to be installed

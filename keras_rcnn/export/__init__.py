@@ -5,8 +5,9 @@ import inspect
 
 from keras_rcnn.export.parity import ParityError, Tolerance
 from keras_rcnn.export.target import ExportError
+from keras_rcnn.renamed import keep_former_name
 
-__all__ = ["ExportError", "ParityError", "Tolerance", "export"]
+__all__ = ["ExportError", "ParityError", "Tolerance", "export_model"]
 
 # format -> module and function
 _FORMATS = {
@@ -16,7 +17,7 @@ _FORMATS = {
 }
 
 
-def export(model, path, format="saved_model", *, photos=None, proposals=None, **options):
+def export_model(model, path, format="saved_model", *, photos=None, proposals=None, **options):
     """Writes a detector for another runtime, with preprocessing, decoding and NMS in its graph.
 
     It ends with a check on photos: the exported model must answer as `model.detect` does, to 1e-4 of the photo's side
@@ -43,7 +44,7 @@ def export(model, path, format="saved_model", *, photos=None, proposals=None, **
     Example:
 
     >>> model = keras_rcnn.from_preset("nuclei_mrcnn")
-    >>> keras_rcnn.export(model, "served/nuclei")["path"]
+    >>> keras_rcnn.export_model(model, "served/nuclei")["path"]
     PosixPath('served/nuclei/1')
     """
     if format not in _FORMATS:
@@ -84,3 +85,6 @@ def _check_model(model):
             f"Exports are made by TensorFlow, and Keras runs on {keras.backend.backend()}: save_preset the model, and "
             "export the folder in a process with KERAS_BACKEND=tensorflow."
         )
+
+
+keep_former_name(__name__, "export", "export_model")

@@ -37,7 +37,7 @@ def export_onnx(model, path, *, photos=None, proposals=None, opset=OPSET):
 
     Example:
 
-    >>> keras_rcnn.export(model, "nuclei.onnx", "onnx")
+    >>> keras_rcnn.export_model(model, "nuclei.onnx", "onnx")
     >>> session = onnxruntime.InferenceSession("nuclei.onnx")
     >>> boxes, labels, scores = session.run(["boxes", "labels", "scores"], {"image": photo[None]})
     >>> json.loads(session.get_modelmeta().custom_metadata_map["class_names"])

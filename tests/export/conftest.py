@@ -16,7 +16,7 @@ def exported(tmp_path_factory):
         if kind not in made:
             model, path = detector(kind), tmp_path_factory.mktemp(kind) / "served"
             given = [proposals(one) for one in photos()] if model.wants_proposals else None
-            result = keras_rcnn.export(model, path, photos=photos(), proposals=given)
+            result = keras_rcnn.export_model(model, path, photos=photos(), proposals=given)
             made[kind] = model, result, tf.saved_model.load(str(result["path"])).signatures
         return made[kind]
 

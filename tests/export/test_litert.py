@@ -24,7 +24,7 @@ def export(kind, path, **options):
     given = [proposals(one) for one in photos()] if model.wants_proposals else None
     if given:
         options["max_proposals"] = 64
-    return model, keras_rcnn.export(model, path, "litert", photos=photos(), proposals=given, **options)
+    return model, keras_rcnn.export_model(model, path, "litert", photos=photos(), proposals=given, **options)
 
 
 @pytest.fixture(scope="module")
@@ -219,14 +219,14 @@ def test_proposals_are_an_input(kind, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nuclei_frcnn", "nuclei_mrcnn"])
 def test_the_zoo(name, tmp_path):
-    result = keras_rcnn.export(keras_rcnn.from_preset(name), tmp_path / "model.tflite", "litert")
+    result = keras_rcnn.export_model(keras_rcnn.from_preset(name), tmp_path / "model.tflite", "litert")
     assert all(row["ok"] and row["detections"] > 50 for row in result["parity"])
 
 
 @pytest.mark.slow
 def test_the_zoo_in_eight_bits(tmp_path):
     model = keras_rcnn.from_preset("nuclei_mrcnn")
-    result = keras_rcnn.export(model, tmp_path / "model.tflite", "litert", precision="dynamic")
+    result = keras_rcnn.export_model(model, tmp_path / "model.tflite", "litert", precision="dynamic")
     assert all(row["ok"] and row["detections"] > 10 for row in result["parity"])
 
 
@@ -250,7 +250,7 @@ def test_bad_options(options, reason, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("no photo")
     with pytest.raises(ExportError, match=reason):
-        keras_rcnn.export(detector("faster"), "model.tflite", "litert", **options)
+        keras_rcnn.export_model(detector("faster"), "model.tflite", "litert", **options)
     assert [one.name for one in tmp_path.iterdir()] == ["empty"]
 
 
@@ -258,7 +258,7 @@ def test_an_existing_file_stays(tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"mine")
     with pytest.raises(ExportError, match="model.tflite exists"):
-        keras_rcnn.export(detector("faster"), path, "litert")
+        keras_rcnn.export_model(detector("faster"), path, "litert")
     assert path.read_bytes() == b"mine"
 
 
@@ -271,7 +271,7 @@ def test_a_failed_check_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(litert, "_convert", lambda *_: content)
     monkeypatch.setattr(litert, "with_metadata", lambda content, *_: content)
     with pytest.raises(ParityError, match="FAILED"):
-        keras_rcnn.export(
+        keras_rcnn.export_model(
             detector("faster"), tmp_path / "new" / "model.tflite", "litert", photos=photos()[:1], size=128
         )
     assert not list(tmp_path.iterdir())

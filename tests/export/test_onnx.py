@@ -16,7 +16,7 @@ pytest.importorskip("tf2onnx", reason="the extra onnx is not installed")
 def export(kind, path):
     model = detector(kind)
     given = [proposals(one) for one in photos()] if model.wants_proposals else None
-    return model, keras_rcnn.export(model, path, "onnx", photos=photos(), proposals=given)
+    return model, keras_rcnn.export_model(model, path, "onnx", photos=photos(), proposals=given)
 
 
 # the others differ in what is behind the proposals
@@ -40,7 +40,7 @@ def test_answers_as_detect(kind, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nuclei_frcnn", "nuclei_mrcnn"])
 def test_the_zoo(name, tmp_path):
-    result = keras_rcnn.export(keras_rcnn.from_preset(name), tmp_path / "model.onnx", "onnx")
+    result = keras_rcnn.export_model(keras_rcnn.from_preset(name), tmp_path / "model.onnx", "onnx")
     assert all(row["ok"] and row["detections"] > 50 for row in result["parity"])
 
 
@@ -48,11 +48,11 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "tf2onnx" else find(name))
     with pytest.raises(ExportError, match=r"needs tf2onnx: pip install 'keras-rcnn-zoo\[onnx\]'"):
-        keras_rcnn.export(detector("faster"), tmp_path / "model.onnx", "onnx")
+        keras_rcnn.export_model(detector("faster"), tmp_path / "model.onnx", "onnx")
 
 
 def test_an_existing_file_stays(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"mine")
     with pytest.raises(ExportError, match="model.onnx exists"):
-        keras_rcnn.export(detector("faster"), tmp_path / "model.onnx", "onnx")
+        keras_rcnn.export_model(detector("faster"), tmp_path / "model.onnx", "onnx")
     assert (tmp_path / "model.onnx").read_bytes() == b"mine"

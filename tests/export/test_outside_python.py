@@ -87,7 +87,7 @@ def test_the_zoos_detectors_in_the_c_library(tmp_path, preset):
     image = keras_rcnn.data.read_image(photo)
     files = sorted((SHARED / "data").rglob("*.png"))[:1] or [photo]
     contents = [photo.read_bytes(), files[0].read_bytes(), encoded(image[:200, :333], "JPEG")]
-    result = keras_rcnn.export(model, tmp_path / "served")
+    result = keras_rcnn.export_model(model, tmp_path / "served")
     assert_equal(model, contents, run(tmp_path, result["path"], "serving_default", image_bytes=contents))
 
 

@@ -90,7 +90,7 @@ def test_no_proposals_are_no_detections(exported, kind):
 
 def test_pasted_masks(tmp_path):
     model = detector("mask")
-    result = keras_rcnn.export(model, tmp_path / "served", photos=photos()[2:], masks="pasted", score=0.4)
+    result = keras_rcnn.export_model(model, tmp_path / "served", photos=photos()[2:], masks="pasted", score=0.4)
     assert all(row["mask"] < 0.02 for row in result["parity"] if row["input"] != "features")
     signatures = tf.saved_model.load(str(result["path"])).signatures
     contents = tf.constant([encoded(one) for one in photos()])
@@ -107,7 +107,7 @@ def test_pasted_masks(tmp_path):
 @pytest.mark.slow
 def test_nothing_is_found_and_pasted(tmp_path):
     model = detector("mask")
-    path = keras_rcnn.export(model, tmp_path / "served", photos=photos()[2:], masks="pasted", score=1.0)["path"]
+    path = keras_rcnn.export_model(model, tmp_path / "served", photos=photos()[2:], masks="pasted", score=1.0)["path"]
     signatures = tf.saved_model.load(str(path)).signatures
     pixels = photos()[2]
     answers = [
@@ -122,7 +122,7 @@ def test_nothing_is_found_and_pasted(tmp_path):
 def test_a_model_of_one_input_size(tmp_path):
     model = detector("faster")
     model.preprocessor = model.preprocessor.replace(fixed_size=(128, 160))
-    rows = keras_rcnn.export(model, tmp_path / "served", photos=photos()[1:2])["parity"]
+    rows = keras_rcnn.export_model(model, tmp_path / "served", photos=photos()[1:2])["parity"]
     assert all(row["ok"] for row in rows)
 
 
@@ -177,7 +177,7 @@ def test_versions_are_counted_and_nothing_else_is_touched(exported, tmp_path):
 def test_the_next_version_lies_beside_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(saved_model, "_check", lambda *_: [])
     model = detector("faster")
-    paths = [keras_rcnn.export(model, tmp_path / "served", photos=photos()[2:])["path"] for _ in range(2)]
+    paths = [keras_rcnn.export_model(model, tmp_path / "served", photos=photos()[2:])["path"] for _ in range(2)]
     assert [path.name for path in paths] == ["1", "2"]
     assert sorted(one.name for one in (tmp_path / "served").iterdir()) == ["1", "2", "compose.yaml", "models.config"]
 
@@ -192,14 +192,14 @@ def test_a_path_that_is_a_file_or_cannot_be_written(tmp_path):
         ("/proc/served", "could not be written|no p"),
     ):
         with pytest.raises(ExportError, match=reason):
-            keras_rcnn.export(model, path, photos=photos()[2:])
+            keras_rcnn.export_model(model, path, photos=photos()[2:])
     assert file.read_text() == "mine" and list(tmp_path.iterdir()) == [file]
 
 
 def test_an_export_that_is_not_the_model_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(graph, "scale_boxes", lambda boxes, old, new: boxes * 1.01)
     with pytest.raises(ParityError, match="does not answer as detect does") as caught:
-        keras_rcnn.export(detector("faster"), tmp_path / "a" / "served", photos=photos()[2:])
+        keras_rcnn.export_model(detector("faster"), tmp_path / "a" / "served", photos=photos()[2:])
     assert "FAILED" in str(caught.value) and not all(row["ok"] for row in caught.value.rows)
     assert list(tmp_path.iterdir()) == []
 
@@ -207,7 +207,7 @@ def test_an_export_that_is_not_the_model_leaves_nothing(tmp_path, monkeypatch):
 def test_a_photo_of_the_check_that_is_none(tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(ImageError, match="text.jpg"):
-        keras_rcnn.export(detector("faster"), tmp_path / "served", photos=[tmp_path / "text.jpg"])
+        keras_rcnn.export_model(detector("faster"), tmp_path / "served", photos=[tmp_path / "text.jpg"])
     assert not (tmp_path / "served").exists()
 
 
@@ -227,7 +227,7 @@ def test_options_that_make_no_sense(tmp_path):
         ({"photos": []}, "at least one photo"),
     ):
         with pytest.raises(ExportError, match=reason):
-            keras_rcnn.export(model, path, **options)
+            keras_rcnn.export_model(model, path, **options)
     model = detector("fast")
     for options, reason in (
         ({"proposals": [[[1, 2, 30, 40]]]}, "give photos, too"),
@@ -235,7 +235,7 @@ def test_options_that_make_no_sense(tmp_path):
         ({"photos": photos(), "proposals": np.ones((3, 4, 5))}, r"proposals of image 1 of 3.*shape \(4, 5\)"),
     ):
         with pytest.raises(ExportError, match=reason):
-            keras_rcnn.export(model, path, **options)
+            keras_rcnn.export_model(model, path, **options)
     with pytest.raises(ExportError, match="not a Sequential"):
-        keras_rcnn.export(keras.Sequential(), path)
+        keras_rcnn.export_model(keras.Sequential(), path)
     assert not path.exists()

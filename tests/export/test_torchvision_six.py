@@ -73,7 +73,7 @@ def loaded(path, format):
 def test_exported_checked_and_run(name, format, tmp_path, record_property):
     pytest.importorskip({"litert": "ai_edge_litert", "onnx": "tf2onnx"}.get(format, "tensorflow"))
     model = detector(name)
-    result = keras_rcnn.export(model, tmp_path / "exported", format, photos=torchvision_six.photos())
+    result = keras_rcnn.export_model(model, tmp_path / "exported", format, photos=torchvision_six.photos())
     rows = result["parity"]
     record_property("parity", parity.table(rows))  # for --junit-xml
     assert all(row["ok"] for row in rows)
