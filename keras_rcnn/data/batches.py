@@ -2,12 +2,11 @@
 
 import os
 import threading
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 
+from keras_rcnn.data.ahead import read_ahead
 from keras_rcnn.data.augment import PROPOSAL, standard
 from keras_rcnn.data.masks import InstanceMask, instance_mask, sample_mask
 from keras_rcnn.data.preprocess import scale_boxes
@@ -309,15 +308,7 @@ def as_tf_dataset(batches):
         y["mask_frames"] = tf.TensorSpec((b, n, 4), tf.float32)
 
     def epoch():
-        workers = max(batches.workers, 1)
-        with ThreadPoolExecutor(workers) as pool:
-            waiting = deque()
-            for i in range(len(batches)):
-                waiting.append(pool.submit(batches.__getitem__, i))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        yield from read_ahead(batches.__getitem__, range(len(batches)), batches.workers)
         batches.epoch += 1
 
     dataset = tf.data.Dataset.from_generator(epoch, output_signature=(x, y))

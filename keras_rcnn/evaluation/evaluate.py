@@ -1,11 +1,10 @@
 """Run a model over a dataset and score it."""
 
-import collections
 import logging
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from keras_rcnn.data.ahead import read_ahead
 from keras_rcnn.data.proposals import check_proposals, compute_proposals
 from keras_rcnn.data.ready import check_images
 from keras_rcnn.data.request import check_whole, refuse_proposals
@@ -95,7 +94,8 @@ def detect_all(model, dataset, *, batch_size=1, progress=True, proposals=None):
     detections = []
     chunks = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
     with _bar(len(dataset), progress) as bar:
-        for chunk, images in zip(chunks, _ahead(lambda chunk: [dataset[i].read() for i in chunk], chunks), strict=True):
+        photos = read_ahead(lambda chunk: [dataset[i].read() for i in chunk], chunks)
+        for chunk, images in zip(chunks, photos, strict=True):
             if proposals is not None:
                 arguments["proposals"] = [proposals[dataset[i]] for i in chunk]
             for found in model.detect(images, score=0.0, batch_size=batch_size, **arguments):
@@ -117,18 +117,6 @@ def check_proposals_for(model, dataset, proposals):
     if getattr(model, "wants_proposals", None) is False:
         refuse_proposals(type(model).__name__)
     check_proposals(proposals, dataset)
-
-
-def _ahead(read, chunks):
-    """`read(chunk)` for each chunk, the next one being read while the caller works on this one."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = collections.deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(read, chunk))
-            if len(waiting) > 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def label_map(model, dataset):

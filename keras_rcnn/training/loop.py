@@ -1,12 +1,11 @@
 """The training loop on TensorFlow, for what Keras's `fit` cannot do: clusters, uneven shares, half an epoch."""
 
 import contextlib
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 
+from keras_rcnn.data.ahead import read_ahead
 from keras_rcnn.training.cluster import WorkerLost, watched
 from keras_rcnn.training.keras_internals import Accumulation, predicting_alone, unwrapped
 
@@ -84,19 +83,7 @@ class Loop:
 
     def _data(self, first):
         """`(i, what the step wants of batch i)`, read ahead by threads."""
-        workers = max(self.batches.workers, 1)
-        pool, waiting = ThreadPoolExecutor(workers), deque()
-        try:
-            for i in range(first, len(self.batches)):
-                waiting.append((i, pool.submit(self.step.read, i)))
-                if len(waiting) > workers:
-                    at, future = waiting.popleft()
-                    yield at, future.result()
-            while waiting:
-                at, future = waiting.popleft()
-                yield at, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return read_ahead(lambda i: (i, self.step.read(i)), range(first, len(self.batches)), self.batches.workers)
 
 
 def _means(totals):
