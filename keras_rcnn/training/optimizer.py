@@ -21,7 +21,7 @@ def build_optimizer(settings, epochs, steps):
         rate = WarmupCosine(settings.learning_rate, epochs * steps, warmup_steps=warmup)
     else:
         drops = [epoch * steps for epoch in settings.lr_drop_epochs]
-        rate = WarmupMultiStep(settings.learning_rate, drops, warmup_steps=warmup)
+        rate = WarmupMultiStep(settings.learning_rate, drops, settings.lr_drop_factor, warmup_steps=warmup)
     options = {"weight_decay": settings.weight_decay, "clipnorm": settings.clipnorm}
     if (settings.gradient_accumulation_steps or 1) > 1:
         options["gradient_accumulation_steps"] = settings.gradient_accumulation_steps

@@ -174,8 +174,9 @@ class Settings(BaseModel):
         1.0, "the backbone's share of it"
     )
     lr_drop_epochs: tuple[Count, ...] | None = _schedule(
-        None, "epochs after which the rate falls to a tenth; `None`: half a cosine down to 0"
+        None, "epochs after which the rate falls by `lr_drop_factor`; `None`: half a cosine down to 0"
     )
+    lr_drop_factor: Annotated[StrictFloat, Field(gt=0, lt=1)] = _schedule(0.1, "what it is multiplied by then")
     warmup_steps: Annotated[StrictInt, Field(ge=0)] = _schedule(
         200, "steps in which the rate rises from the start, at most half of all"
     )

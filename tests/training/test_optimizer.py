@@ -25,7 +25,8 @@ def test_kinds(name, kind):
 
 def test_steps_of_the_rate():
     rate = build_optimizer(settings(lr_drop_epochs=(1, 3)), 4, 10)._learning_rate
-    assert isinstance(rate, WarmupMultiStep) and rate.boundaries == [10, 30]
+    assert isinstance(rate, WarmupMultiStep) and (rate.boundaries, rate.factor) == ([10, 30], 0.1)
+    assert build_optimizer(settings(lr_drop_epochs=(1,), lr_drop_factor=0.5), 4, 10)._learning_rate.factor == 0.5
 
 
 def test_accumulation_is_a_larger_batch():
