@@ -313,9 +313,9 @@ def convert(args):
         _convert_caffe(args, out)
         return
     from keras_rcnn.convert import assign, convert_torchvision, read_torch_file
-    from keras_rcnn.convert.build import torchvision_detector
     from keras_rcnn.convert.coco_names import COCO_NAMES
     from keras_rcnn.presets import save_preset
+    from keras_rcnn.torchvision_detectors import torchvision_detector
 
     values = convert_torchvision(args.model, read_torch_file(args.weights))
     num_classes = values["box_predictor/logits/bias"].shape[0] - 1

@@ -103,6 +103,7 @@ def write_together(folder, files):
 
 def _own_name(path):
     """A hidden name beside `path` that no other process has."""
+    path = path.absolute()  # "." has no name
     return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 

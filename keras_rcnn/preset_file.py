@@ -12,6 +12,7 @@ import urllib.parse
 from typing import NamedTuple
 
 MAX_BYTES = 2**22
+PRESET, WEIGHTS = "preset.json", "weights.safetensors"
 BYTES_VARIABLE = "KERAS_RCNN_MAX_PRESET_BYTES"
 # dicts and lists within each other; those of the zoo have six
 MAX_DEPTH = 32
@@ -187,7 +188,7 @@ SETTINGS = {
     "fixed_size": NULL | listed(whole(1, 16_384), 2, 2),
     "few_shapes": NULL | FLAG,
 }
-WEIGHTS = {
+_WEIGHTS_KEYS = {
     "file": FILE_NAME,
     "size": NULL | whole(0, 2**50),
     "sha256": NULL | HEX,
@@ -298,8 +299,8 @@ def _check_weights(weights, path):
     if not isinstance(weights, dict):
         raise _wrong(path, "weights", weights, OBJECT | NULL)
     for key, value in weights.items():
-        if key in WEIGHTS and not WEIGHTS[key].accepts(value):
-            raise _wrong(path, f"weights.{key}", value, WEIGHTS[key])
+        if key in _WEIGHTS_KEYS and not _WEIGHTS_KEYS[key].accepts(value):
+            raise _wrong(path, f"weights.{key}", value, _WEIGHTS_KEYS[key])
     missing = [key for key in WANTED_OF_URL if key not in weights] if "url" in weights else []
     if missing:
         raise PresetError(f"{path}: weights has a url, and no {' and no '.join(missing)}. {_REMEDY}")

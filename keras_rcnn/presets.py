@@ -9,9 +9,7 @@ import contextlib
 import difflib
 import hashlib
 import importlib.util
-import json
 import logging
-import math
 import os
 import shutil
 from pathlib import Path
@@ -19,17 +17,18 @@ from pathlib import Path
 import numpy as np
 
 from keras_rcnn.classes import Change, counted
-from keras_rcnn.download import DownloadError, alone, cache_folder, downloaded, megabytes, sha256_of
+from keras_rcnn.download import megabytes, sha256_of
 from keras_rcnn.files import write_together
+from keras_rcnn.json_text import to_json
 from keras_rcnn.precision import precision
 from keras_rcnn.preset_build import build_detector
-from keras_rcnn.preset_file import PresetError, read_preset_file
+from keras_rcnn.preset_file import PRESET, WEIGHTS, PresetError, read_preset_file
+from keras_rcnn.published import converted, weights_path
 from keras_rcnn.renamed import keep_former_name
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_PRESET = "nuclei_mrcnn"
-PRESET, WEIGHTS = "preset.json", "weights.safetensors"
 WEIGHT_DTYPES = ("float32", "float16")
 # precision is the loading program's business
 DTYPE_POLICIES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
@@ -73,9 +72,9 @@ def from_preset(name_or_folder, num_classes=None, class_names=None, dtype=None):
     weights = record.get("weights")
     if not weights:
         raise PresetError(f"{folder}: this preset records a training and has no weights. Train it by its recipe.py.")
-    path = _weights_path(folder, weights)
+    path = _path(folder, weights)
     if "url" in weights:
-        weights = _converted(folder, record, path)
+        weights = converted(folder, record, path, save_preset)
     values = _read_weights(path, weights.get("sha256"))
     with precision(dtype):
         model = build_detector(config, folder / PRESET, values, path, change)
@@ -129,7 +128,11 @@ def save_preset(model, folder, dtype="float32", **metadata):
         "dtype": dtype,
     }
     record["detector"] = describe(model)
-    _write(folder, {WEIGHTS: content, PRESET: to_json(record).encode()})
+    try:
+        text = to_json(record)
+    except TypeError as error:
+        raise PresetError(f"A preset's metadata must be what JSON can say: {error}.") from error
+    _write(folder, {WEIGHTS: content, PRESET: text.encode()})
     return folder
 
 
@@ -217,7 +220,7 @@ def _summary(folder, record):
         "AP50": bbox.get("AP50"),
         "dataset": metrics.get("dataset"),
         "size": weights.get("size"),
-        "local": bool(weights) and _weights_path(folder, weights).is_file(),
+        "local": bool(weights) and _path(folder, weights).is_file(),
     }
 
 
@@ -275,6 +278,13 @@ def _with_classes(detector, num_classes, class_names):
 # === Loading ===
 
 
+def _path(folder, weights):
+    """Where a preset's weights are or will be."""
+    if "url" in weights:
+        return weights_path(folder, weights, own=folder.parent == zoo_folder())
+    return folder / (weights.get("file") or WEIGHTS)
+
+
 def _read_weights(path, sha256=None):
     """Path -> array."""
     from keras_rcnn.convert import ConversionError, read_torch_file
@@ -294,88 +304,6 @@ def _read_weights(path, sha256=None):
             "changed on purpose, save them by save_preset."
         )
     return values
-
-
-# === Downloads ===
-
-
-def _weights_path(folder, weights):
-    """Where a preset's weights are or will be."""
-    if "url" not in weights:
-        return folder / (weights.get("file") or WEIGHTS)
-    name = f"{folder.name}-{weights['sha256_prefix'].lower()}"
-    if folder.parent != zoo_folder():  # a stranger's preset of the same name has its own place
-        name += "-" + hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()[:8]
-    return cache_folder() / "presets" / name / WEIGHTS
-
-
-def _converted(folder, record, path):
-    """Has published weights downloaded and converted, once; what the converted preset says of its own weights."""
-    kept = path.parent
-    if not (path.is_file() and (kept / PRESET).is_file()):
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with alone(kept.parent / f"{kept.name}.lock", f"downloads and converts {folder.name}"):
-                if not (path.is_file() and (kept / PRESET).is_file()):  # another process may have been faster
-                    _download(folder, record, kept)
-        except OSError as error:
-            raise PresetError(
-                f"{folder.name}: {kept.parent} cannot be written to ({error.strerror or error}). Set the environment's "
-                "KERAS_RCNN_HOME to a folder that can."
-            ) from error
-    weights = read_preset(kept).get("weights") or {}
-    if not weights.get("sha256") or weights.get("file", WEIGHTS) != WEIGHTS:
-        raise PresetError(f"{kept} is not what was converted there. Delete it: it is downloaded and converted anew.")
-    return weights
-
-
-def _download(folder, record, target):
-    """Published weights -> a preset folder in the cache."""
-    from keras_rcnn.convert import convert_torchvision, read_torch_file
-
-    weights = record["weights"]
-    if weights["converter"] != "torchvision":
-        raise PresetError(f"{folder / PRESET}: there is no converter {weights['converter']!r}.")
-    downloads = cache_folder() / "downloads"
-    by_hand = downloads / weights["file"]
-    with contextlib.ExitStack() as stack:
-        if by_hand.is_file():
-            source = _checked(by_hand, weights["sha256_prefix"])
-        else:
-            try:
-                source = stack.enter_context(
-                    downloaded(weights["url"], downloads, weights["sha256_prefix"], weights.get("size"))
-                )
-            except DownloadError as error:
-                raise PresetError(f"{folder.name}: {error}\n{_advice(weights, by_hand)}") from error
-            except OSError as error:
-                raise PresetError(f"{folder.name}: {error.strerror}") from error
-        try:
-            values = convert_torchvision(weights["model"], read_torch_file(source))
-        except ValueError as error:  # ConversionErrors, and a model of another name
-            reason = f"the weights of {weights['url']} are not what they should be: {error}"
-            raise PresetError(f"{folder.name}: {reason}") from error
-        model = build_detector(record["detector"], folder / PRESET, values, source)
-        known = {key: value for key, value in record.items() if key not in ("detector", "weights")}
-        save_preset(model, target, **{**known, "source": f"{weights['url']}, converted"})
-
-
-def _checked(path, sha256_prefix):
-    digest = sha256_of(path)
-    if not digest.startswith(sha256_prefix.lower()):
-        raise PresetError(
-            f"{path} is not the file that it should be: its SHA-256 begins with {digest[: len(sha256_prefix)]} instead "
-            f"of {sha256_prefix}. Delete it, and copy or download it again."
-        )
-    return path
-
-
-def _advice(weights, by_hand):
-    return (
-        "Try again when there is a network. Or download that file elsewhere (a browser will do) and put it at\n"
-        f"  {by_hand}\nor convert it from wherever it lies, and load the folder DIR:\n"
-        f"  keras-rcnn convert torchvision --model {weights['model']} --weights {weights['file']} --out DIR"
-    )
 
 
 # === Saving ===
@@ -420,53 +348,6 @@ def _free(folder):
         place = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
         return f"; {megabytes(shutil.disk_usage(place).free)} are free"
     return ""
-
-
-# === JSON that people read ===
-
-
-def to_json(value):
-    """JSON with what fits into a line on one line, long lists of numbers or names filled; NaN becomes null."""
-    return _lines(_finite(value), "") + "\n"
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
-    if isinstance(value, (np.generic, np.ndarray)):
-        return _finite(value.tolist())
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _lines(value, indent, width=110):
-    try:
-        line = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except TypeError as error:
-        raise PresetError(f"A preset's metadata must be what JSON can say: {error}.") from error
-    if not isinstance(value, (dict, list)) or len(indent) + len(line) <= width:
-        return line
-    deeper = indent + "  "
-    if isinstance(value, dict):
-        parts = [f"{json.dumps(key, ensure_ascii=False)}: {_lines(one, deeper)}" for key, one in value.items()]
-    else:
-        parts = [_lines(one, deeper) for one in value]
-        if not any(isinstance(one, (dict, list)) for one in value):
-            parts = _filled(parts, width - len(deeper))
-    return "\n".join([line[0], ",\n".join(deeper + part for part in parts), indent + line[-1]])
-
-
-def _filled(parts, width):
-    lines = [parts[0]]
-    for part in parts[1:]:
-        if len(lines[-1]) + len(part) + 2 < width:
-            lines[-1] += f", {part}"
-        else:
-            lines.append(part)
-    return lines
 
 
 keep_former_name(__name__, "presets", "list_presets")

@@ -1,6 +1,7 @@
 """What in `zoo/` follows from something else: the configs of torchvision's presets, and README.md."""
 
-from keras_rcnn.presets import PRESET, describe, read_preset, to_json
+from keras_rcnn.json_text import to_json
+from keras_rcnn.presets import PRESET, describe, read_preset
 
 HEAD = """# The zoo
 
@@ -34,7 +35,7 @@ def is_torchvisions(record):
 def torchvisions(record):
     """`(config, {path: shape of every weight})` of the detector for a preset of torchvision's."""
     from keras_rcnn.convert import COCO_NAMES
-    from keras_rcnn.convert.build import torchvision_detector
+    from keras_rcnn.torchvision_detectors import torchvision_detector
 
     model = torchvision_detector(record["weights"]["model"], class_names=list(COCO_NAMES))
     return describe(model), {weight.path: list(weight.shape) for weight in model.weights}

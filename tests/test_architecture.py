@@ -31,24 +31,26 @@ MAY_IMPORT = {
     "convert": set(),
     "backbones": {"ops", "layers", "convert"},
     "models": {"ops", "layers", "data"},
-    "convert.build": {"backbones", "convert", "data", "layers", "models"},
+    "torchvision_detectors": {"backbones", "data", "layers", "models"},
     "classes": set(),
     "download": set(),
     "precision": set(),
     "registered": set(),
     "renamed": set(),
+    "json_text": set(),
     "preset_file": set(),
     "preset_build": {"backbones", "classes", "convert", "layers", "models", "preset_file"},
+    "published": {"convert", "download", "preset_build", "preset_file"},
     "presets": {
-        "backbones", "classes", "convert", "convert.build", "data", "download", "files", "layers", "models",
-        "precision", "preset_build", "preset_file", "renamed",
+        "backbones", "classes", "convert", "data", "download", "files", "json_text", "layers", "models", "precision",
+        "preset_build", "preset_file", "published", "renamed",
     },
     "story": {"models", "presets"},
     "tables": {"convert", "printable"},
-    "zoo_pages": {"convert", "convert.build", "presets"},
+    "zoo_pages": {"convert", "json_text", "presets", "torchvision_detectors"},
     "training": {
-        "backbones", "convert", "data", "evaluation", "files", "layers", "models", "ops", "precision", "presets",
-        "visualize",
+        "backbones", "convert", "data", "evaluation", "files", "json_text", "layers", "models", "ops", "precision",
+        "presets", "visualize",
     },
 }
 # these see the whole package
@@ -58,8 +60,6 @@ ABOVE_ALL = {"__init__", "cli", "export"}
 def room_of(module):
     """`keras_rcnn.layers.fpn` -> `layers`."""
     parts = module.split(".")[1:]
-    if parts[:2] == ["convert", "build"]:
-        return "convert.build"
     return parts[0] if parts else "__init__"
 
 

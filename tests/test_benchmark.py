@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_rcnn.convert import convert_torchvision
-from keras_rcnn.convert.build import TORCHVISION_MODELS
+from keras_rcnn.torchvision_detectors import TORCHVISION_MODELS
 from tests.shared import golden_state, needs_golden
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"

@@ -16,8 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 import keras_rcnn
 from keras_rcnn import layers, zoo_pages
+from keras_rcnn.json_text import to_json
 from keras_rcnn.models import FasterRCNN
-from keras_rcnn.presets import PRESET, WEIGHTS, PresetError, from_preset, read_preset, save_preset, to_json, zoo_folder
+from keras_rcnn.presets import PRESET, WEIGHTS, PresetError, from_preset, read_preset, save_preset, zoo_folder
 from tests.convert.states import detector as random_state
 from tests.models.tiny import TinyBackbone, batch, tiny_detector
 

@@ -6,14 +6,8 @@ from keras_rcnn.data.coco import load_coco
 from keras_rcnn.data.images import ImageError, read_image
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.problems import DataError
-from keras_rcnn.data.proposals import (
-    ProposalSet,
-    compute_proposals,
-    load_proposals,
-    proposal_recall,
-    save_proposals,
-    selective_search,
-)
+from keras_rcnn.data.proposal_files import load_proposals, save_proposals
+from keras_rcnn.data.proposals import ProposalSet, compute_proposals, proposal_recall, selective_search
 from keras_rcnn.data.ready import check_images, check_masks, check_targets
 from keras_rcnn.data.records import Dataset, Record
 from keras_rcnn.data.table import load_csv

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -21,8 +20,7 @@ from tqdm import tqdm
 
 from keras_rcnn.data import search as worker_file
 from keras_rcnn.data.images import read_image
-from keras_rcnn.data.problems import DataError, clean_boxes, refuse_swapped
-from keras_rcnn.data.reading import read_json
+from keras_rcnn.data.problems import DataError, clean_boxes
 from keras_rcnn.data.records import Record
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.files import aside
@@ -74,13 +72,15 @@ class ProposalSet(Mapping):
         """Raises a `DataError` unless every image of `dataset` has proposals, and these lie in it."""
         missing = [record.name for record in dataset if record.image_id not in self._boxes]
         if missing:
-            raise _error(dataset.name, f"{len(missing)} of {len(dataset)} images have no proposals", missing)
+            raise proposal_error(dataset.name, f"{len(missing)} of {len(dataset)} images have no proposals", missing)
         bad = []
         for record in dataset:
             reasons = clean_boxes(self[record], record.height, record.width)[2]
             bad += [f"{record.name}: {reason}" for reason in reasons.values()]
         if bad:
-            raise _error(dataset.name, f"{len(bad)} proposals do not fit; boxes are [x1, y1, x2, y2] in px", bad)
+            raise proposal_error(
+                dataset.name, f"{len(bad)} proposals do not fit; boxes are [x1, y1, x2, y2] in px", bad
+            )
 
 
 def check_proposals(proposals, dataset):
@@ -185,7 +185,7 @@ def _proposals(record, settings, cache, searchers):
             return file["boxes"].reshape(-1, 4).astype(np.float32)
     boxes = searchers.search(record, settings)
     if path is not None:
-        _write_npz(path, {"boxes": boxes})
+        write_npz(path, {"boxes": boxes})
     return boxes
 
 
@@ -260,164 +260,7 @@ class _Searchers:
         return process
 
 
-# === Files ===
-
-
-def save_proposals(path, proposals):
-    """Writes proposals to a file that `load_proposals` reads.
-
-    Args:
-        path: `.npz` (an array `[n, 4]` for each image) or `.json` (`{image id: [[x1, y1, x2, y2], ...]}`).
-        proposals: A `ProposalSet`.
-
-    Raises:
-        DataError: Another ending, or ids that are the same as text.
-    """
-    path = Path(path)
-    _check_ending(path)
-    boxes = {str(image_id): values for image_id, values in proposals.items()}
-    if len(boxes) < len(proposals):
-        raise DataError(f"{path}: some image ids are the same when they are written, such as 1 and '1'")
-    if path.suffix.lower() == ".npz":
-        _write_npz(path, boxes)
-        return
-    # a float32's shortest text, not that of the double it becomes
-    text = {key: [[float(str(side)) for side in box] for box in values] for key, values in boxes.items()}
-    with aside(path) as temporary:
-        temporary.write_text(json.dumps(text), encoding="utf-8")
-
-
-def load_proposals(path, dataset):
-    """Reads the proposals of a data set from a file.
-
-    Boxes are put in the order of their scores, where the file has scores, and otherwise stay in the file's.
-
-    Args:
-        path: `.npz` with an array `[n, 4]` (x1, y1, x2, y2) or `[n, 5]` (and a score) for each image, named by image
-            id or file name; `.json` of the form `{name: [[x1, y1, x2, y2], ...]}`, or with COCO's list of results
-            `[{"image_id": .., "bbox": [x, y, width, height], "score": ..}, ...]`.
-        dataset: The `Dataset` that they are of: all of it; parts of the data set can use the answer as well.
-
-    Returns:
-        `ProposalSet`, boxes that stick out of their image by up to 2 px clipped.
-
-    Raises:
-        DataError: The file does not fit the data set: what is wrong, with the image and the value.
-    """
-    path = Path(path)
-    _check_ending(path)
-    arrays, form = _read_npz(path) if path.suffix.lower() == ".npz" else _read_json(path)
-    arrays = {key: _ordered(values, f"{path}, {key}") for key, values in arrays.items()}
-    owners = _owners(arrays, dataset, path)
-    keys = list(owners)
-    counts = [len(arrays[key]) for key in keys]
-    raw = np.concatenate([arrays[key] for key in keys])
-    sizes = np.repeat([(owners[key].height, owners[key].width) for key in keys], counts, axis=0)
-    hint = "write them as the other" if form == "xywh" else "convert them, or write COCO's list of results"
-    refuse_swapped(raw, sizes, path, hint, given=form, on_bad="error")
-    boxes = raw if form == "xyxy" else np.concatenate([raw[:, :2], raw[:, :2] + raw[:, 2:]], axis=1)
-    boxes, _, reasons = clean_boxes(boxes, sizes[:, 0], sizes[:, 1], raw)
-    if reasons:
-        names = np.repeat(keys, counts)
-        lines = [f"{names[i]}: {reason}" for i, reason in reasons.items()]
-        other = "xyxy" if form == "xywh" else "xywh"
-        what = f"{len(reasons)} of {len(raw)} boxes do not fit their image as {form} (are they {other}, or those of"
-        raise _error(path, f"{what} another size of the image?)", lines)
-    parts = np.split(boxes, np.cumsum(counts)[:-1])
-    found = {owners[key].image_id: part for key, part in zip(keys, parts, strict=True)}
-    return ProposalSet({record.image_id: found[record.image_id] for record in dataset})
-
-
-def _read_npz(path):
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}, "xyxy"
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not an .npz file of plain arrays ({error})") from error
-
-
-def _read_json(path):
-    content = read_json(path)
-    if isinstance(content, dict):
-        return content, "xyxy"
-    if not isinstance(content, list):
-        raise DataError(f"{path}: expected COCO's list of results, or an object {{name: [[x1, y1, x2, y2], ...]}}")
-    arrays = defaultdict(list)
-    scored = sum("score" in one for one in content if isinstance(one, dict))
-    for number, one in enumerate(content):
-        if not isinstance(one, dict) or "image_id" not in one or "bbox" not in one:
-            raise DataError(f"{path}: result number {number} is no object with 'image_id' and 'bbox'")
-        if scored and "score" not in one:
-            raise DataError(f"{path}: result number {number} has no 'score', others have")
-        if not isinstance(one["bbox"], list) or len(one["bbox"]) != 4:
-            raise DataError(f"{path}: result number {number}: bbox {one['bbox']!r} is not [x, y, width, height]")
-        arrays[str(one["image_id"])].append([*one["bbox"], *([one["score"]] if scored else [])])
-    return dict(arrays), "xywh"
-
-
-def _ordered(values, where):
-    """`[n, 4]`, or `[n, 5]` by falling score -> float64 `[n, 4]`."""
-    try:
-        values = np.asarray(values)
-        if values.size == 0:
-            return np.zeros((0, 4))
-        if values.dtype.kind not in "fiu":
-            raise ValueError(f"these are no numbers but {values.dtype}")
-        values = values.astype(np.float64)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{where}: not an array [n, 4] of boxes ({error})") from error
-    if values.ndim != 2 or values.shape[1] not in (4, 5):
-        raise DataError(f"{where}: shape {values.shape}, expected [n, 4] boxes, or [n, 5] with a score")
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise DataError(f"{where}: box number {bad[0]}, {values[bad[0]].tolist()}, is not finite")
-    return values[np.argsort(-values[:, 4], kind="stable"), :4] if values.shape[1] == 5 else values
-
-
-def _owners(keys, dataset, path):
-    """The record that each key names, by image id or by (the end of the) path; by the one that fits more keys."""
-    ids, files = defaultdict(list), defaultdict(list)
-    for record in dataset:
-        ids[str(record.image_id)].append(record)
-        if isinstance(record.image, (str, os.PathLike)):
-            files[Path(record.image).name].append(record)
-    by_id = {key: ids.get(key, []) for key in keys}
-    by_file = {}
-    for key in keys:
-        parts = Path(key).parts
-        same = files.get(parts[-1], []) if parts else []
-        by_file[key] = [one for one in same if Path(one.image).parts[-len(parts) :] == parts]
-    owners = max(by_id, by_file, key=lambda table: sum(map(bool, table.values())))
-    unknown = [key for key, records in owners.items() if not records]
-    if unknown:
-        what = f"{len(unknown)} of {len(owners)} names are no image id and no file name of {dataset.name}"
-        what += " (of part of a data set: load the proposals with all of it, the part can use them)"
-        raise _error(path, what, unknown)
-    double = [f"{key} ({', '.join(one.name for one in records)})" for key, records in owners.items() if records[1:]]
-    if double:
-        raise _error(path, "names that fit more than one image, give more of the path", double)
-    owners = {key: records[0] for key, records in owners.items()}
-    named = defaultdict(list)
-    for key, record in owners.items():
-        named[record.image_id].append(key)
-    double = [" and ".join(keys) for keys in named.values() if len(keys) > 1]
-    if double:
-        raise _error(path, "names of the same image", double)
-    missing = [record.name for record in dataset if record.image_id not in named]
-    if missing:
-        what = f"no proposals for {len(missing)} of the {len(dataset)} images of {dataset.name}"
-        raise _error(path, f"{what} (an image that has none needs an empty array or list)", missing)
-    return owners
-
-
-def _check_ending(path):
-    if path.suffix.lower() not in (".npz", ".json"):
-        raise DataError(f"{path}: proposals are kept in .npz or .json files")
-
-
-def _write_npz(path, arrays):
+def write_npz(path, arrays):
     # numpy.savez has no keys that are named as its arguments are
     with aside(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, values in arrays.items():
@@ -425,8 +268,9 @@ def _write_npz(path, arrays):
                 np.lib.format.write_array(file, np.ascontiguousarray(values))
 
 
-def _error(source, what, lines):
-    return DataError(f"{source}: {what}\n  {_listed(lines, chr(10) + '  ')}")
+def proposal_error(source, problem, lines):
+    """A `DataError` about some images' proposals."""
+    return DataError(f"{source}: {problem}\n  {_listed(lines, chr(10) + '  ')}")
 
 
 def _listed(lines, separator, shown=5):

@@ -11,8 +11,8 @@ import functools
 import numpy as np
 
 from keras_rcnn.convert import assign, convert_torchvision
-from keras_rcnn.convert.build import TORCHVISION_MODELS, torchvision_detector
 from keras_rcnn.data import read_image
+from keras_rcnn.torchvision_detectors import TORCHVISION_MODELS, torchvision_detector
 from tests.shared import SHARED, golden_module, golden_state
 
 PHOTOS = ("china", "china_wide", "astronaut_tall", "coffee_small")

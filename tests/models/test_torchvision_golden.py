@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from keras_rcnn.convert import assign, convert_torchvision
-from keras_rcnn.convert.build import torchvision_detector
 from keras_rcnn.data import read_image
 from keras_rcnn.data.masks import resize_nearest
+from keras_rcnn.torchvision_detectors import torchvision_detector
 from tests.shared import SHARED, golden, golden_state, needs_golden
 
 pytestmark = needs_golden

@@ -90,7 +90,7 @@ def train(job):
 def detector(job):
     """The detector of torchvision's name with the weights of the job, or seeded ones."""
     from keras_rcnn.convert import assign, convert_torchvision, read_torch_file
-    from keras_rcnn.convert.build import torchvision_detector
+    from keras_rcnn.torchvision_detectors import torchvision_detector
 
     state = read_torch_file(job.weights) if job.weights else seeded_weights(job.model)
     model = torchvision_detector(job.model)

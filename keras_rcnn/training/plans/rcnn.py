@@ -4,13 +4,13 @@
 """
 
 import inspect
-import math
 import shutil
 
 from keras_rcnn.evaluation import coco_metrics
 from keras_rcnn.files import aside
+from keras_rcnn.json_text import to_json
 from keras_rcnn.models import RCNN
-from keras_rcnn.presets import from_preset, to_json
+from keras_rcnn.presets import from_preset
 from keras_rcnn.training.svms import fit_box_regressors, fit_svms, plot_violations, stage_detections
 
 
@@ -59,15 +59,6 @@ def _fit_stages(run, model):
         # without SVMs, their scores are the softmax's, and without regressors the deltas 0
         metrics = results["svms_boxes"]
     with aside(run.out / "stages.json") as temporary:
-        temporary.write_text(to_json(_finite(results)), encoding="utf-8")
+        temporary.write_text(to_json(results), encoding="utf-8")
     run.save(model, run.out, metrics)
     shutil.rmtree(features, ignore_errors=True)
-
-
-def _finite(values):
-    """Dicts and lists with None for NaN, which JSON does not have."""
-    if isinstance(values, dict):
-        return {key: _finite(value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [_finite(value) for value in values]
-    return None if isinstance(values, float) and math.isnan(values) else values

@@ -1,0 +1,52 @@
+"""JSON that people read."""
+
+import json
+import math
+import os
+
+import numpy as np
+
+
+def to_json(value):
+    """JSON with what fits into a line on item line, long lists of numbers or names filled; NaN becomes null.
+
+    Raises:
+        TypeError: for a value that JSON does not have.
+    """
+    return _lines(_finite(value), "") + "\n"
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _finite(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _lines(value, indent, width=110):
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if not isinstance(value, (dict, list)) or len(indent) + len(line) <= width:
+        return line
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key, ensure_ascii=False)}: {_lines(item, deeper)}" for key, item in value.items()]
+    else:
+        parts = [_lines(item, deeper) for item in value]
+        if not any(isinstance(item, (dict, list)) for item in value):
+            parts = _filled(parts, width - len(deeper))
+    return "\n".join([line[0], ",\n".join(deeper + part for part in parts), indent + line[-1]])
+
+
+def _filled(parts, width):
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) + 2 < width:
+            lines[-1] += f", {part}"
+        else:
+            lines.append(part)
+    return lines
