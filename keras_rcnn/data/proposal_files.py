@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_rcnn.data.problems import DataError, clean_boxes, refuse_swapped
-from keras_rcnn.data.proposals import ProposalSet, check_proposals, proposal_error, write_npz
+from keras_rcnn.data.proposals import ProposalSet, proposal_error, write_npz
 from keras_rcnn.data.reading import read_json
 from keras_rcnn.files import aside
 
