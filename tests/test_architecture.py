@@ -45,9 +45,6 @@ MAY_IMPORT = {
         "backbones", "classes", "convert", "data", "download", "files", "json_text", "layers", "models", "precision",
         "preset_build", "preset_file", "published", "renamed",
     },
-    "story": {"models", "presets"},
-    "tables": {"convert", "printable"},
-    "zoo_pages": {"convert", "json_text", "presets", "torchvision_detectors"},
     "training": {
         "backbones", "convert", "data", "evaluation", "files", "json_text", "layers", "models", "ops", "precision",
         "presets", "visualize",
@@ -112,7 +109,7 @@ def test_a_library_neither_prints_nor_asserts(path):
     assert not asserts, f"{name(path)} asserts in lines {asserts}"
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     prints = [node.lineno for node in calls if node.func.id == "print"]
-    assert not prints or path.name == "cli.py", f"{name(path)} prints in lines {prints}"
+    assert not prints or "cli" in path.parts, f"{name(path)} prints in lines {prints}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)

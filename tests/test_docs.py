@@ -11,13 +11,15 @@ import keras
 import pytest
 
 import keras_rcnn
-from keras_rcnn import cli, story
+from keras_rcnn import cli
+from keras_rcnn.cli.command_line import command_line
+from keras_rcnn.cli.tables import presets_table
 from keras_rcnn.export.measure import litert_table
 from keras_rcnn.presets import list_presets
-from keras_rcnn.tables import presets_table
 from keras_rcnn.training.recipe import load_recipe
 from keras_rcnn.training.settings import settings_markdown
 from tests.standing import pages, write_data, write_photos, write_runs
+from tools.pages import family
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, SITE = ROOT / "docs", ROOT / "docs" / "pages"
@@ -114,7 +116,7 @@ def test_the_extra_builds_the_site():
 def test_generated_parts_are_as_the_generator_has_them():
     parts = {
         "README.md": [presets_table(list_presets(), markdown=True)],
-        "docs/pages/family.md": [story.diffs(), story.family(), story.stages()],
+        "docs/pages/family.md": [family.diffs(), family.family(), family.stages()],
         "docs/pages/training.md": [settings_markdown()],
         "docs/pages/serving.md": [litert_table(ROOT / "zoo" / one) for one in ("nuclei_frcnn", "nuclei_mrcnn")],
     }
@@ -217,7 +219,7 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("line", commands(), ids=str)
 def test_commands_are_understood(line):
-    args = cli._parser().parse_args(words(line))
+    args = command_line().parse_args(words(line))
     if getattr(args, "recipe", None):
         settings = load_recipe(ROOT / args.recipe, args.set)
         assert settings.train is not None

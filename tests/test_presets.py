@@ -15,12 +15,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import keras_rcnn
-from keras_rcnn import layers, zoo_pages
+from keras_rcnn import layers
 from keras_rcnn.json_text import to_json
 from keras_rcnn.models import FasterRCNN
 from keras_rcnn.presets import PRESET, WEIGHTS, PresetError, from_preset, read_preset, save_preset, zoo_folder
 from tests.convert.states import detector as random_state
 from tests.models.tiny import TinyBackbone, batch, tiny_detector
+from tools.pages import zoo
 
 ROOT = Path(__file__).resolve().parents[1]
 ZOO = ROOT / "zoo"
@@ -381,7 +382,7 @@ def test_torchvisions_presets(name):
     published = [record["metrics"][kind]["AP"] for kind in ("bbox", "segm") if kind in record["metrics"]]
     np.testing.assert_allclose(published, np.array(ap, ndmin=1) / 100)
     assert record["license"] == "BSD-3-Clause"
-    detector, manifest = zoo_pages.torchvisions(record)
+    detector, manifest = zoo.torchvisions(record)
     assert detector == record["detector"], "run python tools/refresh_zoo.py"
     # a layer that is renamed or reordered makes the weights that people have cached useless
     written = json.loads((ZOO / name / "manifest.json").read_text())
@@ -407,13 +408,13 @@ def test_every_preset_of_the_zoo(folder):
 
 
 def test_the_zoos_page_is_up_to_date():
-    assert (ZOO / "README.md").read_text(encoding="utf-8") == zoo_pages.page(ZOO), "run python tools/refresh_zoo.py"
+    assert (ZOO / "README.md").read_text(encoding="utf-8") == zoo.page(ZOO), "run python tools/refresh_zoo.py"
 
 
 def test_the_zoos_page_tells_how_a_preset_came_about(copy):
     metrics = {"bbox": {"AP": 0.4567, "APl": None}, "dataset": "val", "command": "train it", "seconds": 1200}
     change(copy / PRESET, metrics=metrics | {"machine": "2 cores"}, source="by us")
-    text = zoo_pages.page(copy.parent)
+    text = zoo.page(copy.parent)
     assert "| `tiny` | Tiny | 0.457 | - | - | - | val |" in text
     for words in ("## tiny\n", "`train it`", "20 minutes", "2 cores", "AP 0.457, APl -"):
         assert words in text

@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
+from pages.family import diffs, family, stages
+
+from keras_rcnn.cli.tables import presets_table
 from keras_rcnn.export.measure import litert_table
 from keras_rcnn.presets import list_presets, zoo_folder
-from keras_rcnn.story import diffs, family, stages
-from keras_rcnn.tables import presets_table
 from keras_rcnn.training.settings import settings_markdown
 
 parts = {"zoo": presets_table(list_presets(), markdown=True), "settings": settings_markdown()}

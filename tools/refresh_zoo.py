@@ -4,6 +4,6 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-from keras_rcnn.zoo_pages import refresh
+from pages.zoo import refresh
 
 refresh(Path(__file__).resolve().parents[1] / "zoo")

@@ -27,7 +27,7 @@ from keras_rcnn.training.pictures import Pictures
 logger = logging.getLogger(__name__)
 
 
-class TrainingDiverged(ArithmeticError):
+class TrainingDiverged(ValueError):
     """The loss or a weight is no longer finite; the message says where, and what to try."""
 
 

@@ -14,9 +14,9 @@ from keras_rcnn.data import Dataset, ProposalSet, Record
 from keras_rcnn.evaluation import coco_metrics, evaluate
 from keras_rcnn.models import RCNN, FastRCNN
 from keras_rcnn.presets import from_preset, save_preset
-from keras_rcnn.story import STEPS, changed_lines
 from keras_rcnn.training import fit_box_regressors, fit_svms, stage_detections
 from tests.models.tiny import STRIDES, TinyBackbone, shapes, tiny_detector
+from tools.pages.family import STEPS, changed_lines
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from keras_rcnn.cli.tables import boxes_table, count, metrics_table, table
 from keras_rcnn.printable import printable
-from keras_rcnn.tables import boxes_table, count, metrics_table, table
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,13 @@ import pytest
 from PIL import Image
 
 from keras_rcnn import cli
+from keras_rcnn.cli.arguments import source_of
+from keras_rcnn.cli.command_line import command_line
 from keras_rcnn.presets import DEFAULT_PRESET, save_preset
 from tests.models.tiny import shapes, tiny_detector
 from tests.shared import golden_state, needs_golden
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def test_help_does_not_wait_for_tensorflow(argv):
     code = (
         f"import sys; sys.argv = ['/bin/keras-rcnn', *{argv}]\nfrom keras_rcnn.cli import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        "slow = {'keras', 'tensorflow', 'numpy', 'jax'} & set(sys.modules)\nassert not slow, slow"
+        "slow = {'keras', 'tensorflow', 'numpy', 'jax', 'pydantic', 'cv2', 'PIL'} & set(sys.modules)\nassert not slow, slow"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
@@ -243,7 +245,7 @@ def test_a_full_disk_leaves_what_was_there(run, data, preset, tmp_path, monkeypa
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "boxes.json"))
 
-    monkeypatch.setattr(cli.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     code, _, err = run(
         "evaluate", preset, *coco(data), "--json", tmp_path / "boxes.json",
     )  # fmt: skip
@@ -366,7 +368,7 @@ def test_voc_needs_no_split(run, data, preset, tmp_path, caplog):
 
 def test_options_of_the_readers_reach_them(tmp_path):
     def source(*options):
-        return cli._source(cli._parser().parse_args(["train", "--out", "x", *map(str, options)]))
+        return source_of(command_line().parse_args(["train", "--out", "x", *map(str, options)]))
 
     table = source("--csv", "a.csv", "--images", "b", "--delimiter", "tab", "--columns", "image,label", "--relative")
     assert table == {"csv": "a.csv", "images": "b", "delimiter": "\t", "columns": "image,label", "relative": True}

@@ -1,0 +1,119 @@
+"""What several commands have on their command line."""
+
+import argparse
+import math
+
+
+def add_precision(parser):
+    """Of what computes."""
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        help="of the arithmetic; bfloat16 is faster on GPUs, and on CPUs with units for it",
+    )
+
+
+def add_score(parser):
+    """The least score of what is shown."""
+    parser.add_argument("--score", type=fraction, default=0.5, metavar="S", help="least score; default: 0.5")
+
+
+def add_out(parser, default):
+    """The folder for pictures."""
+    parser.add_argument("--out", default=default, metavar="DIR", help=f"folder for pictures; default: {default}")
+
+
+def add_proposals(parser):
+    """For detectors that are told where to look."""
+    parser.add_argument(
+        "--proposals",
+        metavar="FILE",
+        help="where R-CNN and Fast R-CNN look, .npz or .json; default: selective search in fast mode",
+    )
+
+
+def add_source(parser, prefix=""):
+    """A data set; `prefix` is "" or "val-"."""
+    title = "validation data" if prefix else "data"
+    group = parser.add_argument_group(title)
+    group.add_argument(f"--{prefix}coco", metavar="ANN.json", help="COCO annotations")
+    group.add_argument(f"--{prefix}voc", metavar="DIR", help="Pascal VOC folder")
+    group.add_argument(
+        f"--{prefix}split", metavar="NAME", help="list in the VOC folder's ImageSets/Main; default: all its annotations"
+    )
+    group.add_argument(f"--{prefix}csv", metavar="FILE", help="table: image,x1,y1,x2,y2,label")
+    also = "; default: that of --images" if prefix else ""
+    group.add_argument(f"--{prefix}images", metavar="DIR", help=f"folder of the images, for COCO and CSV{also}")
+    if not prefix:
+        group.add_argument("--box-format", choices=("xyxy", "xywh"), help="of the CSV files; default: xyxy")
+        group.add_argument("--delimiter", metavar="C", help="of the CSV files; default: what makes columns")
+        group.add_argument("--columns", metavar="A,B,...", help="of CSV files whose first row does not name them")
+        group.add_argument("--relative", action="store_true", help="boxes are shares of the image's sides, not px")
+        group.add_argument("--crowd-as-objects", action="store_true", help="take COCO's crowd objects as any other")
+        group.add_argument(
+            "--on-bad", choices=("error", "skip"), help="refuse bad annotations and images (default), or leave them out"
+        )
+
+
+def source_of(args, prefix=""):
+    """What `load_data` takes, from `--coco`, `--voc` or `--csv` and what belongs to them; None without any."""
+    options = {key: getattr(args, prefix + key) for key in ("coco", "voc", "csv", "split", "images")}
+    dashed = "--" + prefix.replace("_", "-")
+    formats = [key for key in ("coco", "voc", "csv") if options[key] is not None]
+    if len(formats) > 1:
+        raise ValueError(f"give one of {', '.join(dashed + name for name in formats)}, not {len(formats)}")
+    if not formats and prefix and options["split"] is not None and args.voc is not None:
+        formats, options["voc"] = ["voc"], args.voc  # the same VOC folder, another list
+    if not formats:
+        lonely = [key for key in ("split", "images") if options[key] is not None]
+        if lonely:
+            raise ValueError(f"{dashed}{lonely[0]} needs {dashed}{'voc' if lonely[0] == 'split' else 'coco or --csv'}")
+        return None
+    name = formats[0]
+    source = {name: options[name]}
+    if name == "voc":
+        source |= {key: options[key] for key in ("split", "images") if options[key] is not None}
+    else:
+        images = options["images"] or (args.images if prefix else None)
+        if images is None:
+            raise ValueError(f"{dashed}{name} needs {dashed}images as well")
+        source["images"] = images
+    taken = {"csv": ("box_format", "delimiter", "columns", "relative"), "coco": ("crowd_as_objects", "relative")}
+    source |= {key: getattr(args, key) for key in taken.get(name, ("relative",)) if getattr(args, key)}
+    if source.get("delimiter") in ("tab", "\\t"):
+        source["delimiter"] = "\t"
+    return source
+
+
+def proposals_for(args, model, dataset):
+    """What `--proposals` says for a detector that is told where to look; None lets selective search run."""
+    if args.proposals is None:
+        return None
+    if not model.wants_proposals:
+        raise ValueError(f"--proposals {args.proposals}: {args.preset} finds its proposals itself")
+    from keras_rcnn.data import load_proposals
+
+    return load_proposals(args.proposals, dataset)
+
+
+def _number(cast, good, wanted):
+    def parse(text):
+        try:
+            value = cast(text)
+        except ValueError:
+            value = math.nan
+        if not good(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return value
+
+    return parse
+
+
+positive_whole = _number(int, lambda value: value >= 1, "a whole number of at least 1")
+positive_number = _number(float, lambda value: 0 < value < math.inf, "a number over 0")
+fraction = _number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def names(text):
+    """Of classes, between commas."""
+    return [name.strip() for name in text.split(",")]

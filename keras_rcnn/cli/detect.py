@@ -1,0 +1,71 @@
+"""`keras-rcnn detect`: photos in, annotated pictures and JSON out."""
+
+import sys
+from pathlib import Path
+
+from keras_rcnn.cli.arguments import add_out, add_precision, add_score, positive_whole
+from keras_rcnn.cli.output import plain, say, write_json
+from keras_rcnn.cli.photos import photos_in, picture_path
+from keras_rcnn.cli.tables import boxes_table, count
+
+HELP = "find objects in photos"
+DESCRIPTION = "Finds objects in photos; writes an annotated picture for each."
+
+
+def add_arguments(parser):
+    """The command's own."""
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image file, or folder of image files")
+    parser.add_argument("--preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+    parser.add_argument(
+        "--server", metavar="URL", help="ask TF Serving: http://HOST:8501/NAME or grpc://HOST:8500/NAME"
+    )
+    add_score(parser)
+    parser.add_argument(
+        "--size",
+        type=positive_whole,
+        metavar="PX",
+        help="shorter side that photos are resized to; default: the preset's",
+    )
+    add_precision(parser)
+    add_out(parser, "detections")
+    parser.add_argument("--json", metavar="FILE", help="write the boxes to this file as well")
+
+
+def run(args):
+    """Photos in, annotated pictures and JSON out."""
+    from keras_rcnn.data import ImageError, read_image
+    from keras_rcnn.presets import DEFAULT_PRESET, from_preset
+    from keras_rcnn.visualize import draw
+
+    photos, results = list(photos_in(args.photos)), []
+    taken = {photo.resolve() for photo in photos if isinstance(photo, Path)}  # no picture replaces a photo
+    if args.server:
+        from keras_rcnn.export.client import ServedDetector
+
+        for option in ("preset", "size", "precision"):
+            if getattr(args, option):
+                raise ValueError(f"--{option} is not for --server: the model is there already")
+        model, options = ServedDetector(args.server), {}
+    else:
+        model = from_preset(args.preset or DEFAULT_PRESET, dtype=args.precision)
+        options = {"size": args.size}
+    for photo in photos:
+        try:
+            if isinstance(photo, ImageError):
+                raise photo
+            image = read_image(photo)
+        except ImageError as error:
+            say(f"keras-rcnn: {error}", file=sys.stderr)
+            results.append({"image": str(getattr(error, "path", photo)), "error": str(error)})
+            continue
+        detections = model.detect(photo if args.server else image, score=args.score, **options)
+        path = picture_path(photo, Path(args.out), taken)
+        draw(image, detections, path)
+        results.append({"image": str(photo), "height": image.shape[0], "width": image.shape[1], **plain(detections)})
+        if len(photos) == 1:
+            say(boxes_table(detections) + "\n")
+        say(f"{photo}: {count(detections)}; picture: {path}")
+    if args.json:
+        write_json(args.json, results)
+        say(f"Boxes: {args.json}")
+    return int(any("error" in result for result in results))

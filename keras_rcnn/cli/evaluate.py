@@ -1,0 +1,49 @@
+"""`keras-rcnn evaluate`: a preset's COCO or VOC metrics on a data set."""
+
+import sys
+
+from keras_rcnn.cli.arguments import add_precision, add_proposals, add_source, positive_whole, proposals_for, source_of
+from keras_rcnn.cli.output import say, write_json
+from keras_rcnn.cli.tables import metrics_table
+
+HELP = "average precision on a data set"
+DESCRIPTION = HELP
+
+
+def add_arguments(parser):
+    """The command's own."""
+    parser.add_argument("preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+    add_source(parser)
+    parser.add_argument("--metric", choices=("coco", "voc07", "voc10"), default="coco", help="default: coco")
+    parser.add_argument("--batch-size", type=positive_whole, metavar="N")
+    add_precision(parser)
+    add_proposals(parser)
+    parser.add_argument("--json", metavar="FILE", help="write the metrics to this file as well")
+
+
+def run(args):
+    """A preset's COCO or VOC metrics on a data set."""
+    source = source_of(args)
+    if source is None:
+        raise ValueError(
+            "what to evaluate on? Give --coco FILE --images DIR, --voc DIR --split NAME or --csv FILE --images DIR"
+        )
+    from keras_rcnn.evaluation import evaluate
+    from keras_rcnn.presets import from_preset
+    from keras_rcnn.training.build import load_data
+
+    model = from_preset(args.preset, dtype=args.precision)
+    dataset = load_data(source, args.on_bad or "error")
+    proposals = proposals_for(args, model, dataset)
+    metrics = evaluate(
+        model,
+        dataset,
+        batch_size=args.batch_size or 1,
+        metric=args.metric,
+        progress=sys.stderr.isatty(),
+        proposals=proposals,
+    )
+    say(f"{args.preset} on {dataset.name}, {len(dataset)} images\n")
+    say(metrics_table(metrics))
+    if args.json:
+        write_json(args.json, metrics)
