@@ -267,5 +267,5 @@ def test_every_file_of_the_zoo_is_installed():
 def test_tools_are_thin():
     for path in sorted((ROOT / "tools").glob("*.py")):
         text = path.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= 22, f"{name(path)}: what it does belongs into the package, or into tools/bench"
+        assert len(text.splitlines()) <= 24, f"{name(path)}: what it does belongs into tools/bench or tools/pages"
         assert ast.get_docstring(ast.parse(text)), f"{name(path)} has no docstring"

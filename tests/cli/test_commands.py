@@ -104,7 +104,8 @@ def test_help_does_not_wait_for_tensorflow(argv):
     code = (
         f"import sys; sys.argv = ['/bin/keras-rcnn', *{argv}]\nfrom keras_rcnn.cli import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        "slow = {'keras', 'tensorflow', 'numpy', 'jax', 'pydantic', 'cv2', 'PIL'} & set(sys.modules)\nassert not slow, slow"
+        "slow = {'keras', 'tensorflow', 'numpy', 'jax', 'pydantic', 'cv2', 'PIL'} & set(sys.modules)\n"
+        "assert not slow, slow"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
@@ -440,7 +441,9 @@ def test_train_says_what_it_lacks(run, tmp_path):
     code, _, err = run("train", tmp_path / "none.py", "--out", tmp_path / "out")
     assert code == 2 and "none.py: no such recipe" in err
     code, _, err = run("train", "--set", "epoch=3", "--out", tmp_path / "out")
-    assert code == 2 and "no setting 'epoch'" in err
+    assert code == 2 and "epoch: there is no such setting; did you mean epochs" in err
+    code, _, err = run("train", "--set", "patience=abc", "--set", "momentum=2", "--out", tmp_path / "out")
+    assert code == 2 and "patience = 'abc'" in err and "momentum = 2" in err
     (tmp_path / "file").write_text("")
     code, _, err = run("train", "--out", tmp_path / "file")
     assert code == 2 and "is a file" in err
@@ -495,15 +498,14 @@ def test_convert_to_a_preset(run, tmp_path):
 # === Tools ===
 
 
-@pytest.mark.parametrize("tool", ["train", "evaluate", "detect", "convert", "demo"])
-def test_tools_are_the_same_commands(tool, monkeypatch):
+def test_the_tool_is_the_same_command(monkeypatch):
     called = []
     monkeypatch.setattr(cli, "main", lambda argv: called.append(argv) or 0)
-    monkeypatch.setattr(sys, "argv", [f"{tool}.py", "--help"])
-    source = (ROOT / "tools" / f"{tool}.py").read_text(encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["convert.py", "--help"])
+    source = (ROOT / "tools" / "convert.py").read_text(encoding="utf-8")
     with pytest.raises(SystemExit) as end:
-        exec(compile(source, tool, "exec"), {"__name__": "__main__"})  # noqa: S102
-    assert end.value.code == 0 and called == [[tool, "--help"]]
+        exec(compile(source, "convert", "exec"), {"__name__": "__main__"})  # noqa: S102
+    assert end.value.code == 0 and called == [["convert", "--help"]]
 
 
 # === Other people's names on a terminal ===
