@@ -5,6 +5,8 @@ metrics) and `weights.safetensors` (tensors under their `variable.path`), or ins
 published weights of another framework, which are downloaded and converted once. The package's own are in `zoo/`.
 """
 
+from __future__ import annotations
+
 import contextlib
 import difflib
 import hashlib
@@ -12,7 +14,9 @@ import importlib.util
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +30,10 @@ from keras_rcnn.preset_file import PRESET, WEIGHTS, PresetError, read_preset_fil
 from keras_rcnn.published import converted, weights_path
 from keras_rcnn.renamed import keep_former_name
 
+if TYPE_CHECKING:
+    from keras_rcnn.interfaces import FilePath
+    from keras_rcnn.models import Detector
+
 logger = logging.getLogger(__name__)
 
 DEFAULT_PRESET = "nuclei_mrcnn"
@@ -35,7 +43,12 @@ DTYPE_POLICIES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bflo
 TASKS = {"MaskRCNN": "boxes and masks"}
 
 
-def from_preset(name_or_folder, num_classes=None, class_names=None, dtype=None):
+def from_preset(
+    name_or_folder: FilePath,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    dtype: str | None = None,
+) -> Detector:
     """Loads a detector with its weights.
 
     The first time, the weights of some presets are downloaded (a
@@ -84,7 +97,7 @@ def from_preset(name_or_folder, num_classes=None, class_names=None, dtype=None):
     return model
 
 
-def save_preset(model, folder, dtype="float32", **metadata):
+def save_preset(model: Detector, folder: FilePath, dtype: str = "float32", **metadata: Any) -> Path:
     """Writes a detector as a preset folder, for `from_preset`.
 
     The files are written aside and then renamed: after a failure, a full disk for instance, the folder is what it was.
@@ -136,7 +149,7 @@ def save_preset(model, folder, dtype="float32", **metadata):
     return folder
 
 
-def list_presets():
+def list_presets() -> list[dict[str, Any]]:
     """The presets of the zoo that have weights, by name.
 
     Returns:
@@ -153,7 +166,7 @@ def list_presets():
     return [_summary(folder, record) for folder, record in records.items() if record.get("weights")]
 
 
-def zoo_folder():
+def zoo_folder() -> Path:
     """The folder of the package's own presets and of the demo's photo."""
     checkout = Path(__file__).resolve().parents[1] / "zoo"
     spec = importlib.util.find_spec("keras_rcnn.zoo")
@@ -189,12 +202,12 @@ def _find(name_or_folder):
     )
 
 
-def read_preset(folder):
+def read_preset(folder: Path) -> dict[str, Any]:
     """What a folder's `preset.json` says, as a dict."""
     return read_preset_file(folder / PRESET)
 
 
-def detector_class(name_or_folder):
+def detector_class(name_or_folder: FilePath) -> type[Detector] | None:
     """The class of a preset's detector, from its `preset.json` alone; None for one that is not imported.
 
     Raises:
@@ -224,14 +237,14 @@ def _summary(folder, record):
     }
 
 
-def describe(model):
+def describe(model: Detector) -> dict[str, Any]:
     """A detector's config as `preset.json` has it: no shapes, no compilation, no precision."""
     import keras
 
     return _plain(keras.saving.serialize_keras_object(model))
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
     if not isinstance(value, dict):

@@ -1,13 +1,19 @@
 """Draw detections onto a picture."""
 
+from __future__ import annotations
+
 import colorsys
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_rcnn.printable import printable
+
+if TYPE_CHECKING:
+    from keras_rcnn.interfaces import Detections, FilePath, Photo
 
 # the first ones apart for every eye, none close to skin, grass or sky; then the golden angle around the colour wheel
 COLOURS = (
@@ -27,7 +33,13 @@ COLOURS = (
 DENSE = 15  # detections in a picture; above it, labels only go where there is room for them
 
 
-def draw(image, detections, path=None, score=None, class_names=None):
+def draw(
+    image: Photo,
+    detections: Detections | Mapping[str, Any],
+    path: FilePath | None = None,
+    score: float | None = None,
+    class_names: Sequence[str] | None = None,
+) -> np.ndarray:
     """Draw boxes, masks and labels of one image's detections.
 
     Lines and letters scale with the image, and get thinner where it is crowded. In a crowd, labels are left out for
@@ -74,14 +86,15 @@ def draw(image, detections, path=None, score=None, class_names=None):
     return np.asarray(canvas).copy()
 
 
-def class_colour(label):
+def class_colour(label: int) -> tuple[int, int, int]:
     """A class's colour, the same in every picture: `(red, green, blue)`, 0..255."""
     label = int(label)
     if 0 <= label < len(COLOURS):
         return COLOURS[label]
     hue = (label * 0.6180339887) % 1
     lightness, saturation = ((0.6, 1.0), (0.72, 0.85), (0.5, 0.9))[label % 3]
-    return tuple(round(255 * x) for x in colorsys.hls_to_rgb(hue, lightness, saturation))
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _pixels(image):
@@ -222,7 +235,7 @@ def _texts(found, class_names):
 def _draw_labels(canvas, boxes, texts, colours, style):
     from PIL import ImageDraw, ImageFont
 
-    font = ImageFont.load_default(style["letters"])
+    font: Any = ImageFont.load_default(style["letters"])
     pen = ImageDraw.Draw(canvas)
     ascent, descent = font.getmetrics()
     pad = max(1, style["letters"] // 6)
@@ -245,7 +258,7 @@ def _draw_labels(canvas, boxes, texts, colours, style):
         pen.text((place[0] + pad, place[1] + pad / 2), texts[i], fill=(0, 0, 0) if dark else (255, 255, 255), font=font)
 
 
-def _place(box, wide, high, size, taken):
+def _place(box, wide, high, size, taken) -> Any:
     """Where a label goes: above the box, inside at its top, or below, whichever covers the least of other labels."""
     x1, y1, x2, y2 = box
     spots = [(x1, y1 - high), (x1, y1), (x2 - wide, y1 - high), (x2 - wide, y1), (x1, y2), (x1, y2 - high)]

@@ -1,6 +1,7 @@
 """The package as it is imported: names come when they are asked for, and Keras finds the classes of saved models."""
 
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 
 import keras_rcnn
+from keras_rcnn.export.client import ServedDetector
+from keras_rcnn.export.litert_detector import LiteRTDetector
+from keras_rcnn.interfaces import BatchDetector, PhotoDetector
 from keras_rcnn.registered import REGISTERED
 from tests.models.tiny import batch, tiny_detector
 
@@ -153,3 +157,50 @@ def test_train_takes_settings_or_a_dict_or_a_recipe(tmp_path):
     with pytest.raises(keras_rcnn.training.RecipeError, match="train"):
         keras_rcnn.train(keras_rcnn.training.Settings(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# === Types: tests/typed.py has what pyright is to say ===
+
+UNTYPED = {"load_coco", "load_csv", "load_voc"}  # those of data, whose rooms are not annotated yet
+
+
+def typed():
+    """Public functions and constructors, and the methods of detectors, by name."""
+    found = {name: getattr(keras_rcnn, name) for name in set(keras_rcnn.__all__) - UNTYPED}
+    for room in ("evaluation", "models"):
+        module = getattr(keras_rcnn, room)
+        found |= {f"{room}.{name}": getattr(module, name) for name in module.__all__}
+    for name in ("callbacks", "checkpoint", "schedules"):
+        module = importlib.import_module(f"keras_rcnn.training.{name}")
+        own = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+        found |= {f"{name}.{key}": value for key, value in own.items() if inspect.getmodule(value) is module}
+    for cls in (keras_rcnn.models.Detector, ServedDetector, LiteRTDetector):
+        own = {key: value for key, value in vars(cls).items() if not key.startswith(("_", "call", "make_"))}
+        found |= {f"{cls.__name__}.{key}": value for key, value in own.items()}
+    for name, value in found.items():
+        if inspect.isclass(value) and "__init__" in vars(value):
+            yield name, value.__init__
+        elif inspect.isfunction(value):
+            yield name, value
+
+
+@pytest.mark.parametrize("function", [pytest.param(function, id=name) for name, function in sorted(typed())])
+def test_public_functions_are_annotated(function):
+    signature = inspect.signature(function)
+    parameters = [value for name, value in signature.parameters.items() if name not in ("self", "cls")]
+    bare = [value.name for value in parameters if value.annotation is inspect.Parameter.empty]
+    assert not bare and signature.return_annotation is not inspect.Signature.empty
+
+
+def test_what_detects_is_a_detector():
+    model, served = tiny_detector(), ServedDetector("http://localhost:8501/nuclei")
+    assert isinstance(model, PhotoDetector) and issubclass(LiteRTDetector, PhotoDetector)
+    assert isinstance(served, PhotoDetector)
+    for cls in (keras_rcnn.models.Detector, ServedDetector):
+        assert all(hasattr(cls, name) for name in ("detect", "has_masks", "wants_proposals"))
+    assert isinstance(model, BatchDetector)
+
+
+def test_type_checkers_are_told_that_there_are_types():
+    assert (ROOT / "keras_rcnn" / "py.typed").exists()
+    assert "keras_rcnn =\n    py.typed\n" in (ROOT / "setup.cfg").read_text(encoding="utf-8")

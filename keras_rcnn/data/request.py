@@ -9,7 +9,7 @@ import numpy as np
 MASKS = (True, False, "rle", "crops")
 
 
-def check_request(images, *, score, batch_size=None, masks=True, size=None, proposals=None, finder=None):
+def check_request(images, *, score, batch_size=None, masks: bool | str = True, size=None, proposals=None, finder=None):
     """Checks the arguments of a `detect`.
 
     Args:

@@ -1,8 +1,12 @@
 """Evaluation during `fit`."""
 
+from typing import Any, Literal
+
 import keras
 
+from keras_rcnn.data.proposals import ProposalSet
 from keras_rcnn.data.ready import check_images
+from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_whole
 from keras_rcnn.evaluation.evaluate import check_proposals_for, check_settings, evaluate, label_map
 
@@ -31,30 +35,38 @@ class EvaluateCallback(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, dataset, every=1, *, batch_size=1, metric="coco", max_detections=100, progress=False, proposals=None
-    ):
+        self,
+        dataset: Dataset,
+        every: int = 1,
+        *,
+        batch_size: int = 1,
+        metric: Literal["coco", "voc07", "voc10"] = "coco",
+        max_detections: int = 100,
+        progress: bool = False,
+        proposals: ProposalSet | None = None,
+    ) -> None:
         super().__init__()
         check_whole("every", every, "epochs")
         check_settings(batch_size, metric, max_detections)
         self.dataset = dataset
         self.every = every
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             "batch_size": batch_size,
             "metric": metric,
             "max_detections": max_detections,
             "progress": progress,
             "proposals": proposals,
         }
-        self.last = None
-        self.last_epoch = None
+        self.last: dict[str, Any] | None = None
+        self.last_epoch: int | None = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         # what cannot be evaluated on is to be told of before the first epoch, not after it
         check_proposals_for(self.model, self.dataset, self.arguments["proposals"])
         label_map(self.model, self.dataset)
         check_images(self.dataset)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         final = self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs")
         if (epoch + 1) % self.every and not final:
             return

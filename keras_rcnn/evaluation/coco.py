@@ -2,15 +2,24 @@
 
 import contextlib
 import io
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from keras_rcnn.data.masks import full_mask, refuse_far
+from keras_rcnn.data.records import Dataset
+from keras_rcnn.interfaces import RLE, Detections
 
 AREAS = ("all", "small", "medium", "large")  # pycocotools' area ranges, in its order
 
 
-def coco_metrics(dataset, detections, iou_type="bbox", max_detections=100):
+def coco_metrics(
+    dataset: Dataset,
+    detections: Sequence[Detections],
+    iou_type: Literal["bbox", "segm"] = "bbox",
+    max_detections: int = 100,
+) -> dict[str, Any]:
     """COCO's twelve numbers, and AP per class.
 
     pycocotools' `COCOeval` does the matching; the means are taken here from its precision and recall tables, because
@@ -48,7 +57,7 @@ def coco_metrics(dataset, detections, iou_type="bbox", max_detections=100):
     precision = evaluation.eval["precision"]  # [iou, recall level, class, area, detections]; -1: nothing to find
     recall = evaluation.eval["recall"]  # [iou, class, area, detections]
     iou = {round(100 * t): i for i, t in enumerate(evaluation.params.iouThrs)}
-    result = {
+    result: dict[str, Any] = {
         "AP": _mean(precision[:, :, :, 0, -1]),
         "AP50": _mean(precision[iou[50], :, :, 0, -1]),
         "AP75": _mean(precision[iou[75], :, :, 0, -1]),
@@ -68,13 +77,15 @@ def coco_metrics(dataset, detections, iou_type="bbox", max_detections=100):
     return result
 
 
-def check_max_detections(value):
+def check_max_detections(value: int) -> None:
     """Raises a ValueError unless it is a whole number over 10."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value <= 10:
         raise ValueError(f"max_detections must be a whole number over 10, not {value!r}.")
 
 
-def coco_results(dataset, detections, iou_type="bbox"):
+def coco_results(
+    dataset: Dataset, detections: Sequence[Detections], iou_type: Literal["bbox", "segm"] = "bbox"
+) -> list[dict[str, Any]]:
     """Detections in COCO's results format, ready for `json.dump` and for `pycocotools.coco.COCO.loadRes`.
 
     Args:
@@ -105,7 +116,7 @@ def coco_results(dataset, detections, iou_type="bbox"):
     return results
 
 
-def encode_masks(masks):
+def encode_masks(masks: np.ndarray | Sequence[RLE]) -> list[RLE]:
     """Masks as compressed COCO RLEs.
 
     Args:
@@ -121,7 +132,8 @@ def encode_masks(masks):
             raise ValueError(f"Masks must have shape [n, height, width], not {masks.shape}.")
         if not len(masks):
             return []
-        return rle.encode(np.asfortranarray(masks.astype("uint8").transpose(1, 2, 0)))
+        encoded: Any = rle.encode(np.asfortranarray(masks.astype("uint8").transpose(1, 2, 0)))
+        return encoded
     return [rle.frPyObjects(one, *one["size"]) if isinstance(one["counts"], list) else one for one in masks]
 
 

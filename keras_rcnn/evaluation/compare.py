@@ -2,12 +2,25 @@
 
 import statistics
 import time
+from collections.abc import Mapping
+from typing import Any
 
+from keras_rcnn.data.proposals import ProposalSet
+from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_whole
 from keras_rcnn.evaluation.evaluate import evaluate
+from keras_rcnn.interfaces import BatchDetector
 
 
-def compare(models, dataset, *, proposals=None, timed=10, rounds=3, progress=True):
+def compare(
+    models: Mapping[str, BatchDetector],
+    dataset: Dataset,
+    *,
+    proposals: ProposalSet | None = None,
+    timed: int = 10,
+    rounds: int = 3,
+    progress: bool = True,
+) -> dict[str, dict[str, Any]]:
     """Scores and times several detectors on the same images and machine.
 
     Times are of `model.detect` on a decoded photo, one photo a call, proposals given: the median over the images, of
@@ -32,7 +45,7 @@ def compare(models, dataset, *, proposals=None, timed=10, rounds=3, progress=Tru
     answer = {}
     for name, model in models.items():
         answer[name] = evaluate(model, dataset, proposals=_own(model, proposals), progress=progress)
-    chosen = [dataset[i] for i in range(min(timed, len(dataset)))]
+    chosen = list(dataset)[:timed]
     best = {name: [float("inf")] * len(chosen) for name in models}
     for number in range(rounds + 1):
         for i, record in enumerate(chosen):
@@ -48,5 +61,5 @@ def compare(models, dataset, *, proposals=None, timed=10, rounds=3, progress=Tru
     return answer
 
 
-def _own(model, proposals):
+def _own(model: BatchDetector, proposals: ProposalSet | None) -> Any:
     return proposals if getattr(model, "wants_proposals", False) else None

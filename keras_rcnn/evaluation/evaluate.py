@@ -1,22 +1,34 @@
 """Run a model over a dataset and score it."""
 
 import logging
+from typing import Any, Literal
 
 import numpy as np
 
 from keras_rcnn.data.ahead import read_ahead
-from keras_rcnn.data.proposals import check_proposals, compute_proposals
+from keras_rcnn.data.proposals import ProposalSet, check_proposals, compute_proposals
 from keras_rcnn.data.ready import check_images
+from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_whole, refuse_proposals
 from keras_rcnn.evaluation.coco import check_max_detections, coco_metrics, encode_masks, has_segmentation
 from keras_rcnn.evaluation.voc import voc_metrics
+from keras_rcnn.interfaces import BatchDetector, Detections
 
 logger = logging.getLogger(__name__)
 
 METRICS = ("coco", "voc07", "voc10")
 
 
-def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100, progress=True, proposals=None):
+def evaluate(
+    model: BatchDetector,
+    dataset: Dataset,
+    *,
+    batch_size: int = 1,
+    metric: Literal["coco", "voc07", "voc10"] = "coco",
+    max_detections: int = 100,
+    progress: bool = True,
+    proposals: ProposalSet | None = None,
+) -> dict[str, Any]:
     """Detect on every image of a dataset and score the detections.
 
     Args:
@@ -64,7 +76,7 @@ def evaluate(model, dataset, *, batch_size=1, metric="coco", max_detections=100,
     return result
 
 
-def check_settings(batch_size, metric, max_detections):
+def check_settings(batch_size: int, metric: str, max_detections: int) -> None:
     """Raises a ValueError for one that is not as `evaluate` says."""
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}.")
@@ -72,7 +84,14 @@ def check_settings(batch_size, metric, max_detections):
     check_max_detections(max_detections)
 
 
-def detect_all(model, dataset, *, batch_size=1, progress=True, proposals=None):
+def detect_all(
+    model: BatchDetector,
+    dataset: Dataset,
+    *,
+    batch_size: int = 1,
+    progress: bool = True,
+    proposals: ProposalSet | None = None,
+) -> list[Detections]:
     """Every detection of a model on a dataset, whatever its score, with the dataset's labels.
 
     Args:
@@ -88,16 +107,16 @@ def detect_all(model, dataset, *, batch_size=1, progress=True, proposals=None):
     new_label = label_map(model, dataset)
     check_images(dataset)  # a damaged photo is told of now, and not when the others are done
     # None: a server that does not tell beforehand
-    arguments = {} if getattr(model, "has_masks", False) is False else {"masks": "rle"}
+    arguments: dict[str, Any] = {} if getattr(model, "has_masks", False) is False else {"masks": "rle"}
     if proposals is None and getattr(model, "wants_proposals", False):
         proposals = compute_proposals(dataset, progress=progress)
-    detections = []
-    chunks = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
+    records, detections = list(dataset), []
+    chunks = [range(i, min(i + batch_size, len(records))) for i in range(0, len(records), batch_size)]
     with _bar(len(dataset), progress) as bar:
-        photos = read_ahead(lambda chunk: [dataset[i].read() for i in chunk], chunks)
+        photos = read_ahead(lambda chunk: [records[i].read() for i in chunk], chunks)
         for chunk, images in zip(chunks, photos, strict=True):
             if proposals is not None:
-                arguments["proposals"] = [proposals[dataset[i]] for i in chunk]
+                arguments["proposals"] = [proposals[records[i]] for i in chunk]
             for found in model.detect(images, score=0.0, batch_size=batch_size, **arguments):
                 if new_label is not None:
                     found = _relabelled(found, new_label[np.asarray(found["labels"], int)])
@@ -110,7 +129,7 @@ def detect_all(model, dataset, *, batch_size=1, progress=True, proposals=None):
     return detections
 
 
-def check_proposals_for(model, dataset, proposals):
+def check_proposals_for(model: BatchDetector, dataset: Dataset, proposals: ProposalSet | None) -> None:
     """Raises a ValueError for proposals that do not fit the data set, or a model that finds its own; None is well."""
     if proposals is None:
         return
@@ -119,7 +138,7 @@ def check_proposals_for(model, dataset, proposals):
     check_proposals(proposals, dataset)
 
 
-def label_map(model, dataset):
+def label_map(model: BatchDetector, dataset: Dataset) -> np.ndarray | None:
     """An array from the model's labels to the dataset's, -1 for none, or None where they are the same.
 
     Raises:
@@ -165,11 +184,11 @@ def _labelled_by_name(detections, dataset):
     return [_relabelled(found, np.array([place[name] for name in found["names"]], "int32")) for found in detections]
 
 
-def _relabelled(found, labels):
+def _relabelled(found: Any, labels: np.ndarray) -> Any:
     """Detections with other labels, without those whose label is -1."""
     labels = np.asarray(labels, int)
     keep = labels >= 0
-    chosen = {"labels": labels[keep]}
+    chosen: dict[str, Any] = {"labels": labels[keep]}
     for key, values in found.items():
         if key != "labels":
             chosen[key] = values[keep] if isinstance(values, np.ndarray) else [v for v, k in zip(values, keep) if k]
@@ -181,7 +200,7 @@ def _some(names, limit=8):
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def has_masks(dataset):
+def has_masks(dataset: Dataset) -> bool:
     """Whether every object of a dataset has a mask (and there is an object)."""
     objects = [has_segmentation(record, i) for record in dataset for i in range(len(record.boxes))]
     return bool(objects) and all(objects)

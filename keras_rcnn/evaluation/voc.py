@@ -1,9 +1,21 @@
 """Pascal VOC average precision, written after the devkit's VOCevaldet.m."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from keras_rcnn.data.records import Dataset, Record
+from keras_rcnn.interfaces import Detections
 
-def voc_metrics(dataset, detections, iou=0.5, eleven_point=False, inclusive=False):
+
+def voc_metrics(
+    dataset: Dataset,
+    detections: Sequence[Detections],
+    iou: float = 0.5,
+    eleven_point: bool = False,
+    inclusive: bool = False,
+) -> dict[str, Any]:
     """Pascal VOC's average precision per class, and its mean.
 
     The devkit's rules: class by class, detections are taken best score first, each goes to the object of its image
@@ -45,7 +57,13 @@ def voc_metrics(dataset, detections, iou=0.5, eleven_point=False, inclusive=Fals
     return {key: float(values[present].mean()) if present.any() else float("nan"), "per_class": per_class}
 
 
-def match_class(records, detections, label, iou=0.5, inclusive=False):
+def match_class(
+    records: Sequence[Record],
+    detections: Sequence[Detections],
+    label: int,
+    iou: float = 0.5,
+    inclusive: bool = False,
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Which detections of one class are right.
 
     Args:
@@ -89,7 +107,7 @@ def match_class(records, detections, label, iou=0.5, inclusive=False):
     return np.concatenate(right)[order], np.concatenate(ignored)[order], objects
 
 
-def average_precision(right, objects, eleven_point=False):
+def average_precision(right: np.ndarray, objects: int, eleven_point: bool = False) -> float:
     """Average precision of a ranked list.
 
     Args:
@@ -113,7 +131,7 @@ def average_precision(right, objects, eleven_point=False):
     return float(envelope[np.asarray(right, bool)].sum() / objects)  # recall steps by 1 / objects at each right one
 
 
-def pairwise_iou(a, b, inclusive=False):
+def pairwise_iou(a: np.ndarray, b: np.ndarray, inclusive: bool = False) -> np.ndarray:
     """IoU of every box in `a` `[n, 4]` with every box in `b` `[m, 4]`, xyxy float64: `[n, m]`."""
     one = 1.0 if inclusive else 0.0
     size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2]) + one

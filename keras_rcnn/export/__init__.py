@@ -1,11 +1,21 @@
 """A detector for other runtimes: TensorFlow's SavedModel, LiteRT (TFLite), ONNX; each proven equal to `detect`."""
 
+from __future__ import annotations
+
 import importlib
 import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from keras_rcnn.export.parity import ParityError, Tolerance
 from keras_rcnn.export.target import ExportError
 from keras_rcnn.renamed import keep_former_name
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from keras_rcnn.interfaces import FilePath, Photo
+    from keras_rcnn.models import Detector
 
 __all__ = ["ExportError", "ParityError", "Tolerance", "export_model"]
 
@@ -17,7 +27,15 @@ _FORMATS = {
 }
 
 
-def export_model(model, path, format="saved_model", *, photos=None, proposals=None, **options):
+def export_model(
+    model: Detector,
+    path: FilePath,
+    format: Literal["saved_model", "litert", "onnx"] = "saved_model",
+    *,
+    photos: Sequence[Photo] | None = None,
+    proposals: Sequence[ArrayLike] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Writes a detector for another runtime, with preprocessing, decoding and NMS in its graph.
 
     It ends with a check on photos: the exported model must answer as `model.detect` does, to 1e-4 of the photo's side

@@ -5,9 +5,12 @@ import contextlib
 import http.client
 import json
 import math
+from collections.abc import Mapping
+from typing import Any, overload
 from urllib.parse import urlsplit
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.paste import paste_masks, paste_rle
@@ -15,6 +18,7 @@ from keras_rcnn.data.request import check_request, check_whole
 from keras_rcnn.export.answers import AnswerError, photos_of
 from keras_rcnn.export.rest import TooLongError, fetch
 from keras_rcnn.export.saved_model import contents_of
+from keras_rcnn.interfaces import AnyPhoto, Detections, MaskForm, Photo
 from keras_rcnn.printable import printable
 
 _PORTS = {"http": 8501, "https": 443, "grpc": 8500, "grpcs": 443}
@@ -51,7 +55,7 @@ class ServedDetector:
     >>> model.detect("photo.jpg", score=0.5)["boxes"]
     """
 
-    def __init__(self, url, timeout=60.0, max_answer=MAX_ANSWER):
+    def __init__(self, url: str, timeout: float = 60.0, max_answer: int = MAX_ANSWER) -> None:
         parts = urlsplit(url)
         path = parts.path.strip("/").split("/")
         try:
@@ -73,16 +77,43 @@ class ServedDetector:
         self._known = None
 
     @property
-    def wants_proposals(self):
+    def wants_proposals(self) -> bool | None:
         """Whether proposals are to be sent along; None if the server does not tell."""
         return self._has("inputs", "proposals")
 
     @property
-    def has_masks(self):
+    def has_masks(self) -> bool | None:
         """Whether the answers have masks; None if the server does not tell."""
         return self._has("outputs", "masks")
 
-    def detect(self, images, score=0.5, batch_size=None, masks=True, proposals=None):
+    @overload
+    def detect(
+        self,
+        images: Photo,
+        score: float = ...,
+        batch_size: int | None = ...,
+        masks: MaskForm = ...,
+        proposals: ArrayLike | None = ...,
+    ) -> Detections: ...
+
+    @overload
+    def detect(
+        self,
+        images: list[AnyPhoto] | tuple[AnyPhoto, ...],
+        score: float = ...,
+        batch_size: int | None = ...,
+        masks: MaskForm = ...,
+        proposals: list[ArrayLike] | None = ...,
+    ) -> list[Detections]: ...
+
+    def detect(
+        self,
+        images: Any,
+        score: float = 0.5,
+        batch_size: int | None = None,
+        masks: MaskForm = True,
+        proposals: Any = None,
+    ) -> Any:
         """What `Detector.detect` returns, of the served model.
 
         The files of JPEGs and PNGs are sent as they are, anything else as a PNG.
@@ -115,7 +146,7 @@ class ServedDetector:
 
     def _detect(self, photos, proposals, score, masks):
         images = [read_image(photo) for photo in photos]
-        inputs = {"image_bytes": [contents_of(*pair) for pair in zip(photos, images, strict=True)]}
+        inputs: dict[str, Any] = {"image_bytes": [contents_of(*pair) for pair in zip(photos, images, strict=True)]}
         if proposals is not None:
             inputs["proposals"] = _padded(proposals)
         try:
@@ -130,7 +161,7 @@ class ServedDetector:
         self._known = {"inputs": set(inputs), "outputs": set(outputs)}
         return [_shown(one, size, score, masks) for one, size in zip(found, sizes, strict=True)]
 
-    def predict(self, inputs, signature=_SIGNATURE):
+    def predict(self, inputs: Mapping[str, Any], signature: str = _SIGNATURE) -> dict[str, np.ndarray]:
         """One request to a signature.
 
         Args:

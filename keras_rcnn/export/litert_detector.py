@@ -5,12 +5,20 @@ Copy it to where there is no keras_rcnn; with Pillow there, it is a program too:
     python litert_detector.py nuclei.tflite photo.jpg --score 0.5
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:  # not needed where this file is copied to
+    from numpy.typing import ArrayLike
+
+    from keras_rcnn.interfaces import Detections
 
 # associated files of the model: what is called how, and what a photo has to look like
 LABELS, SETTINGS = "labels.txt", "detector.json"
@@ -33,12 +41,12 @@ class LiteRTDetector:
     >>> LiteRTDetector("nuclei.tflite").detect(np.asarray(Image.open("photo.png").convert("RGB")), score=0.5)["boxes"]
     """
 
-    def __init__(self, path, threads=None):
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
         self.settings, self.class_names = read_metadata(path)
         self.interpreter = _interpreter_class()(model_path=str(path), num_threads=threads)
         self.run = self.interpreter.get_signature_runner()
 
-    def detect(self, photo, score=0.5, proposals=None):
+    def detect(self, photo: np.ndarray, score: float = 0.5, proposals: ArrayLike | None = None) -> Detections:
         """Finds the objects in a photo of any size.
 
         Args:
@@ -56,9 +64,10 @@ class LiteRTDetector:
         self._check(score, proposals)
         image, size = fit(photo, self.settings)
         # x and y of the input for one of the photo
-        scale = np.float32([size[1], size[0]] * 2) / np.float32([photo.shape[1], photo.shape[0]] * 2)
+        height, width = photo.shape[:2]
+        scale = np.array([size[1], size[0]] * 2, np.float32) / np.array([width, height] * 2, np.float32)
         if proposals is not None:
-            proposals = np.reshape(proposals, (-1, 4)) * scale
+            proposals = np.reshape(np.asarray(proposals), (-1, 4)) * scale
         found = self.detect_fitted(image, size, score, proposals)
         return {**found, "boxes": found["boxes"] / scale}
 
@@ -75,18 +84,21 @@ class LiteRTDetector:
         if boxes.size and not np.isfinite(boxes).all():
             raise ValueError("proposals are finite numbers [P, 4], not NaN or infinite.")
 
-    def detect_fitted(self, image, size, score=0.5, proposals=None):
+    def detect_fitted(
+        self, image: np.ndarray, size: np.ndarray, score: float = 0.5, proposals: ArrayLike | None = None
+    ) -> Detections:
         """`detect` on what `fit` returns: `proposals` are, and boxes come, in px of the input."""
         inputs = {"image": image[None], "size": size}
         if "proposals" in self.settings:
             inputs["proposals"] = padded(proposals, self.settings["proposals"])[None]
         outputs = {key: value[0] for key, value in self.run(**inputs).items()}
         keep = (outputs["labels"] >= 0) & (outputs["scores"] >= score)
-        found = {key: value[keep] for key, value in outputs.items()}
-        return {**found, "names": [self.class_names[label] for label in found["labels"]]}
+        found: Any = {key: value[keep] for key, value in outputs.items()}
+        found["names"] = [self.class_names[label] for label in found["labels"]]
+        return found
 
 
-def read_metadata(path):
+def read_metadata(path: str | Path) -> tuple[dict[str, Any], list[str]]:
     """`(settings, class_names)` of an exported file.
 
     Raises:
@@ -100,7 +112,7 @@ def read_metadata(path):
         raise ValueError(f"{path} has no {SETTINGS} in it: it was not written by keras_rcnn.export.") from error
 
 
-def fit(photo, settings):
+def fit(photo: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Resizes a photo into the model's input.
 
     Args:
@@ -115,10 +127,11 @@ def fit(photo, settings):
     """
     if np.ndim(photo) != 3 or photo.shape[2] != 3 or not photo.size:
         raise ValueError(f"A photo is [height, width, 3] with at least one pixel, not {np.shape(photo)}.")
-    size = fitted_size(*photo.shape[:2], settings)
+    height, width = photo.shape[:2]
+    size = fitted_size(height, width, settings)
     image = np.zeros((*settings["size"], 3), np.uint8)
     image[: size[0], : size[1]] = np.rint(_resize(photo.astype(np.float32), size))
-    return image, np.int32(size)
+    return image, np.array(size, np.int32)
 
 
 def fitted_size(height, width, settings):
@@ -175,7 +188,7 @@ def main(arguments=None):
             photo = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
         found = detector.detect(photo, options.score)
         found.pop("masks", None)
-        plain = {key: value if isinstance(value, list) else value.tolist() for key, value in found.items()}
+        plain = {key: value if isinstance(value, list) else np.asarray(value).tolist() for key, value in found.items()}
         sys.stdout.write(json.dumps({"photo": str(path), **plain}) + "\n")
 
 

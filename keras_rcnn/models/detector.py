@@ -1,10 +1,13 @@
 """What the detectors share: two functional graphs over one set of layers, one loss function, config, `detect`."""
 
 import inspect
+from collections.abc import Mapping
+from typing import Any, Self, overload
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_rcnn.data.batches import Batches
 from keras_rcnn.data.images import read_image
@@ -13,6 +16,7 @@ from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
 from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_request, refuse_proposals
+from keras_rcnn.interfaces import AnyPhoto, Detections, MaskForm, Photo
 from keras_rcnn.models.process import check_process
 from keras_rcnn.ops.backend import compiled_on_request
 
@@ -31,7 +35,16 @@ class Detector(keras.Model):
         config: the constructor's arguments, as `get_config` returns them (serialised there).
     """
 
-    def __init__(self, *, inputs, targets, detections, losses, config, name):
+    def __init__(
+        self,
+        *,
+        inputs: dict[str, Any],
+        targets: dict[str, Any],
+        detections: dict[str, Any],
+        losses: dict[str, Any],
+        config: dict[str, Any],
+        name: str,
+    ) -> None:
         check_process()
         super().__init__(inputs=inputs, outputs=detections, name=name)
         self.training_graph = keras.Model({**inputs, **targets}, losses, name="training_graph")
@@ -45,22 +58,22 @@ class Detector(keras.Model):
             raise ValueError(f"{len(self.class_names)} class names for num_classes={self.num_classes}.")
 
     @property
-    def has_masks(self):
+    def has_masks(self) -> bool:
         """Whether the detector predicts masks, and wants them of the training data (`batches(masks=True)`)."""
         return "mask_head" in self.parts
 
     @property
-    def wants_proposals(self):
+    def wants_proposals(self) -> bool:
         """Whether proposals come from outside, as `x["proposals"]`."""
         return any(one.name == "proposals" for one in self.inputs)
 
     @property
-    def jit_compile(self):
+    def jit_compile(self) -> bool:
         """Whether XLA compiles `fit`, `predict` and `detect`; `"auto"` is False on TensorFlow, True on JAX."""
         return keras.Model.jit_compile.fget(self)
 
     @jit_compile.setter
-    def jit_compile(self, value):
+    def jit_compile(self, value: bool | str) -> None:
         with compiled_on_request():
             keras.Model.jit_compile.fset(self, value)
         self.train_function = self.test_function = self.predict_function = None  # made for the old value
@@ -73,7 +86,9 @@ class Detector(keras.Model):
         # in training everything happens in compute_loss, so that the backbone runs once a step
         return {} if training else super().call(inputs, training=False, **kwargs)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         """Runs the training graph; the sum of its losses, each averaged over the (global) batch."""
         losses = self.training_graph({**x, **y}, training=training)
         total = 0.0
@@ -86,7 +101,7 @@ class Detector(keras.Model):
         # the gradients of the replicas of a strategy are summed
         return total / _num_replicas()
 
-    def fit(self, x=None, *args, **kwargs):
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.fit` on `dataset.batches(model.preprocessor, ...)` or anything that yields such `(x, y)`.
 
         Raises:
@@ -98,12 +113,12 @@ class Detector(keras.Model):
             kwargs.setdefault("shuffle", False)  # the batches shuffle themselves; Keras would once more
         return super().fit(x, *args, **kwargs)
 
-    def evaluate(self, x=None, *args, **kwargs):
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`: the losses on batches such as `fit` takes. `keras_rcnn.evaluate` measures AP."""
         self._tell_whether_compiled(x)
         return super().evaluate(x, *args, **kwargs)
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.predict` on batches such as `fit` takes; `detect` takes photos."""
         self._tell_whether_compiled(x)
         return super().predict(x, *args, **kwargs)
@@ -122,7 +137,7 @@ class Detector(keras.Model):
         check_process()
         return super().make_predict_function(force)
 
-    def accept(self, batches, training=True):
+    def accept(self, batches: Any, training: bool = True) -> None:
         """What `fit` does before it begins: checks that `Batches` are of the model's classes, and of images that can be
         read with something to learn in them, and has them padded as the model wants.
 
@@ -194,7 +209,37 @@ class Detector(keras.Model):
 
     # === Inference ===
 
-    def detect(self, images, score=0.5, batch_size=None, masks=True, size=None, proposals=None):
+    @overload
+    def detect(
+        self,
+        images: Photo,
+        score: float = ...,
+        batch_size: int | None = ...,
+        masks: MaskForm = ...,
+        size: int | None = ...,
+        proposals: ArrayLike | None = ...,
+    ) -> Detections: ...
+
+    @overload
+    def detect(
+        self,
+        images: list[AnyPhoto] | tuple[AnyPhoto, ...],
+        score: float = ...,
+        batch_size: int | None = ...,
+        masks: MaskForm = ...,
+        size: int | None = ...,
+        proposals: list[ArrayLike] | None = ...,
+    ) -> list[Detections]: ...
+
+    def detect(
+        self,
+        images: Any,
+        score: float = 0.5,
+        batch_size: int | None = None,
+        masks: MaskForm = True,
+        size: int | None = None,
+        proposals: Any = None,
+    ) -> Any:
         """Finds the objects in photos of any size.
 
         Args:
@@ -248,7 +293,14 @@ class Detector(keras.Model):
                 results.append(self.restore(one, array.shape[:2], x["image_sizes"][i], score, masks))
         return results if many else results[0]
 
-    def restore(self, outputs, size, resized, score=0.0, masks=True):
+    def restore(
+        self,
+        outputs: Mapping[str, np.ndarray],
+        size: tuple[int, int],
+        resized: ArrayLike,
+        score: float = 0.0,
+        masks: MaskForm = True,
+    ) -> Detections:
         """One image's padded outputs -> its detections, in its own pixels, as `detect` returns them.
 
         Args:
@@ -260,7 +312,7 @@ class Detector(keras.Model):
         keep = (outputs["labels"] >= 0) & (outputs["scores"] >= score)
         boxes = self.preprocessor.restore(outputs["boxes"][keep], size, resized)
         labels = outputs["labels"][keep]
-        found = {
+        found: Detections = {
             "boxes": boxes.astype(np.float32),
             "scores": outputs["scores"][keep],
             "labels": labels.astype(np.int32),
@@ -275,55 +327,29 @@ class Detector(keras.Model):
 
     # === Saving ===
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"name": self.name}
         for key, value in {**self.parts, "class_names": self.class_names}.items():
             is_part = isinstance(value, (keras.layers.Layer, Preprocessor))
             config[key] = keras.saving.serialize_keras_object(value) if is_part else value
         return config
 
-    @classmethod
-    def arguments(cls, values):
-        """Those of `values` (a constructor's locals) that are arguments of the constructor, for `get_config`."""
-        names = list(inspect.signature(cls.__init__).parameters)
+    @staticmethod
+    def arguments(values: dict[str, Any]) -> dict[str, Any]:
+        """Those of `values` (a constructor's locals) that are arguments of the constructor, for `get_config`.
+
+        Of the constructor that calls this: a subclass may have another.
+        """
+        names = list(inspect.signature(values["__class__"].__init__).parameters)
         return {name: values[name] for name in names if name not in ("self", "name")}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
         config = {
             key: keras.saving.deserialize_keras_object(value, custom_objects) if _is_serialised(value) else value
             for key, value in config.items()
         }
         return cls(**config)
-
-
-def image_inputs():
-    """The symbolic inputs that every detector has."""
-    return {
-        "images": keras.Input((None, None, 3), name="images", dtype="float32"),
-        "image_sizes": keras.Input((2,), name="image_sizes", dtype="float32"),
-    }
-
-
-def proposal_inputs():
-    """The further input of a detector that is told where to look: P is the padded number of proposals."""
-    return {"proposals": keras.Input((None, 4), name="proposals", dtype="float32")}
-
-
-def target_inputs():
-    """The symbolic targets that every detector has: G is the padded number of objects."""
-    return {
-        "boxes": keras.Input((None, 4), name="boxes", dtype="float32"),
-        "labels": keras.Input((None,), name="labels", dtype="int32"),
-    }
-
-
-def mask_inputs():
-    """The further targets of a detector with masks: each object's mask [H, W] and where in the image it lies."""
-    return {
-        "masks": keras.Input((None, None, None), name="masks", dtype="uint8"),
-        "mask_frames": keras.Input((None, 4), name="mask_frames", dtype="float32"),
-    }
 
 
 def pad_proposals(given, images, sizes, cells=None):

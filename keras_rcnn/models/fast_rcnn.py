@@ -1,9 +1,14 @@
 """Fast R-CNN (Girshick 2015): the backbone runs once a photo, and every proposal pools its features from the map."""
 
+from collections.abc import Sequence
+
+import keras
+
 from keras_rcnn import layers
 from keras_rcnn.data.preprocess import Preprocessor
 from keras_rcnn.layers.base import register
-from keras_rcnn.models.detector import Detector, image_inputs, proposal_inputs, target_inputs
+from keras_rcnn.models.detector import Detector
+from keras_rcnn.models.inputs import image_inputs, proposal_inputs, target_inputs
 
 
 @register
@@ -37,20 +42,20 @@ class FastRCNN(Detector):
 
     def __init__(
         self,
-        backbone,
-        num_classes,
+        backbone: keras.Model,
+        num_classes: int,
         *,
-        neck=None,
-        box_targets=None,
-        box_pool=None,
-        box_head=None,
-        box_predictor=None,
-        box_loss=None,
-        decoder=None,
-        preprocessor=None,
-        class_names=None,
-        name="fast_rcnn",
-    ):
+        neck: keras.layers.Layer | None = None,
+        box_targets: keras.layers.Layer | None = None,
+        box_pool: keras.layers.Layer | None = None,
+        box_head: keras.layers.Layer | None = None,
+        box_predictor: keras.layers.Layer | None = None,
+        box_loss: keras.layers.Layer | None = None,
+        decoder: keras.layers.Layer | None = None,
+        preprocessor: Preprocessor | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str = "fast_rcnn",
+    ) -> None:
         # === Layers ===
         neck = neck or layers.SingleLevel()
         strides = neck.strides(backbone.strides)
@@ -78,6 +83,4 @@ class FastRCNN(Detector):
         box_logits, box_deltas = box_predictor(box_head(box_pool(features, sampled["boxes"])))
         losses = box_loss(box_logits, box_deltas, sampled)
 
-        super().__init__(
-            inputs=inputs, targets=targets, detections=detections, losses=losses, config=config, name=name
-        )
+        super().__init__(inputs=inputs, targets=targets, detections=detections, losses=losses, config=config, name=name)

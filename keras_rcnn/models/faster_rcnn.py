@@ -1,9 +1,14 @@
 """Faster R-CNN (Ren et al. 2015): a Region Proposal Network shares its feature maps with the Fast R-CNN box head."""
 
+from collections.abc import Sequence
+
+import keras
+
 from keras_rcnn import layers
 from keras_rcnn.data.preprocess import Preprocessor
 from keras_rcnn.layers.base import register
-from keras_rcnn.models.detector import Detector, image_inputs, target_inputs
+from keras_rcnn.models.detector import Detector
+from keras_rcnn.models.inputs import image_inputs, target_inputs
 
 
 @register
@@ -41,25 +46,25 @@ class FasterRCNN(Detector):
 
     def __init__(
         self,
-        backbone,
-        num_classes,
+        backbone: keras.Model,
+        num_classes: int,
         *,
-        neck=None,
-        anchors=None,
-        rpn_head=None,
-        proposals=None,
-        rpn_targets=None,
-        rpn_loss=None,
-        box_targets=None,
-        box_pool=None,
-        box_head=None,
-        box_predictor=None,
-        box_loss=None,
-        decoder=None,
-        preprocessor=None,
-        class_names=None,
-        name="faster_rcnn",
-    ):
+        neck: keras.layers.Layer | None = None,
+        anchors: keras.layers.Layer | None = None,
+        rpn_head: keras.layers.Layer | None = None,
+        proposals: keras.layers.Layer | None = None,
+        rpn_targets: keras.layers.Layer | None = None,
+        rpn_loss: keras.layers.Layer | None = None,
+        box_targets: keras.layers.Layer | None = None,
+        box_pool: keras.layers.Layer | None = None,
+        box_head: keras.layers.Layer | None = None,
+        box_predictor: keras.layers.Layer | None = None,
+        box_loss: keras.layers.Layer | None = None,
+        decoder: keras.layers.Layer | None = None,
+        preprocessor: Preprocessor | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str = "faster_rcnn",
+    ) -> None:
         # === Layers ===
         neck = neck or layers.FPN()
         strides = neck.strides(backbone.strides)
@@ -98,6 +103,4 @@ class FasterRCNN(Detector):
         box_logits, box_deltas = box_predictor(box_head(box_pool(features, sampled["boxes"])))
         losses = {**losses, **box_loss(box_logits, box_deltas, sampled)}
 
-        super().__init__(
-            inputs=inputs, targets=targets, detections=detections, losses=losses, config=config, name=name
-        )
+        super().__init__(inputs=inputs, targets=targets, detections=detections, losses=losses, config=config, name=name)

@@ -1,9 +1,14 @@
 """Mask R-CNN (He et al. 2017): Faster R-CNN with a branch, beside the box head, that predicts a mask per class."""
 
+from collections.abc import Sequence
+
+import keras
+
 from keras_rcnn import layers
 from keras_rcnn.data.preprocess import Preprocessor
 from keras_rcnn.layers.base import register
-from keras_rcnn.models.detector import Detector, image_inputs, mask_inputs, target_inputs
+from keras_rcnn.models.detector import Detector
+from keras_rcnn.models.inputs import image_inputs, mask_inputs, target_inputs
 
 
 @register
@@ -37,30 +42,30 @@ class MaskRCNN(Detector):
 
     def __init__(
         self,
-        backbone,
-        num_classes,
+        backbone: keras.Model,
+        num_classes: int,
         *,
-        neck=None,
-        anchors=None,
-        rpn_head=None,
-        proposals=None,
-        rpn_targets=None,
-        rpn_loss=None,
-        box_targets=None,
-        box_pool=None,
-        box_head=None,
-        box_predictor=None,
-        box_loss=None,
-        decoder=None,
-        mask_targets=None,
-        mask_pool=None,
-        mask_head=None,
-        mask_loss=None,
-        mask_decoder=None,
-        preprocessor=None,
-        class_names=None,
-        name="mask_rcnn",
-    ):
+        neck: keras.layers.Layer | None = None,
+        anchors: keras.layers.Layer | None = None,
+        rpn_head: keras.layers.Layer | None = None,
+        proposals: keras.layers.Layer | None = None,
+        rpn_targets: keras.layers.Layer | None = None,
+        rpn_loss: keras.layers.Layer | None = None,
+        box_targets: keras.layers.Layer | None = None,
+        box_pool: keras.layers.Layer | None = None,
+        box_head: keras.layers.Layer | None = None,
+        box_predictor: keras.layers.Layer | None = None,
+        box_loss: keras.layers.Layer | None = None,
+        decoder: keras.layers.Layer | None = None,
+        mask_targets: keras.layers.Layer | None = None,
+        mask_pool: keras.layers.Layer | None = None,
+        mask_head: keras.layers.Layer | None = None,
+        mask_loss: keras.layers.Layer | None = None,
+        mask_decoder: keras.layers.Layer | None = None,
+        preprocessor: Preprocessor | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str = "mask_rcnn",
+    ) -> None:
         # === Layers ===
         neck = neck or layers.FPN()
         strides = neck.strides(backbone.strides)
@@ -109,6 +114,4 @@ class MaskRCNN(Detector):
         mask_logits = mask_head(mask_pool(features, positives["boxes"]))
         losses = {**losses, **mask_loss(mask_logits, positives)}
 
-        super().__init__(
-            inputs=inputs, targets=targets, detections=detections, losses=losses, config=config, name=name
-        )
+        super().__init__(inputs=inputs, targets=targets, detections=detections, losses=losses, config=config, name=name)

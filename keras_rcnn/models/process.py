@@ -2,10 +2,10 @@
 
 import os
 
-_used_in = None  # the process that first made or ran a detector
+_used_in: int | None = None  # the process that first made or ran a detector
 
 
-def check_process():
+def check_process() -> None:
     """Refuses to run in a process that was forked from one in which detectors had been used.
 
     TensorFlow's and JAX's threads are not copied by a fork: whatever waits for them waits for ever, without a word.

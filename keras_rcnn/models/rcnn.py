@@ -1,11 +1,14 @@
 """R-CNN (Girshick et al. 2014): every proposal is cut out of the photo and goes through the whole CNN on its own."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_rcnn import layers
 from keras_rcnn.data.preprocess import Preprocessor
 from keras_rcnn.layers.base import register
-from keras_rcnn.models.detector import Detector, image_inputs, proposal_inputs, target_inputs
+from keras_rcnn.models.detector import Detector
+from keras_rcnn.models.inputs import image_inputs, proposal_inputs, target_inputs
 
 
 @register
@@ -45,22 +48,22 @@ class RCNN(Detector):
 
     def __init__(
         self,
-        backbone,
-        num_classes,
+        backbone: keras.Model,
+        num_classes: int,
         *,
-        neck=None,
-        box_targets=None,
-        box_pool=None,
-        box_head=None,
-        box_predictor=None,
-        box_loss=None,
-        svms=None,
-        box_regressors=None,
-        decoder=None,
-        preprocessor=None,
-        class_names=None,
-        name="rcnn",
-    ):
+        neck: keras.layers.Layer | None = None,
+        box_targets: keras.layers.Layer | None = None,
+        box_pool: keras.layers.Layer | None = None,
+        box_head: keras.layers.Layer | None = None,
+        box_predictor: keras.layers.Layer | None = None,
+        box_loss: keras.layers.Layer | None = None,
+        svms: keras.layers.Layer | None = None,
+        box_regressors: keras.layers.Layer | None = None,
+        decoder: keras.layers.Layer | None = None,
+        preprocessor: Preprocessor | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str = "rcnn",
+    ) -> None:
         # === Layers ===
         neck = neck or layers.SingleLevel("C5")
         box_targets = box_targets or layers.BoxTargets(num_classes, count=64)
@@ -91,7 +94,5 @@ class RCNN(Detector):
         box_logits = box_predictor(box_head(each_region(images, sampled["boxes"], image_sizes)))
         losses = box_loss(box_logits, sampled)
 
-        super().__init__(
-            inputs=inputs, targets=targets, detections=detections, losses=losses, config=config, name=name
-        )
+        super().__init__(inputs=inputs, targets=targets, detections=detections, losses=losses, config=config, name=name)
         self.region_features = keras.Model(inputs, {"maps": maps, "vectors": vectors}, name="region_features")

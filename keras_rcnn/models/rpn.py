@@ -1,10 +1,14 @@
 """A Region Proposal Network on its own (Faster R-CNN, section 3.1), for the steps of the alternating training."""
 
+from collections.abc import Sequence
+
+import keras
 from keras import ops
 
 from keras_rcnn.data.preprocess import Preprocessor
 from keras_rcnn.layers.base import register
-from keras_rcnn.models.detector import Detector, image_inputs, target_inputs
+from keras_rcnn.models.detector import Detector
+from keras_rcnn.models.inputs import image_inputs, target_inputs
 
 
 @register
@@ -18,19 +22,19 @@ class RPN(Detector):
 
     def __init__(
         self,
-        backbone,
-        num_classes=1,
+        backbone: keras.Model,
+        num_classes: int = 1,
         *,
-        neck,
-        anchors,
-        rpn_head,
-        proposals,
-        rpn_targets,
-        rpn_loss,
-        preprocessor=None,
-        class_names=("object",),
-        name="rpn",
-    ):
+        neck: keras.layers.Layer,
+        anchors: keras.layers.Layer,
+        rpn_head: keras.layers.Layer,
+        proposals: keras.layers.Layer,
+        rpn_targets: keras.layers.Layer,
+        rpn_loss: keras.layers.Layer,
+        preprocessor: Preprocessor | None = None,
+        class_names: Sequence[str] = ("object",),
+        name: str = "rpn",
+    ) -> None:
         preprocessor, class_names = preprocessor or Preprocessor(), list(class_names)
         config = self.arguments(locals())
         inputs, targets = image_inputs(), target_inputs()

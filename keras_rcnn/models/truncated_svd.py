@@ -1,12 +1,18 @@
 """Truncated SVD of a detector's fully connected layers (Fast R-CNN, section 3.1): fewer products a region."""
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import keras
 import numpy as np
 
 from keras_rcnn.layers import BoxHead
+from keras_rcnn.models.detector import Detector
+
+AnyDetector = TypeVar("AnyDetector", bound=Detector)
 
 
-def truncate_box_head(model, ranks):
+def truncate_box_head(model: AnyDetector, ranks: Sequence[int | None]) -> AnyDetector:
     """A detector whose fully connected layers are replaced by their best approximations of low rank.
 
     A layer of kernel [u, v] = U S V^T becomes two, of t * (u + v) products instead of u * v: the first has the kernel

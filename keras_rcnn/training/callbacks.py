@@ -4,13 +4,18 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.files import aside, recover_folder, replacing_folder
+from keras_rcnn.interfaces import FilePath
+from keras_rcnn.models import Detector
+from keras_rcnn.training.history import HistoryCSV
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +38,13 @@ class BestAndLast(keras.callbacks.Callback):
         best: `{"monitor": .., "value": .., "epoch": ..}` of the best so far, or `None`.
     """
 
-    def __init__(self, out_dir, save, monitor="val_AP50", mode=None):
+    def __init__(
+        self,
+        out_dir: FilePath,
+        save: Callable[[Detector, Path], Any],
+        monitor: str = "val_AP50",
+        mode: Literal["max", "min"] | None = None,
+    ) -> None:
         super().__init__()
         if mode not in ("max", "min", None):
             raise ValueError(f'mode must be "max", "min" or None, not {mode!r}.')
@@ -41,20 +52,20 @@ class BestAndLast(keras.callbacks.Callback):
         self.save = save
         self.monitor = monitor
         self.mode = mode or ("min" if "loss" in monitor else "max")
-        self.best = None
+        self.best: dict[str, Any] | None = None
         self._begun = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._begun = False
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not self._begun:
             self._begun = True
             for name in ("best", "last"):
                 recover_folder(self.out_dir / name)
             self.best = self._read_best() if epoch else None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {key: float(value) for key, value in (logs or {}).items() if np.ndim(value) == 0}
         self._write("last", {"epoch": epoch + 1, "logs": logs})
         candidate = self._candidate(epoch, logs)
@@ -118,27 +129,27 @@ class StopOnNaN(keras.callbacks.Callback):
         images: names of the images of the batch, empty if not known.
     """
 
-    def __init__(self, batches=None, every=1000, path=None):
+    def __init__(self, batches: Any = None, every: int = 1000, path: FilePath | None = None) -> None:
         super().__init__()
         check_whole("every", every, "batches")
         self.batches = batches
         self.path = path
         self.every = every
-        self.message = None
-        self.images = []
+        self.message: str | None = None
+        self.images: list[str] = []
         self._weights = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
         self._data_epoch = getattr(self.batches, "epoch", None)
         self._first = self._last = None
         if self.message is None:
             self._keep()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._first = batch  # several batches a call with steps_per_execution; an epoch may go on from its middle
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         first, self._last = batch if self._first is None else self._first, batch
         loss = (logs or {}).get("loss")
         if loss is None or self.message is not None:
@@ -159,7 +170,7 @@ class StopOnNaN(keras.callbacks.Callback):
             logs,
         )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.message is not None:
             return
         bad = [weight.path for weight in self.model.weights if not _is_finite(weight)]
@@ -174,7 +185,7 @@ class StopOnNaN(keras.callbacks.Callback):
                 logs or {},
             )
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._weights = None
 
     def _stop(self, problem, remedy, batches, logs):
@@ -213,7 +224,7 @@ def _is_finite(weight):
 class EarlyStopping(keras.callbacks.EarlyStopping):
     """Keras's, whose patience counts evaluations: an epoch without one is no failure, and nothing is warned of."""
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.monitor in (logs or {}):
             super().on_epoch_end(epoch, logs)
 
@@ -229,14 +240,14 @@ class WarnOnRise(keras.callbacks.Callback):
         factor: float, of the lowest epoch's loss.
     """
 
-    def __init__(self, history, first=0, factor=1.5):
+    def __init__(self, history: HistoryCSV, first: int = 0, factor: float = 1.5) -> None:
         super().__init__()
         check_whole("first", first, "epochs", least=0)
         check_number("factor", factor, 1)
         self.history, self.first, self.factor = history, first, factor
-        self.message = None
+        self.message: str | None = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         rows = [row for row in self.history.rows if row["epoch"] > self.first and "loss" in row]
         if self.message is not None or not rows:
             return
@@ -261,17 +272,17 @@ class TimeLimit(keras.callbacks.Callback):
         minutes: float, from the start of `fit`.
     """
 
-    def __init__(self, minutes):
+    def __init__(self, minutes: float) -> None:
         super().__init__()
         check_number("minutes", minutes, 0, open_low=True)
         self.minutes = minutes
         self.reached = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.reached = False
         self._end = time.monotonic() + 60 * self.minutes
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if not self.reached and time.monotonic() >= self._end:
             self.reached = True
             self.model.stop_training = True

@@ -6,13 +6,16 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.files import aside
+from keras_rcnn.interfaces import FilePath
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,15 @@ class Checkpoint(keras.callbacks.Callback):
     >>> fit(model, batches, 12, epoch, step, callbacks=[EvaluateCallback(val), stopping, checkpoint])
     """
 
-    def __init__(self, path, batches, minutes=10.0, steps=None, keep=(), other_data=False):
+    def __init__(
+        self,
+        path: FilePath,
+        batches: Any,
+        minutes: float | None = 10.0,
+        steps: int | None = None,
+        keep: Sequence[keras.callbacks.Callback] = (),
+        other_data: bool = False,
+    ) -> None:
         super().__init__()
         if minutes is not None:
             check_number("minutes", minutes, 0, what="or None", open_low=True)
@@ -61,7 +72,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._pending = None
         self._epoch = self._done = 0
 
-    def restore(self, model):
+    def restore(self, model: keras.Model) -> tuple[int, int] | None:
         """Puts the state in the file into a compiled model, and what is to follow into `fit`'s callbacks.
 
         Args:
@@ -113,10 +124,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     # === In fit ===
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._written = time.monotonic()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch, self._done = epoch, 0
         if self._pending is None:
             return
@@ -128,7 +139,7 @@ class Checkpoint(keras.callbacks.Callback):
         for callback in self.keep:
             vars(callback).update(callbacks.get(type(callback).__name__, {}))
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         before, self._done = self._done, batch + 1
         by_steps = self.steps and self._done // self.steps > before // self.steps
         by_time = self.minutes and time.monotonic() - self._written >= 60 * self.minutes
@@ -137,10 +148,10 @@ class Checkpoint(keras.callbacks.Callback):
         if by_steps or by_time or last:
             self.write(self._epoch, self._done)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.write(epoch + 1, 0)
 
-    def write(self, epoch, step):
+    def write(self, epoch: int, step: int) -> None:
         """Writes the state after `step` batches of an epoch."""
         from safetensors import SafetensorError
         from safetensors.numpy import save_file

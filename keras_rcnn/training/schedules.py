@@ -5,6 +5,8 @@ step 0 makes the loss of a detector diverge.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -31,7 +33,9 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         >>> model.compile(keras.optimizers.SGD(rate, momentum=0.9))
     """
 
-    def __init__(self, peak, steps, warmup_steps=0, start=0.001, final=0.0):
+    def __init__(
+        self, peak: float, steps: int, warmup_steps: int = 0, start: float = 0.001, final: float = 0.0
+    ) -> None:
         super().__init__()
         check_whole("steps", steps)
         _check(peak, start, warmup_steps)
@@ -41,13 +45,13 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.peak, self.steps, self.warmup_steps = float(peak), int(steps), int(warmup_steps)
         self.start, self.final = float(start), float(final)
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
         t = ops.clip((step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1), 0.0, 1.0)
         rate = self.final + (self.peak - self.final) * 0.5 * (1.0 + ops.cos(math.pi * t))
         return rate * _warmup(step, self.warmup_steps, self.start)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "peak": self.peak,
             "steps": self.steps,
@@ -75,7 +79,14 @@ class WarmupMultiStep(keras.optimizers.schedules.LearningRateSchedule):
         >>> rate = WarmupMultiStep(0.02, boundaries=[60_000, 80_000], warmup_steps=1000)
     """
 
-    def __init__(self, peak, boundaries, factor=0.1, warmup_steps=0, start=0.001):
+    def __init__(
+        self,
+        peak: float,
+        boundaries: Sequence[int],
+        factor: float = 0.1,
+        warmup_steps: int = 0,
+        start: float = 0.001,
+    ) -> None:
         super().__init__()
         for boundary in boundaries:
             check_whole("boundaries", boundary, "steps")
@@ -87,14 +98,14 @@ class WarmupMultiStep(keras.optimizers.schedules.LearningRateSchedule):
         self.peak, self.boundaries, self.factor = float(peak), boundaries, float(factor)
         self.warmup_steps, self.start = int(warmup_steps), float(start)
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
         rate = self.peak
         for boundary in self.boundaries:
             rate = rate * ops.where(step >= boundary, self.factor, 1.0)
         return rate * _warmup(step, self.warmup_steps, self.start)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "peak": self.peak,
             "boundaries": self.boundaries,

@@ -4,10 +4,12 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import keras
 
 from keras_rcnn.data import check_masks
+from keras_rcnn.interfaces import FilePath
 from keras_rcnn.precision import precision
 from keras_rcnn.training import build, distribute
 from keras_rcnn.training.folder import occupied
@@ -17,7 +19,13 @@ from keras_rcnn.training.run import Run
 from keras_rcnn.training.settings import RecipeError, Settings, listed
 
 
-def train(settings, out, resume=False, verbose=1, other_data=False):
+def train(
+    settings: Settings | Mapping[str, Any] | FilePath,
+    out: FilePath,
+    resume: bool = False,
+    verbose: Literal[0, 1, 2] = 1,
+    other_data: bool = False,
+) -> Path:
     """Trains a detector and leaves a preset folder.
 
     `out` then holds the preset (the best model), `best/` and `last/`, `history.csv` and `history.png`. A killed run

@@ -189,3 +189,25 @@ def test_mixed_bfloat16():
     assert ops.convert_to_numpy(model.parts["anchors"](features, x["images"])[0]).dtype == np.float32
     for key, value in reference.items():
         np.testing.assert_allclose(mixed[key].mean(), value.mean(), rtol=0.1, atol=0.02)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Weighted(FasterRCNN):
+    """A user's own, with an argument of its own."""
+
+    def __init__(self, *args, box_weight=2.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.loss_weights["loss_box_reg"] = self.box_weight = box_weight
+
+    def get_config(self):
+        return {**super().get_config(), "box_weight": self.box_weight}
+
+
+def test_a_detector_can_be_subclassed():
+    model = Weighted(TinyBackbone(), 2, neck=layers.FPN(32), class_names=["square", "bar"], box_weight=3.0)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+    again = keras.saving.deserialize_keras_object(config)
+    assert type(again) is Weighted and again.box_weight == 3.0 and again.class_names == ["square", "bar"]
+    again.set_weights(model.get_weights())
+    x, _ = batch()
+    np.testing.assert_allclose(again.predict_on_batch(x)["boxes"], model.predict_on_batch(x)["boxes"], atol=1e-4)

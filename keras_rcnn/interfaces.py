@@ -1,0 +1,97 @@
+"""What can detect, and what detections are, for annotations: nothing has to inherit from these.
+
+A `keras_rcnn.models.Detector`, a `ServedDetector` behind TensorFlow Serving and a `LiteRTDetector` of a `.tflite` file
+are all a `PhotoDetector`; the first two are a `BatchDetector` as well.
+"""
+
+import os
+from typing import IO, Literal, NotRequired, Protocol, TypedDict, TypeVar, overload, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL.Image import Image
+
+FilePath = str | os.PathLike[str]
+# arrays are [height, width] or [height, width, 1, 3 or 4]; bytes and open files are those of an image file
+Photo = FilePath | bytes | IO[bytes] | Image | np.ndarray
+AnyPhoto = TypeVar("AnyPhoto", bound=Photo)
+# what `detect` takes as `masks`
+MaskForm = bool | Literal["rle", "crops"]
+
+
+class RLE(TypedDict):
+    """A mask in COCO's run-length encoding, as pycocotools has it: `size` is `[height, width]`."""
+
+    size: list[int]
+    counts: bytes | str
+
+
+class Detections(TypedDict):
+    """The objects in one photo, best first.
+
+    Attributes:
+        boxes: float32 `[n, 4]` xyxy, in pixels of the photo.
+        scores: float32 `[n]`, 0 to 1.
+        labels: int32 `[n]`.
+        names: list of n class names.
+        masks: of a detector with masks: bool `[n, height, width]`, a list of n RLEs, or float32 `[n, 28, 28]`,
+            probabilities in each box.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    masks: NotRequired[np.ndarray | list[RLE]]
+
+
+@runtime_checkable
+class PhotoDetector(Protocol):
+    """Finds the objects in a photo, uint8 `[height, width, 3]`, RGB.
+
+    Example:
+
+    >>> def count(detector: keras_rcnn.interfaces.PhotoDetector, photo: np.ndarray) -> int:
+    ...     return len(detector.detect(photo, score=0.5)["boxes"])
+    """
+
+    def detect(self, photo: np.ndarray, /, score: float = 0.5, *, proposals: ArrayLike | None = None) -> Detections:
+        """The objects that score at least `score`; `proposals` `[P, 4]` are for a detector that wants such."""
+        ...
+
+
+@runtime_checkable
+class BatchDetector(Protocol):
+    """Finds the objects in a photo, or in each of a list of photos: what `keras_rcnn.evaluate` takes."""
+
+    @property
+    def has_masks(self) -> bool | None:
+        """Whether detections have masks; None where nobody knows before the first."""
+        ...
+
+    @property
+    def wants_proposals(self) -> bool | None:
+        """Whether `proposals` have to be given; None where nobody knows."""
+        ...
+
+    @overload
+    def detect(
+        self,
+        images: Photo,
+        score: float = 0.5,
+        batch_size: int | None = None,
+        masks: MaskForm = True,
+        *,
+        proposals: ArrayLike | None = None,
+    ) -> Detections: ...
+
+    @overload
+    def detect(
+        self,
+        images: list[AnyPhoto] | tuple[AnyPhoto, ...],
+        score: float = 0.5,
+        batch_size: int | None = None,
+        masks: MaskForm = True,
+        *,
+        proposals: list[ArrayLike] | None = None,
+    ) -> list[Detections]: ...
