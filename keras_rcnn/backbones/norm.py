@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_rcnn.ops.backend import kernel
+
 NORMS = ("frozen", "batch")
 
 
@@ -40,21 +42,24 @@ class FrozenBatchNormalization(keras.layers.Layer):
         self.built = True
 
     def call(self, x, training=False):
-        if not training and keras.backend.backend() == "tensorflow" and len(x.shape) == 4 and x.dtype == "float32":
-            # fused with its neighbours: 7 % of ResNet-50's time on a CPU
-            from keras_rcnn.ops.backend.tensorflow import frozen_batch_norm
-
-            return frozen_batch_norm(x, self.gamma, self.beta, self.moving_mean, self.moving_variance, self.epsilon)
-        mean, variance = ops.cast(self.moving_mean, "float32"), ops.cast(self.moving_variance, "float32")
-        scale = ops.cast(self.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
-        offset = ops.cast(self.beta, "float32") - mean * scale
-        return x * ops.cast(scale, x.dtype) + ops.cast(offset, x.dtype)
+        normalise = _normalise
+        if not training and len(x.shape) == 4 and x.dtype == "float32":
+            # TensorFlow fuses it with its neighbours: 7 % of ResNet-50's time on a CPU
+            normalise = kernel("frozen_batch_norm", _normalise)
+        return normalise(x, self.gamma, self.beta, self.moving_mean, self.moving_variance, self.epsilon)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon}
+
+
+def _normalise(x, gamma, beta, mean, variance, epsilon):
+    mean, variance = ops.cast(mean, "float32"), ops.cast(variance, "float32")
+    scale = ops.cast(gamma, "float32") * ops.rsqrt(variance + epsilon)
+    offset = ops.cast(beta, "float32") - mean * scale
+    return x * ops.cast(scale, x.dtype) + ops.cast(offset, x.dtype)
 
 
 def normalization(norm, *, epsilon, momentum, name, dtype=None):

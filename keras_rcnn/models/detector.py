@@ -19,6 +19,7 @@ from keras_rcnn.data.request import check_request, refuse_proposals
 from keras_rcnn.interfaces import AnyPhoto, Detections, MaskForm, Photo
 from keras_rcnn.models.process import check_process
 from keras_rcnn.ops.backend import compiled_on_request
+from keras_rcnn.ops.backend.replicas import num_replicas
 
 # numbers of proposals are rounded up to this, so that a model is compiled for a few of them only
 _PROPOSAL_STEP = 500
@@ -99,7 +100,7 @@ class Detector(keras.Model):
         for penalty in self.losses:
             total = total + penalty
         # the gradients of the replicas of a strategy are summed
-        return total / _num_replicas()
+        return total / num_replicas()
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.fit` on `dataset.batches(model.preprocessor, ...)` or anything that yields such `(x, y)`.
@@ -374,14 +375,6 @@ def pad_proposals(given, images, sizes, cells=None):
 
 def _is_serialised(value):
     return isinstance(value, dict) and "class_name" in value and "config" in value
-
-
-def _num_replicas():
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    from keras_rcnn.ops.backend.tensorflow import num_replicas
-
-    return num_replicas()
 
 
 def _short(names):

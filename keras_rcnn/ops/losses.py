@@ -5,8 +5,9 @@ that keeps torchvision's normalisation, which counts samples over the whole batc
 replicas.
 """
 
-import keras
 from keras import ops
+
+from keras_rcnn.ops.backend.replicas import global_sum
 
 
 def smooth_l1(error, beta=1.0):
@@ -47,16 +48,8 @@ def normalise(sums, counts):
         float32 [B].
     """
     images = ops.cast(ops.shape(sums)[0], "float32")
-    both = _global_sum(ops.stack([images, ops.sum(ops.cast(counts, "float32"))]))
+    both = global_sum(ops.stack([images, ops.sum(ops.cast(counts, "float32"))]))
     return sums * both[0] / ops.maximum(both[1], 1.0)
-
-
-def _global_sum(value):
-    if keras.backend.backend() != "tensorflow":
-        return value  # JAX distributes one program over a global batch: its sums are global already
-    from keras_rcnn.ops.backend.tensorflow import global_sum
-
-    return global_sum(value)
 
 
 def rpn_losses(logits, deltas, labels, targets, beta=1.0 / 9, normalisation="sampled", box_weight=1.0, cells=None):

@@ -1,7 +1,8 @@
 """Sampling a fixed number of positives and negatives out of many candidates."""
 
-import keras
 from keras import ops
+
+from keras_rcnn.ops.backend.replicas import image_noise
 
 
 def sample(positive, negative, count, positive_fraction, seed=None):
@@ -21,18 +22,10 @@ def sample(positive, negative, count, positive_fraction, seed=None):
     shape = ops.shape(positive)
     order = ops.broadcast_to(ops.cast(ops.arange(shape[1]), "float32"), shape)
     if seed is not None:
-        order = _noise(shape, seed)
+        order = image_noise(shape, seed)
     positive = _first(positive, order, most_positive, min(most_positive, _static(positive)))
     left = count - ops.sum(ops.cast(positive, "int32"), axis=1, keepdims=True)
     return positive, _first(negative, order, left, min(count, _static(positive)))
-
-
-def _noise(shape, seed):
-    if keras.backend.backend() != "tensorflow":
-        return keras.random.uniform(shape, seed=seed)
-    from keras_rcnn.ops.backend.tensorflow import image_noise
-
-    return image_noise(shape, seed)
 
 
 def _static(x):

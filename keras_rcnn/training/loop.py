@@ -215,7 +215,7 @@ class _TensorFlowStep:
     def _replica(self, x, y, where):
         import tensorflow as tf
 
-        from keras_rcnn.ops.backend.tensorflow import images_from
+        from keras_rcnn.ops.backend.replicas import images_from
 
         model = self.model
         for metric in model.metrics:

@@ -20,9 +20,9 @@ def kernel(name, portable):
         portable: the function in keras.ops alone.
     """
     for runtime in (_runtime.get(), _backend()):
-        found = runtime and getattr(importlib.import_module(f"{__name__}.{runtime}"), name, None)
-        if found:
-            return found
+        function = runtime and getattr(importlib.import_module(f"{__name__}.{runtime}"), name, None)
+        if function:
+            return function
     return portable
 
 
@@ -32,9 +32,15 @@ def _backend():
         return "xla"
     if keras.backend.backend() != "tensorflow":
         return None
-    from keras_rcnn.ops.backend.tensorflow import xla_compiles
+    return "xla" if _xla_compiles() else "tensorflow"
 
-    return "xla" if xla_compiles() else "tensorflow"
+
+def _xla_compiles():
+    """Whether XLA will compile the graph that is being traced: of a `tf.function(jit_compile=True)` or on a TPU."""
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util  # TensorFlow's public API does not say
+
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 @contextlib.contextmanager

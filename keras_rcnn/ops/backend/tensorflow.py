@@ -1,17 +1,6 @@
-"""TensorFlow's own kernels, and what a replica of a tf.distribute strategy has to know of the others."""
+"""TensorFlow's own kernels."""
 
-import contextlib
-import threading
-
-import keras
 import tensorflow as tf
-
-
-def xla_compiles():
-    """Whether XLA will compile the graph that is being traced: of a `tf.function(jit_compile=True)` or on a TPU."""
-    from tensorflow.python.ops import control_flow_util  # TensorFlow's public API does not say
-
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def nms(boxes, scores, iou_threshold, max_output):
@@ -116,44 +105,3 @@ def without_padding(boxes, labels):
     position = tf.range(1, tf.shape(labels)[1] + 1)[None]
     last = tf.maximum(tf.reduce_max(tf.where(labels >= 0, position, 1)), 1)
     return boxes[:, :last], labels[:, :last]
-
-
-def global_sum(value):
-    """Sums over the replicas of a tf.distribute strategy; the value itself outside of one."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
-def num_replicas():
-    """How many replicas take part in the step."""
-    return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-_place = threading.local()
-
-
-@contextlib.contextmanager
-def images_from(index):
-    """This replica's images begin at this index of the global batch, for `image_noise` in the block."""
-    _place.first = index
-    try:
-        yield
-    finally:
-        _place.first = None
-
-
-def image_noise(shape, seed):
-    """Uniform random numbers [B, N] that belong to the images of the global batch, whichever replicas they are on.
-
-    The replicas have the same state of the generator: each draws what one device would draw up to its last image.
-    """
-    count, length = shape
-    strategy = tf.distribute.get_strategy()
-    if strategy.num_replicas_in_sync == 1:
-        return keras.random.uniform(shape, seed=seed)
-    first = getattr(_place, "first", None)
-    if first is None:  # Keras's fit gives each replica as many
-        first = tf.distribute.get_replica_context().replica_id_in_sync_group * count
-    return keras.random.uniform((first + count, length), seed=seed)[first:]
