@@ -22,6 +22,20 @@ def paste_masks(masks, boxes, height, width, threshold=0.5):
     return pasted
 
 
+def pasted(crops, boxes, size, form):
+    """Masks as `detect(masks=form)` answers them.
+
+    Args:
+        crops: float32 [n, M, M], the probabilities in the boxes.
+        boxes: float32 [n, 4] xyxy, px.
+        size: (height, width) of the image.
+        form: `"crops"` for the crops as they are, `"rle"` for COCO RLEs, True for arrays of the image's size.
+    """
+    if form == "crops":
+        return crops
+    return (paste_rle if form == "rle" else paste_masks)(crops, boxes, *size)
+
+
 def paste_rle(masks, boxes, height, width, threshold=0.5):
     """`paste_masks` as a list of n COCO RLEs, without an array of the image's size.
 

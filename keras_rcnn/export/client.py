@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_rcnn.data.images import read_image
-from keras_rcnn.data.paste import paste_masks, paste_rle
+from keras_rcnn.data.paste import pasted
 from keras_rcnn.data.request import check_request, check_whole
 from keras_rcnn.export.answers import AnswerError, photos_of
 from keras_rcnn.export.rest import TooLongError, fetch
@@ -346,11 +346,8 @@ def _shown(found, size, score, masks):
     shown["names"] = [found["names"][i] for i in keep]
     if "masks" in found and masks:
         values = found["masks"][keep]
-        if values.dtype == bool or masks == "crops":  # pasted in the graph
-            shown["masks"] = values
-        else:
-            paste = paste_rle if masks == "rle" else paste_masks
-            shown["masks"] = paste(values, shown["boxes"], *size)
+        in_graph = values.dtype == bool
+        shown["masks"] = values if in_graph else pasted(values, shown["boxes"], size, masks)
     return shown
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from keras_rcnn.data.images import read_image
-from keras_rcnn.data.paste import paste_masks, paste_rle
+from keras_rcnn.data.paste import pasted
 from keras_rcnn.data.request import check_request
 from keras_rcnn.export.litert import TOLERANCES, export_litert
 from keras_rcnn.export.litert_detector import LiteRTDetector, fit
@@ -40,11 +40,10 @@ class LiteRTModel:
         for image in images:
             photo = read_image(image)
             found = self.detector.detect(photo, score)
-            if self.has_masks and masks != "crops":
+            if self.has_masks:
                 crops = found.pop("masks")
                 if masks:
-                    paste = paste_rle if masks == "rle" else paste_masks
-                    found["masks"] = paste(crops, found["boxes"], *photo.shape[:2])
+                    found["masks"] = pasted(crops, found["boxes"], photo.shape[:2], masks)
             results.append(found)
         return results if many else results[0]
 

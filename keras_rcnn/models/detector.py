@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from keras_rcnn.data.batches import Batches
 from keras_rcnn.data.images import read_image
-from keras_rcnn.data.paste import paste_masks, paste_rle
+from keras_rcnn.data.paste import pasted
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
 from keras_rcnn.data.records import Dataset
@@ -34,6 +34,9 @@ class Detector(keras.Model):
         detections: dict of the inference graph's outputs.
         losses: dict of the training graph's outputs, float32 [B] each.
         config: the constructor's arguments, as `get_config` returns them (serialised there).
+
+    Attributes:
+        parts: dict of the layers and of the preprocessor that the constructor was given or made, by argument.
     """
 
     def __init__(
@@ -49,14 +52,23 @@ class Detector(keras.Model):
         check_process()
         super().__init__(inputs=inputs, outputs=detections, name=name)
         self.training_graph = keras.Model({**inputs, **targets}, losses, name="training_graph")
-        self.parts = config
+        self.parts = {key: value for key, value in config.items() if _is_part(value)}
+        self._values = {key: value for key, value in config.items() if not _is_part(value)}
         self.num_classes = config["num_classes"]
         self.class_names = config["class_names"] or [str(i) for i in range(self.num_classes)]
-        self.preprocessor = config["preprocessor"]
         self.loss_weights = dict.fromkeys(losses, 1.0)
         self.loss_trackers = [keras.metrics.Mean(name=name) for name in losses]
         if len(self.class_names) != self.num_classes:
             raise ValueError(f"{len(self.class_names)} class names for num_classes={self.num_classes}.")
+
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """How photos are resized and normalised; another may be set."""
+        return self.parts["preprocessor"]
+
+    @preprocessor.setter
+    def preprocessor(self, value: Preprocessor) -> None:
+        self.parts["preprocessor"] = value
 
     @property
     def has_masks(self) -> bool:
@@ -319,20 +331,16 @@ class Detector(keras.Model):
             "labels": labels.astype(np.int32),
             "names": [self.class_names[i] for i in labels],
         }
-        if "masks" in outputs and masks == "crops":
-            found["masks"] = outputs["masks"][keep]
-        elif "masks" in outputs and masks:
-            paste = paste_rle if masks == "rle" else paste_masks
-            found["masks"] = paste(outputs["masks"][keep], found["boxes"], *size)
+        if "masks" in outputs and masks:
+            found["masks"] = pasted(outputs["masks"][keep], found["boxes"], size, masks)
         return found
 
     # === Saving ===
 
     def get_config(self) -> dict[str, Any]:
         config = {"name": self.name}
-        for key, value in {**self.parts, "class_names": self.class_names}.items():
-            is_part = isinstance(value, (keras.layers.Layer, Preprocessor))
-            config[key] = keras.saving.serialize_keras_object(value) if is_part else value
+        for key, value in {**self._values, **self.parts, "class_names": self.class_names}.items():
+            config[key] = keras.saving.serialize_keras_object(value) if _is_part(value) else value
         return config
 
     @staticmethod
@@ -371,6 +379,10 @@ def pad_proposals(given, images, sizes, cells=None):
     for row, boxes in zip(answer, scaled, strict=True):
         row[: len(boxes)] = boxes
     return answer
+
+
+def _is_part(value):
+    return isinstance(value, (keras.layers.Layer, Preprocessor))
 
 
 def _is_serialised(value):

@@ -148,3 +148,5 @@ def test_a_base_at_another_size():
     model = build_model(Settings(base="nuclei_frcnn", min_size=200, freeze_at=3), ["nucleus"])
     assert (model.preprocessor.min_size, model.preprocessor.max_size) == (200, 640)
     assert model.parts["backbone"].freeze_at == 3
+    again = type(model).from_config(model.get_config())  # as a preset has it
+    assert again.preprocessor.min_size == 200 and again.parts["backbone"].freeze_at == 3
