@@ -9,7 +9,7 @@ import pytest
 import keras_rcnn
 from keras_rcnn import precision
 from keras_rcnn.export.parity import demo_photos
-from keras_rcnn.layers.base import Geometry
+from keras_rcnn.layers.base import Float32Layer
 from keras_rcnn.ops.boxes import iou
 from keras_rcnn.training import RecipeError
 from keras_rcnn.training.train import train
@@ -53,7 +53,7 @@ def test_boxes_scores_and_losses_are_float32_whatever_the_policy():
     model = made("mask", "bfloat16")
     assert model.parts["backbone"].outputs[0].dtype == "bfloat16"
     for layer in model._flatten_layers():
-        if isinstance(layer, Geometry):
+        if isinstance(layer, Float32Layer):
             assert layer.compute_dtype == "float32", layer.name
     outputs = [*model.outputs, *model.training_graph.outputs]
     assert {one.dtype for one in outputs} == {"float32", "int32"}

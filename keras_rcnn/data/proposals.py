@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from keras_rcnn.data import search as worker_file
 from keras_rcnn.data.images import read_image
+from keras_rcnn.data.overlap import pairwise_iou
 from keras_rcnn.data.problems import DataError, clean_boxes, refuse_swapped
 from keras_rcnn.data.reading import read_json
 from keras_rcnn.data.records import Record
@@ -464,7 +465,7 @@ def proposal_recall(dataset, proposals, thresholds=(0.5, 0.7), limits=(100, 300,
     covered = [[] for _ in limits]  # for each object the best IoU within the limit
     for record in dataset:
         truth, boxes = record.boxes[~(record.crowd | record.difficult)], proposals[record]
-        overlap = _pairwise_iou(truth, boxes[: max(limits)])
+        overlap = pairwise_iou(truth, boxes[: max(limits)])
         for best, limit in zip(covered, limits, strict=True):
             best.append(overlap[:, :limit].max(axis=1, initial=0.0))
     covered = [np.concatenate(best) for best in covered]
@@ -483,12 +484,3 @@ def proposal_recall(dataset, proposals, thresholds=(0.5, 0.7), limits=(100, 300,
             for threshold in thresholds
         },
     }
-
-
-def _pairwise_iou(a, b):
-    """IoU float64 `[n, m]` of boxes `[n, 4]` and `[m, 4]`."""
-    a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.maximum(sides, 0).prod(axis=-1)
-    union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - shared
-    return shared / np.maximum(union, 1e-9)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_rcnn.data.overlap import pairwise_iou
+
 
 def voc_metrics(dataset, detections, iou=0.5, eleven_point=False, inclusive=False):
     """Pascal VOC's average precision per class, and its mean.
@@ -111,13 +113,3 @@ def average_precision(right, objects, eleven_point=False):
         at = [np.searchsorted(10 * found, level * objects) for level in range(11)]
         return float(sum(envelope[i] for i in at if i < len(found)) / 11)
     return float(envelope[np.asarray(right, bool)].sum() / objects)  # recall steps by 1 / objects at each right one
-
-
-def pairwise_iou(a, b, inclusive=False):
-    """IoU of every box in `a` `[n, 4]` with every box in `b` `[m, 4]`, xyxy float64: `[n, m]`."""
-    one = 1.0 if inclusive else 0.0
-    size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2]) + one
-    shared = np.clip(size, 0, None).prod(axis=2)
-    area_a, area_b = ((x[:, 2:] - x[:, :2] + one).prod(axis=1) for x in (a, b))
-    union = area_a[:, None] + area_b[None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

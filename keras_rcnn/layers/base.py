@@ -7,7 +7,7 @@ from keras_rcnn.ops.backend import compiled_by_default
 register = keras.saving.register_keras_serializable("keras_rcnn")
 
 
-class Geometry(keras.layers.Layer):
+class Float32Layer(keras.layers.Layer):
     """A weightless layer that computes on boxes: float32 whatever the dtype policy, because bfloat16 counts exactly
     only up to 256. Subclasses say their outputs' shapes in `compute_output_spec`, since keras.ops with data-dependent
     sizes (top_k, NMS) cannot be traced with unknown dimensions on every backend.

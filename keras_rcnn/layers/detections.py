@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_rcnn.layers.base import Geometry, register, spec
+from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
 from keras_rcnn.ops.losses import of_class
@@ -10,7 +10,7 @@ from keras_rcnn.ops.nms import multiclass_nms
 
 
 @register
-class DetectionDecoder(Geometry):
+class DetectionDecoder(Float32Layer):
     """Softmax, class-specific boxes, score threshold, NMS per class, the best of all (Fast R-CNN, section 2.3).
 
     Args:
@@ -72,7 +72,7 @@ class DetectionDecoder(Geometry):
 
 
 @register
-class MaskDecoder(Geometry):
+class MaskDecoder(Float32Layer):
     """Adds to the detections the mask of each one's own class.
 
     Call with the dict of `DetectionDecoder` and mask logits [B, D, M, M, K or 1] of its boxes; returns the dict with

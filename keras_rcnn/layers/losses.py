@@ -2,12 +2,12 @@
 
 from keras import ops
 
-from keras_rcnn.layers.base import Geometry, register, spec
+from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.ops import losses
 
 
 @register
-class RPNLoss(Geometry):
+class RPNLoss(Float32Layer):
     """Objectness and box loss of the RPN (Faster R-CNN, eq. 1).
 
     Args:
@@ -46,7 +46,7 @@ class RPNLoss(Geometry):
 
 
 @register
-class BoxLoss(Geometry):
+class BoxLoss(Float32Layer):
     """Classification and box loss of the box head (Fast R-CNN, eq. 1).
 
     Args:
@@ -72,7 +72,7 @@ class BoxLoss(Geometry):
 
 
 @register
-class MaskLoss(Geometry):
+class MaskLoss(Float32Layer):
     """The mask branch's loss (Mask R-CNN, section 3): BCE on the true class's mask, positive regions only.
 
     Call with logits [B, P, M, M, K or 1] and the dict of `MaskTargets`; returns a dict of `loss_mask`, float32 [B], 0

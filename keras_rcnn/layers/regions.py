@@ -6,12 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_rcnn.layers.base import Geometry, register
+from keras_rcnn.layers.base import Float32Layer, register
 from keras_rcnn.ops import roi
 from keras_rcnn.ops.warp import MODES, warp_regions
 
 
-class _Regions(Geometry):
+class _Regions(Float32Layer):
     def compute_output_spec(self, features, boxes):
         shape = (*boxes.shape[:2], self.size, self.size, features[0].shape[-1])
         return keras.KerasTensor(shape, dtype=features[0].dtype)
@@ -82,15 +82,14 @@ class RoIPool(_Regions):
 
     def cells(self, boxes):
         """The corners of boxes in cells, numpy int [n, 4]: regions of the same cells have the same features."""
-        scaled = np.asarray(boxes, np.float32) / np.float32(self.strides[0])
-        return (np.sign(scaled) * np.floor(np.abs(scaled) + 0.5)).astype(np.int32)
+        return ops.convert_to_numpy(roi.cells(np.asarray(boxes, np.float32), 1.0 / self.strides[0]))
 
     def get_config(self):
         return {**super().get_config(), "size": self.size, "strides": self.strides}
 
 
 @register
-class RegionWarp(Geometry):
+class RegionWarp(Float32Layer):
     """Each region of the image, stretched to one size (R-CNN, section 2.1); see `keras_rcnn.ops.warp.warp_regions`.
 
     Args:

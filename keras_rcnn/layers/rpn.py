@@ -6,7 +6,7 @@ Shapes: B images, L pyramid levels, A_l = H_l * W_l * anchors a cell, A = sum of
 import keras
 from keras import ops
 
-from keras_rcnn.layers.base import Geometry, register, spec
+from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.ops import anchors as anchor_ops
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
@@ -14,7 +14,7 @@ from keras_rcnn.ops.nms import multiclass_nms
 
 
 @register
-class AnchorGenerator(Geometry):
+class AnchorGenerator(Float32Layer):
     """Anchors of every level (Faster R-CNN, section 3.1.1).
 
     Args:
@@ -123,7 +123,7 @@ class RPNHead(keras.layers.Layer):
 
 
 @register
-class Proposals(Geometry):
+class Proposals(Float32Layer):
     """Objectness and deltas -> proposals: top-k per level, NMS per level, the best of all levels.
 
     Args:

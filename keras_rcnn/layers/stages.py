@@ -9,7 +9,7 @@ Shapes: B images, R regions, F features, K classes.
 import keras
 from keras import ops
 
-from keras_rcnn.layers.base import Geometry, register, spec
+from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.layers.detections import DetectionDecoder
 from keras_rcnn.ops import losses
 
@@ -54,7 +54,7 @@ class ClassPredictor(keras.layers.Layer):
 
 
 @register
-class ClassLoss(Geometry):
+class ClassLoss(Float32Layer):
     """Softmax cross-entropy of the sampled regions.
 
     Call with logits [B, S, K + 1] and the dict of `BoxTargets`; returns a dict of `loss_classifier`, float32 [B].

@@ -6,7 +6,7 @@ Shapes: B images, A anchors, P proposals, G ground-truth boxes (label -1 = paddi
 import keras
 from keras import ops
 
-from keras_rcnn.layers.base import Geometry, register, spec
+from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
 from keras_rcnn.ops.masks import crop_masks
@@ -14,7 +14,7 @@ from keras_rcnn.ops.matching import BACKGROUND, match
 from keras_rcnn.ops.sampling import sample, select
 
 
-class _Sampler(Geometry):
+class _Sampler(Float32Layer):
     """Targets that are sampled at random, or in index order with `shuffle=False`."""
 
     def __init__(self, shuffle=True, seed=None, **kwargs):
@@ -184,7 +184,7 @@ class BoxTargets(_Sampler):
 
 
 @register
-class MaskTargets(Geometry):
+class MaskTargets(Float32Layer):
     """The mask of its object for each positive region (Mask R-CNN, section 3): the ground truth cut out by the region.
 
     Args:

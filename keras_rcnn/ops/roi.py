@@ -193,14 +193,19 @@ def portable_roi_pool(features, boxes, scale, size):
     return ops.where(found, values, ops.zeros_like(values))
 
 
+def cells(boxes, scale):
+    """The cells of RoIPool's corners, int32: xyxy boxes [..., 4] on the map, rounded half away from zero."""
+    scaled = ops.cast(boxes, "float32") * scale
+    return ops.cast(ops.sign(scaled) * ops.floor(ops.abs(scaled) + 0.5), "int32")
+
+
 def pooled_index(features, boxes, scale, size):
     """Which cell is each bin's maximum: int32 [B, R, rows, columns, C] flat index, and bool found, False where the bin
     is empty. The RoIs are taken one after another, so memory does not grow with their number."""
     rows, columns = size
     features = ops.stop_gradient(features)
     height, width = ops.shape(features)[1], ops.shape(features)[2]
-    scaled = ops.cast(boxes, "float32") * scale
-    corner = ops.cast(ops.sign(scaled) * ops.floor(ops.abs(scaled) + 0.5), "int32")
+    corner = cells(boxes, scale)
 
     def edges(low, high, bins, limit):
         # floor and ceil of i * extent / bins in integers: XLA turns a division by 7 into a product, rounded otherwise
@@ -208,8 +213,8 @@ def pooled_index(features, boxes, scale, size):
         i = ops.arange(bins, dtype="int32")
         start = low[..., None] + i * extent // bins
         end = low[..., None] - (-(i + 1) * extent) // bins
-        cells = ops.arange(limit, dtype="int32")
-        return ops.logical_and(cells >= start[..., None], cells < end[..., None])  # [B, R, bins, limit]
+        cell = ops.arange(limit, dtype="int32")
+        return ops.logical_and(cell >= start[..., None], cell < end[..., None])  # [B, R, bins, limit]
 
     in_row = edges(corner[..., 1], corner[..., 3], rows, height)
     in_column = edges(corner[..., 0], corner[..., 2], columns, width)

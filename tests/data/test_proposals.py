@@ -28,6 +28,7 @@ from keras_rcnn.data import (
     selective_search,
 )
 from keras_rcnn.data import search as worker_file
+from keras_rcnn.data.overlap import pairwise_iou
 from tests.shared import SHARED, needs_data
 
 PLAIN = Preprocessor(48, 96, mean=(0, 0, 0), std=(1, 1, 1), size_divisor=8)
@@ -87,7 +88,7 @@ def test_boxes_are_found_in_px_of_the_image_without_doubles():
     assert boxes.dtype == np.float32 and len(boxes) > 5
     assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= [128, 96]).all()
     assert (boxes[:, 2:] - boxes[:, :2] >= 20).all() and len(np.unique(boxes, axis=0)) == len(boxes)
-    assert proposals._pairwise_iou(truth, boxes).max(axis=1).min() > 0.85
+    assert pairwise_iou(truth, boxes).max(axis=1).min() > 0.85
     np.testing.assert_array_equal(selective_search(image, max_boxes=3), boxes[:3])
     assert len(selective_search(image, min_size=40)) < len(boxes)
 
@@ -412,9 +413,7 @@ RECIPES = [
     augment.Rotate90(1),
     augment.ScaleJitter(2, 3),
     augment.ScaleJitter(0.4, 0.8),
-    augment.Compose(
-        [augment.ColorJitter(), augment.HorizontalFlip(), augment.Rotate90(), augment.ScaleJitter(0.5, 2)]
-    ),
+    augment.Compose([augment.ColorJitter(), augment.HorizontalFlip(), augment.Rotate90(), augment.ScaleJitter(0.5, 2)]),
 ]
 
 

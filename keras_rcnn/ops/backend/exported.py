@@ -5,6 +5,8 @@ Everything whose shape is known stays static, and nothing depends on how many Ro
 
 import tensorflow as tf
 
+from keras_rcnn.ops import roi
+
 
 def nms(boxes, scores, iou_threshold, max_output):
     """`ops.nms.nms`; see there."""
@@ -120,8 +122,7 @@ def roi_pool(features, boxes, scale, size):
     powers of two, and the maxima of all such windows are known beforehand. For one image."""
     channels = features.shape[-1]
     height, width = _side(features, 1), _side(features, 2)
-    scaled = boxes[0] * scale
-    corner = tf.cast(tf.sign(scaled) * tf.floor(tf.abs(scaled) + 0.5), tf.int32)
+    corner = roi.cells(boxes[0], scale)
     ys, level_y, some_y = _windows(corner[:, 1], corner[:, 3], size[0], height)
     xs, level_x, some_x = _windows(corner[:, 0], corner[:, 2], size[1], width)
     tables, levels_x = [], _levels(features.shape[2])
