@@ -9,7 +9,7 @@ from keras import ops
 from keras_rcnn.data.batches import Batches
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.paste import paste_masks, paste_rle
-from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
+from keras_rcnn.data.preprocess import scale_boxes
 from keras_rcnn.data.proposals import selective_search
 from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_request, refuse_proposals
@@ -29,13 +29,27 @@ class Detector(keras.Model):
         detections: dict of the inference graph's outputs.
         losses: dict of the training graph's outputs, float32 [B] each.
         config: the constructor's arguments, as `get_config` returns them (serialised there).
+
+    Attributes:
+        parts: dict of the layers and the preprocessor, by the constructor's names for them.
+
+    A subclass is registered by `keras.saving.register_keras_serializable`, and adds arguments of its own to the config:
+
+    >>> @keras.saving.register_keras_serializable("mine")
+    ... class MyDetector(FasterRCNN):
+    ...     def __init__(self, *args, note="", **kwargs):
+    ...         super().__init__(*args, **kwargs)
+    ...         self.note = note
+    ...
+    ...     def get_config(self):
+    ...         return {**super().get_config(), "note": self.note}
     """
 
     def __init__(self, *, inputs, targets, detections, losses, config, name):
         check_process()
         super().__init__(inputs=inputs, outputs=detections, name=name)
         self.training_graph = keras.Model({**inputs, **targets}, losses, name="training_graph")
-        self.parts = config
+        self.parts = {key: value for key, value in config.items() if key not in ("num_classes", "class_names")}
         self.num_classes = config["num_classes"]
         self.class_names = config["class_names"] or [str(i) for i in range(self.num_classes)]
         self.preprocessor = config["preprocessor"]
@@ -276,17 +290,22 @@ class Detector(keras.Model):
     # === Saving ===
 
     def get_config(self):
-        config = {"name": self.name}
-        for key, value in {**self.parts, "class_names": self.class_names}.items():
-            is_part = isinstance(value, (keras.layers.Layer, Preprocessor))
-            config[key] = keras.saving.serialize_keras_object(value) if is_part else value
+        parts = {key: keras.saving.serialize_keras_object(part) for key, part in self.parts.items()}
+        config = {"name": self.name, "num_classes": self.num_classes, "class_names": self.class_names, **parts}
+        lost = _arguments(type(self)) - set(config)
+        if lost and type(self).get_config is Detector.get_config:
+            name = sorted(lost)[0]
+            raise NotImplementedError(
+                f"{type(self).__name__} has arguments that would not be saved: {', '.join(sorted(lost))}. Give it a "
+                f'get_config: return {{**super().get_config(), "{name}": self.{name}}}, and so on.'
+            )
         return config
 
-    @classmethod
-    def arguments(cls, values):
-        """Those of `values` (a constructor's locals) that are arguments of the constructor, for `get_config`."""
-        names = list(inspect.signature(cls.__init__).parameters)
-        return {name: values[name] for name in names if name not in ("self", "name")}
+    @staticmethod
+    def arguments(values):
+        """Those of `values`, a constructor's locals, that are arguments of it, for `get_config`."""
+        names = _arguments(values["__class__"])  # where the constructor stands, which a subclass's may call
+        return {name: value for name, value in values.items() if name in names - {"name"}}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -344,6 +363,12 @@ def pad_proposals(given, images, sizes, cells=None):
     for row, boxes in zip(answer, scaled, strict=True):
         row[: len(boxes)] = boxes
     return answer
+
+
+def _arguments(detector):
+    """The names of a class's own arguments."""
+    parameters = list(inspect.signature(detector.__init__).parameters.values())[1:]  # without self
+    return {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
 
 
 def _is_serialised(value):
