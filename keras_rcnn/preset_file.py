@@ -26,7 +26,7 @@ REFUSED = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
 READ_FILES = ("TextVectorization", "StringLookup", "IntegerLookup")
 SERIALISED = {"module", "class_name", "config", "registered_name", "shared_object_id"}
 PACKAGE = "keras_rcnn>"
-PART = "a part, {\"class_name\": ..., \"config\": ...}, or null"
+PART = 'a part, {"class_name": ..., "config": ...}, or null'
 
 
 class PresetError(ValueError):
@@ -92,10 +92,12 @@ CLASSES = whole(1, 100_000)
 WIDTH = whole(1, 2**20)  # the weights file says which; this is what is not even compared
 UNIT, POSITIVE = number(0, 1), number(0, 1e6, open_low=True)
 FILE_NAME = Rule(
-    lambda value: isinstance(value, str)
-    and 0 < len(value) <= 200
-    and not re.search(r'[/\\:*?"<>|\x00-\x1f\x7f]', value)
-    and value.strip(" .") != "",
+    lambda value: (
+        isinstance(value, str)
+        and 0 < len(value) <= 200
+        and not re.search(r'[/\\:*?"<>|\x00-\x1f\x7f]', value)
+        and value.strip(" .") != ""
+    ),
     "a plain file name, without a folder",
 )
 HEX = Rule(
@@ -261,9 +263,11 @@ def check_record(record, path):
     for key in ("num_classes", "backbone"):
         if key not in detector["config"]:
             raise PresetError(f"{path}: detector.config has no {key!r}, which every detector needs. {_REMEDY}")
-    for key, value in detector["config"].items():
-        if key not in SETTINGS and not (value is None or (isinstance(value, dict) and "class_name" in value)):
-            raise _wrong(path, f"detector.config.{reprlib.repr(key)[1:-1]}", value, Rule(None, PART))
+    registered = detector.get("registered_name") or ""
+    if str(registered).startswith(PACKAGE) or ">" not in str(registered):  # a user's class has settings of its own
+        for key, value in detector["config"].items():
+            if key not in SETTINGS and not (value is None or (isinstance(value, dict) and "class_name" in value)):
+                raise _wrong(path, f"detector.config.{reprlib.repr(key)[1:-1]}", value, Rule(None, PART))
     _check(detector, path, "detector")
 
 

@@ -21,12 +21,17 @@ from tqdm import tqdm
 from keras_rcnn.data import search as worker_file
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.overlap import pairwise_iou
+from keras_rcnn.data.preprocess import scale_boxes
 from keras_rcnn.data.problems import DataError, clean_boxes
 from keras_rcnn.data.records import Record
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.files import aside
 
 logger = logging.getLogger(__name__)
+
+
+# numbers of proposals are rounded up to this, so that a model is compiled for a few of them only
+_PROPOSAL_STEP = 500
 
 
 class ProposalSet(Mapping):
@@ -82,6 +87,26 @@ class ProposalSet(Mapping):
             raise proposal_error(
                 dataset.name, f"{len(bad)} proposals do not fit; boxes are [x1, y1, x2, y2] in px", bad
             )
+
+
+def pad_proposals(given, images, sizes, cells=None):
+    """Proposals in pixels of the images -> float32 [B, P, 4] in pixels of the resized ones, padded with zeros.
+
+    Of those that are the same in the feature map's `cells`, and so get the same answer, the first is kept, as Fast
+    R-CNN's code does (DEDUP_BOXES).
+    """
+    given = given or [selective_search(image) for image in images]
+    scaled = [
+        scale_boxes(np.reshape(boxes, (-1, 4)), image.shape[:2], size)
+        for boxes, image, size in zip(given, images, sizes, strict=True)
+    ]
+    if cells is not None:
+        scaled = [boxes[np.sort(np.unique(cells(boxes), axis=0, return_index=True)[1])] for boxes in scaled]
+    most = max(-(-max(map(len, scaled)) // _PROPOSAL_STEP), 1) * _PROPOSAL_STEP
+    answer = np.zeros((len(images), most, 4), np.float32)
+    for row, boxes in zip(answer, scaled, strict=True):
+        row[: len(boxes)] = boxes
+    return answer
 
 
 def check_proposals(proposals, dataset):

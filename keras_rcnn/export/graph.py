@@ -3,6 +3,8 @@
 Shapes: B photos, H x W pixels, P proposals, D detections.
 """
 
+from keras_rcnn.ops import roi
+
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # what Pillow, and with it detect, refuses as a decompression bomb
 MAX_PIXELS = 2 * (1024**3 // 4 // 3)
@@ -261,8 +263,7 @@ def without_doubles(proposals, stride):
     import tensorflow as tf
 
     shape = tf.shape(proposals)
-    scaled = tf.reshape(proposals, [-1, 4]) / float(stride)
-    cells = tf.cast(tf.sign(scaled) * tf.floor(tf.abs(scaled) + 0.5), tf.int32)
+    cells = roi.cells(tf.reshape(proposals, [-1, 4]), 1.0 / stride)
     photo = tf.repeat(tf.range(shape[0]), shape[1])
     _, index = tf.raw_ops.UniqueV2(x=tf.concat([photo[:, None], cells], axis=1), axis=[0])
     place = tf.range(tf.size(index))

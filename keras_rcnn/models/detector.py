@@ -12,17 +12,14 @@ from numpy.typing import ArrayLike
 from keras_rcnn.data.batches import Batches
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.paste import pasted
-from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
-from keras_rcnn.data.proposals import selective_search
+from keras_rcnn.data.preprocess import Preprocessor
+from keras_rcnn.data.proposals import pad_proposals
 from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_request, refuse_proposals
 from keras_rcnn.interfaces import AnyPhoto, Detections, MaskForm, Photo
 from keras_rcnn.models.process import check_process
 from keras_rcnn.ops.backend import compiled_on_request
 from keras_rcnn.ops.backend.replicas import num_replicas
-
-# numbers of proposals are rounded up to this, so that a model is compiled for a few of them only
-_PROPOSAL_STEP = 500
 
 
 class Detector(keras.Model):
@@ -37,6 +34,17 @@ class Detector(keras.Model):
 
     Attributes:
         parts: dict of the layers and of the preprocessor that the constructor was given or made, by argument.
+
+    A subclass is registered by `keras.saving.register_keras_serializable`, and adds arguments of its own to the config:
+
+    >>> @keras.saving.register_keras_serializable("mine")
+    ... class MyDetector(FasterRCNN):
+    ...     def __init__(self, *args, note="", **kwargs):
+    ...         super().__init__(*args, **kwargs)
+    ...         self.note = note
+    ...
+    ...     def get_config(self):
+    ...         return {**super().get_config(), "note": self.note}
     """
 
     def __init__(
@@ -341,16 +349,20 @@ class Detector(keras.Model):
         config = {"name": self.name}
         for key, value in {**self._values, **self.parts, "class_names": self.class_names}.items():
             config[key] = keras.saving.serialize_keras_object(value) if _is_part(value) else value
+        lost = _arguments(type(self)) - set(config)
+        if lost and type(self).get_config is Detector.get_config:
+            name = sorted(lost)[0]
+            raise NotImplementedError(
+                f"{type(self).__name__} has arguments that would not be saved: {', '.join(sorted(lost))}. Give it a "
+                f'get_config: return {{**super().get_config(), "{name}": self.{name}}}, and so on.'
+            )
         return config
 
     @staticmethod
     def arguments(values: dict[str, Any]) -> dict[str, Any]:
-        """Those of `values` (a constructor's locals) that are arguments of the constructor, for `get_config`.
-
-        Of the constructor that calls this: a subclass may have another.
-        """
-        names = list(inspect.signature(values["__class__"].__init__).parameters)
-        return {name: values[name] for name in names if name not in ("self", "name")}
+        """Those of `values`, a constructor's locals, that are arguments of it, for `get_config`."""
+        names = _arguments(values["__class__"])  # where the constructor stands, which a subclass's may call
+        return {name: value for name, value in values.items() if name in names - {"name"}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
@@ -361,24 +373,11 @@ class Detector(keras.Model):
         return cls(**config)
 
 
-def pad_proposals(given, images, sizes, cells=None):
-    """Proposals in pixels of the images -> float32 [B, P, 4] in pixels of the resized ones, padded with zeros.
-
-    Of those that are the same in the feature map's `cells`, and so get the same answer, the first is kept, as Fast
-    R-CNN's code does (DEDUP_BOXES).
-    """
-    given = given or [selective_search(image) for image in images]
-    scaled = [
-        scale_boxes(np.reshape(boxes, (-1, 4)), image.shape[:2], size)
-        for boxes, image, size in zip(given, images, sizes, strict=True)
-    ]
-    if cells is not None:
-        scaled = [boxes[np.sort(np.unique(cells(boxes), axis=0, return_index=True)[1])] for boxes in scaled]
-    most = max(-(-max(map(len, scaled)) // _PROPOSAL_STEP), 1) * _PROPOSAL_STEP
-    answer = np.zeros((len(images), most, 4), np.float32)
-    for row, boxes in zip(answer, scaled, strict=True):
-        row[: len(boxes)] = boxes
-    return answer
+def _arguments(detector):
+    """The names of a class's own arguments."""
+    parameters = list(inspect.signature(detector.__init__).parameters.values())[1:]  # without self
+    several = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    return {parameter.name for parameter in parameters if parameter.kind not in several}
 
 
 def _is_part(value):

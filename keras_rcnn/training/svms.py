@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_rcnn.data.preprocess import scale_boxes
-from keras_rcnn.data.proposals import check_proposals
+from keras_rcnn.data.proposals import check_proposals, pad_proposals
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.files import aside
-from keras_rcnn.models.detector import pad_proposals
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
 

@@ -413,9 +413,7 @@ RECIPES = [
     augment.Rotate90(1),
     augment.ScaleJitter(2, 3),
     augment.ScaleJitter(0.4, 0.8),
-    augment.Compose(
-        [augment.ColorJitter(), augment.HorizontalFlip(), augment.Rotate90(), augment.ScaleJitter(0.5, 2)]
-    ),
+    augment.Compose([augment.ColorJitter(), augment.HorizontalFlip(), augment.Rotate90(), augment.ScaleJitter(0.5, 2)]),
 ]
 
 
