@@ -383,7 +383,11 @@ def _parser():
     one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
     _add_source(one)
     _add_source(one, "val-")
-    one.add_argument("--base", metavar="NAME_OR_DIR", help="preset to start from; its predictors are replaced")
+    one.add_argument(
+        "--base",
+        metavar="NAME_OR_DIR",
+        help="preset to start from; its predictors are new but for classes of the same name",
+    )
     one.add_argument("--epochs", type=_positive, metavar="N")
     one.add_argument("--batch-size", type=_positive, metavar="N")
     one.add_argument("--minutes", type=_positive_float, metavar="M", help="end in good order after M minutes")

@@ -146,9 +146,9 @@ def label_map(model, dataset):
     if only_dataset:
         only_model = [name for name in theirs if name not in ours]
         raise ValueError(
-            f"The model and the dataset differ in their classes. Only the model has {_some(only_model)}; only the "
-            f"dataset has {_some(only_dataset)}. Evaluate on a dataset whose classes are among the model's "
-            f"{len(theirs)}, or fit a model with the dataset's {len(ours)}."
+            f"{dataset.name}: the model and the dataset differ in their classes. Only the model has "
+            f"{_some(only_model)}; only the dataset has {_some(only_dataset)}. Evaluate on a dataset whose classes are "
+            f"among the model's {len(theirs)}, or fit a model with the dataset's {len(ours)}."
         )
     return _places(theirs, dataset)
 
