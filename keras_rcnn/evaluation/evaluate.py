@@ -2,6 +2,7 @@
 
 import collections
 import logging
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +14,8 @@ from keras_rcnn.evaluation.coco import check_max_detections, coco_metrics, encod
 from keras_rcnn.evaluation.voc import voc_metrics
 
 logger = logging.getLogger(__name__)
+
+_TOLD = weakref.WeakKeyDictionary()  # dataset -> what it was said to lack
 
 METRICS = ("coco", "voc07", "voc10")
 
@@ -157,7 +160,9 @@ def _places(names, dataset):
     """The labels that names have in a data set, -1 for none."""
     ours = list(dataset.class_names)
     unknown = [name for name in names if name not in (*ours, "N/A")]  # torchvision's word for COCO's unused ids
-    if unknown:
+    told = _TOLD.setdefault(dataset, set())
+    if unknown and _some(unknown) not in told:
+        told.add(_some(unknown))
         logger.warning("%s has no %s: detections of these classes are left out.", dataset.name, _some(unknown))
     return np.array([ours.index(name) if name in ours else -1 for name in names], "int32")
 
