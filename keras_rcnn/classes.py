@@ -140,7 +140,7 @@ class Change(NamedTuple):
             elif not known:
                 why = f"since without names none of the {len(self.sources)} classes is known to be one of {name}"
             lines.append(f"{_listed(sorted(whole))}, {why}")
-        return f"New and untrained: {'; '.join(lines)}. Fine-tune before detecting." if lines else None
+        return f"New, and to be trained: {'; '.join(lines)}." if lines else None
 
     def _keeps(self, columns):
         """Whether something is kept of a weight with so many columns a class."""

@@ -14,7 +14,7 @@ import importlib.util
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,9 +184,14 @@ def _zoo():
 
 def _find(name_or_folder):
     """The folder of a preset: one that exists goes before the zoo's."""
-    folder = Path(name_or_folder).expanduser()
-    if (folder / PRESET).is_file():
-        return folder
+    if not isinstance(name_or_folder, (str, os.PathLike)):
+        raise PresetError(f"A preset is given by its name or its folder, not {name_or_folder!r}.")
+    try:
+        folder = Path(name_or_folder).expanduser()
+        if (folder / PRESET).is_file():
+            return folder
+    except (OSError, RuntimeError) as error:  # a name of thousands of characters, a home that is nobody's
+        raise PresetError(f"There is no preset {os.fspath(name_or_folder)[:100]!r}: {error!s:.200}") from error
     zoo = _zoo()
     name = os.fspath(name_or_folder)
     if name in zoo:
@@ -268,9 +273,11 @@ def _with_classes(detector, num_classes, class_names):
     """The config for other classes, and the `Change` if the weights that depend on them do not serve it as they are."""
     config = detector["config"]
     count, names = config["num_classes"], config.get("class_names")
-    if isinstance(class_names, str):
-        raise PresetError(f"class_names is a list of names, not the text {class_names!r}.")
     if class_names is not None:
+        named = isinstance(class_names, Iterable) and not isinstance(class_names, (str, bytes, Mapping))
+        class_names = list(class_names) if named else class_names
+        if not named or not all(isinstance(name, (str, int, np.integer)) for name in class_names):
+            raise PresetError(f"class_names is a list of names, not {class_names!r:.200}.")
         class_names = [str(name) for name in class_names]
         if num_classes not in (None, len(class_names)):
             raise PresetError(f"num_classes={num_classes}, but there are {len(class_names)} class_names.")

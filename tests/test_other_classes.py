@@ -133,8 +133,8 @@ def test_classes_of_the_same_name_keep_their_own(kind, tmp_path, caplog):
     (record,) = caplog.records
     parts = sorted({path.split("/")[0] for path in fitted})
     assert record.getMessage() == (
-        f"New and untrained: {', '.join(parts)} for fig, date, which old does not have (what belongs to bar is kept). "
-        "Fine-tune before detecting."
+        f"New, and to be trained: {', '.join(parts)} for fig, date, which old does not have (what belongs to bar is "
+        "kept)."
     )
 
 
@@ -170,7 +170,7 @@ def test_it_is_said_why_a_part_is_new(tmp_path, caplog):
         caplog.clear()
         from_preset(tmp_path / "old", **settings)
         (record,) = caplog.records
-        assert re.fullmatch(f"New and untrained: {said} Fine-tune before detecting.", record.getMessage())
+        assert re.fullmatch(f"New, and to be trained: {said}", record.getMessage())
 
 
 def test_a_file_whose_columns_are_not_those_of_the_classes(tmp_path):

@@ -611,3 +611,15 @@ def test_no_initial_values_are_made_for_weights_that_a_file_has(tmp_path, monkey
     from_preset(tmp_path, class_names=["square", "fig"])
     new = {path for path, module in made if module != "keras_rcnn.preset_build" and path in weights}
     assert new == {f"box_predictor/{layer}/{kind}" for layer in ("logits", "deltas") for kind in ("kernel", "bias")}
+
+
+@pytest.mark.parametrize("name", [5, None, b"nuclei_frcnn", ["nuclei_frcnn"], "a" * 5000])
+def test_what_is_no_name_of_a_preset(name):
+    with pytest.raises(PresetError, match="A preset is given by its name|There is no preset 'aaa"):
+        from_preset(name)
+
+
+@pytest.mark.parametrize("names", ["fig", 5, [None], {"fig": 1}, [["fig"]], b"fig"])
+def test_what_are_no_class_names(names):
+    with pytest.raises(PresetError, match="class_names is a list of names, not"):
+        from_preset("nuclei_frcnn", class_names=names)

@@ -17,7 +17,11 @@ def add_arguments(parser):
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
     add_source(parser)
     add_source(parser, "val-")
-    parser.add_argument("--base", metavar="NAME_OR_DIR", help="preset to start from; its predictors are replaced")
+    parser.add_argument(
+        "--base",
+        metavar="NAME_OR_DIR",
+        help="preset to start from; its predictors are new but for classes of the same name",
+    )
     parser.add_argument("--epochs", type=positive_whole, metavar="N")
     parser.add_argument("--batch-size", type=positive_whole, metavar="N")
     parser.add_argument("--minutes", type=positive_number, metavar="M", help="end in good order after M minutes")

@@ -86,6 +86,8 @@ _KEYS = {
 def kind_of_file(path):
     """The format of a file by its beginning; None if it is none that is known, or cannot be read."""
     try:
+        if not path.is_file():  # a pipe would wait for ever
+            return None
         with path.open("rb") as stream:
             head = stream.read(4096)
     except OSError:

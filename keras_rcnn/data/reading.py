@@ -21,8 +21,9 @@ def read_json(path):
     Raises:
         DataError: it cannot be read, or is no json.
     """
+    content = read_bytes(path)
     try:
-        return json.loads(read_bytes(path))
+        return json.loads(content)
     except RecursionError as error:
         raise DataError(f"{path}: not valid json (nested too deeply)") from error
     except ValueError as error:
@@ -45,6 +46,8 @@ def read_bytes(path):
         if path.exists() and not path.is_file():  # a pipe or a device may have no end
             raise DataError(f"{path}: cannot be read ({'a folder' if path.is_dir() else 'not a regular file'})")
         return path.read_bytes()
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -65,7 +68,7 @@ def read_text(path, encoding=None):
     if encoding is None:
         marks = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
         encoding = marks.get(content[:2], "utf-8-sig")
-        if encoding == "utf-8-sig" and b"\0" in content[:200]:
+        if encoding == "utf-8-sig" and b"\0" in content[:2]:
             encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
         try:
             return content.decode(encoding)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from keras_rcnn.data.records import Dataset
 logger = logging.getLogger(__name__)
 
 MANY = 500  # images from which on a bar is shown, and what was checked is kept in a file
+_TOLD = weakref.WeakSet()  # datasets of which it was said that most of it teaches nothing
 _READ = set()  # (path, its time, its bytes, height, width) of what was read in this process
 
 
@@ -54,7 +56,9 @@ def check_targets(dataset, difficult=False):
         reasons.append(f"{empty} of {len(dataset)} images have no objects")
     if crowd + hard == objects:
         raise DataError(f"{dataset.name}: there is nothing to learn: {'; '.join(reasons)}")
-    if lost > (objects + skipped) / 2 or empty > len(dataset) / 2:
+    mostly = lost > (objects + skipped) / 2 or empty > len(dataset) / 2
+    if mostly and dataset not in _TOLD:
+        _TOLD.add(dataset)
         logger.warning("%s: most of it has no training targets: %s", dataset.name, "; ".join(reasons))
 
 

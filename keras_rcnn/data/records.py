@@ -9,6 +9,7 @@ import numpy as np
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.masks import segmentation_box, segmentation_problem
 from keras_rcnn.data.problems import DataError, Problems, clean_boxes
+from keras_rcnn.data.request import check_number, check_whole
 
 __all__ = ["DataError", "Dataset", "Record", "check"]
 
@@ -164,6 +165,8 @@ class Dataset:
         Raises:
             DataError: if one of them would be empty.
         """
+        check_number("share", share, 0, 1, "of the images")
+        check_whole("seed", seed, least=0)
         count = round(len(self) * share)
         if not 0 < count < len(self):
             raise DataError(

@@ -1,6 +1,7 @@
 """Run a model over a dataset and score it."""
 
 import logging
+import weakref
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ from keras_rcnn.evaluation.voc import voc_metrics
 from keras_rcnn.interfaces import BatchDetector, Detections
 
 logger = logging.getLogger(__name__)
+
+_TOLD = weakref.WeakKeyDictionary()  # dataset -> what it was said to lack
 
 METRICS = ("coco", "voc07", "voc10")
 
@@ -153,9 +156,9 @@ def label_map(model: BatchDetector, dataset: Dataset) -> np.ndarray | None:
     if only_dataset:
         only_model = [name for name in theirs if name not in ours]
         raise ValueError(
-            f"The model and the dataset differ in their classes. Only the model has {_some(only_model)}; only the "
-            f"dataset has {_some(only_dataset)}. Evaluate on a dataset whose classes are among the model's "
-            f"{len(theirs)}, or fit a model with the dataset's {len(ours)}."
+            f"{dataset.name}: the model and the dataset differ in their classes. Only the model has "
+            f"{_some(only_model)}; only the dataset has {_some(only_dataset)}. Evaluate on a dataset whose classes are "
+            f"among the model's {len(theirs)}, or fit a model with the dataset's {len(ours)}."
         )
     return _places(theirs, dataset)
 
@@ -164,7 +167,9 @@ def _places(names, dataset):
     """The labels that names have in a data set, -1 for none."""
     ours = list(dataset.class_names)
     unknown = [name for name in names if name not in (*ours, "N/A")]  # torchvision's word for COCO's unused ids
-    if unknown:
+    told = _TOLD.setdefault(dataset, set())
+    if unknown and _some(unknown) not in told:
+        told.add(_some(unknown))
         logger.warning("%s has no %s: detections of these classes are left out.", dataset.name, _some(unknown))
     return np.array([ours.index(name) if name in ours else -1 for name in names], "int32")
 

@@ -1,11 +1,16 @@
 """The collected inputs of users, and files of formats that no reader takes."""
 
 import json
+import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from keras_rcnn.data import DataError, Preprocessor, check_targets, load_coco, load_csv, load_voc
+from keras_rcnn.data import DataError, Preprocessor, check_images, check_targets, load_coco, load_csv, load_voc
+from keras_rcnn.evaluation.evaluate import label_map
+from keras_rcnn.training.build import load_data
+from keras_rcnn.training.recipe import RecipeError
 from tests.data.user_files import BOXES, CASES, needs_cases
 
 SMALL = Preprocessor(min_size=32, max_size=64)
@@ -151,3 +156,69 @@ def test_cases_that_are_hostile(caplog):
         with pytest.raises(DataError, match="no mask"):
             dataset.batches(SMALL, masks=True)
     assert "1e+300 px outside" in caplog.text
+
+
+@needs_cases
+@pytest.mark.parametrize("name", ["09-truncated-jpeg", "10-size-mismatch"])
+def test_cases_of_images_that_cannot_be_used(name):
+    dataset = case(name, "train.json")
+    reason = "truncated or damaged" if "jpeg" in name else "80 x 60 px, its annotation says 160 x 120"
+    with pytest.raises(DataError, match=f"(?s)train.json: 1 bad image.*005.jpg: .*{reason}"):
+        check_images(dataset)
+    with pytest.raises(DataError, match="005.jpg"):
+        dataset.batches(SMALL).check(training=False)
+    assert len(check_images(dataset, on_bad="skip")) == 7
+
+
+@needs_cases
+def test_cases_of_relative_tables():
+    images = CASES / "11-relative" / "images"
+    with pytest.raises(DataError, match="relative.csv: 12 of 12 boxes lie in 0..1.*relative=True"):
+        load_csv(CASES / "11-relative/relative.csv", images)
+    table = load_csv(CASES / "11-relative/relative.csv", images, relative=True)
+    scaled = case("11-relative", "relative.json", relative=True)
+    np.testing.assert_allclose(table[0].boxes, scaled[0].boxes, atol=0.02)
+    np.testing.assert_allclose(scaled[0].boxes, BOXES["000"], atol=0.02)
+
+
+@needs_cases
+def test_cases_of_validation_categories():
+    train = case("17-val-categories", "train.json")
+    for file, expected in (("val_other_order", [0, 1]), ("val_fewer", [0]), ("val_more", None)):
+        val = case("17-val-categories", f"{file}.json")
+        model = SimpleNamespace(class_names=train.class_names)
+        if expected is None:
+            with pytest.raises(ValueError, match="val_more.json: .*only the dataset has 'green'"):
+                label_map(model, val)
+            continue
+        labels = label_map(model, val)
+        assert [train.class_names[i] for i, label in enumerate(labels) if label >= 0] == [
+            train.class_names[i] for i in expected
+        ]
+        assert all(val.class_names[label] == train.class_names[i] for i, label in enumerate(labels) if label >= 0)
+
+
+@needs_cases
+def test_cases_of_recipes():
+    tables, voc = CASES / "22-tables", CASES / "08-voc-size-zero"
+    shifted = load_data({"voc": str(voc), "split": "trainval", "one_based": False})
+    np.testing.assert_array_equal(shifted[0].boxes, load_voc(voc, "trainval")[0].boxes + [1, 1, 0, 0])
+    assert len(load_data({"csv": tables / "semicolon.csv", "images": tables / "photos", "delimiter": ";"})) == 3
+    with pytest.raises(RecipeError, match="'csv' has no 'box_fromat'; it has .*box_format"):
+        load_data({"csv": tables / "tfod.csv", "images": tables / "photos", "box_fromat": "xywh"})
+
+
+def test_what_never_ends_is_not_opened(folder):
+    """A pipe waits for ever; a device has no end."""
+    os.mkfifo(folder / "pipe")
+    for path in (folder / "pipe", "/dev/zero"):
+        for load in (load_coco, load_csv):
+            with pytest.raises(DataError, match=f"^{path}: cannot be read .not a regular file.$"):
+                load(path, folder / "photos")
+    with pytest.raises(DataError, match="photos: cannot be read .a folder.$"):
+        load_coco(folder / "photos", folder / "photos")
+
+
+def test_a_zero_byte_makes_no_other_alphabet(folder):
+    (folder / "a.csv").write_bytes(b"image,x1,y1,x2,y2,label\n000.jpg,1,2,30,40,a\0b\n")
+    assert load_csv(folder / "a.csv", folder / "photos").class_names == ["a\0b"]

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_rcnn.data import DataError, Dataset, Preprocessor, Record, check_images, check_masks, load_coco, ready
+from keras_rcnn.data import (
+    DataError,
+    Dataset,
+    Preprocessor,
+    Record,
+    check_images,
+    check_masks,
+    check_targets,
+    load_coco,
+    ready,
+)
 from keras_rcnn.data.images import ImageError, decoded_size, image_size, read_image
 from tests.data.user_files import CASES, needs_cases
 from tests.models.tiny import tiny_detector
@@ -156,3 +166,11 @@ def test_cases_of_bad_images(name, reason):
     with pytest.raises(DataError, match=f"1 bad image.*\n.*005.jpg: .*{reason}"):
         check_images(dataset)
     assert len(check_images(dataset, "skip")) == 7
+
+
+def test_a_dataset_that_teaches_little_is_told_of_once(caplog):
+    empty = [Record(np.zeros((9, 9, 3), np.uint8), str(i), 9, 9) for i in range(3)]
+    few = Dataset([Record(NOISE, "a", 60, 80, [[1, 1, 20, 20]], [0]), *empty], ["a", "b"])
+    for _ in range(2):
+        check_targets(few)
+    assert caplog.text.count("3 of 4 images have no objects") == 1

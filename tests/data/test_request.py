@@ -87,6 +87,8 @@ def batches(**changes):
         *[(batches(max_proposals=one), "max_proposals is a whole number") for one in (0, 1.5, INF)],
         *[(batches(cache=one), "cache is a whole number") for one in (-1, 1.5e9, "2 GB")],
         *[(batches(fixed_size=one), "fixed_size is ") for one in (64, (64.5, 64), (64, 64, 3), ("64", "64"), (0, 64))],
+        *[(lambda data, one=one: data.split(one), "share is a number from 0 to 1") for one in (2, "0.2", NAN, None)],
+        (lambda data: data.split(0.5, seed=1.5), "seed is a whole number"),
         *[(made(Preprocessor, min_size=one), "min_size is a whole number") for one in (99.5, "99", 0, NAN)],
         *[(made(Preprocessor, max_size=one), "max_size is a whole number") for one in (99.5, INF)],
         *[(made(Preprocessor, mean=one), "mean is ") for one in (0.5, (0, 0), (0, 0, NAN), "abc", None)],
