@@ -209,8 +209,8 @@ def _chosen(root, folder, split, files):
             return root / split, inside
         known = ", ".join(there) or "none"
         way = (
-            f"; without a split all {len(files)} annotations are read; Dataset.split, or in a training val_fraction=0.2, "
-            "sets some aside to validate on"
+            f"; without a split all {len(files)} annotations are read; Dataset.split, or in a training "
+            "val_fraction=0.2, sets some aside to validate on"
             if files and not there
             else ""
         )
