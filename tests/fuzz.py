@@ -69,6 +69,7 @@ def weights(first, last, folder):
         path = folder / f"{seed}.weights"
         path.write_bytes(pack(damaged_bytes(data, rng)))
         wind()
+        sys.stderr.write(f"{seed}\n")  # the last one that is seen after an end without a word
         try:
             read = (read_caffemodel if "caffemodel" in kind else read_torch_file)(path)
             arrays = [one for value in read.values() for one in (value if isinstance(value, list) else [value])]
@@ -97,6 +98,7 @@ def presets(first, last, folder):
     for seed in range(first, last):
         (folder / PRESET).write_bytes(damaged_json(record, seed))
         wind()
+        sys.stderr.write(f"{seed}\n")  # the last one that is seen after an end without a word
         try:
             from_preset(folder).detect(photo)
         except PresetError as error:

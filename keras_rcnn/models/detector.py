@@ -101,6 +101,10 @@ class Detector(keras.Model):
 
     # === Training ===
 
+    def __call__(self, *args, **kwargs):
+        check_process()
+        return super().__call__(*args, **kwargs)
+
     def call(self, inputs, training=False, **kwargs):
         if isinstance(inputs, dict):
             self._check_proposals("proposals" in inputs)
