@@ -256,7 +256,12 @@ def test_weights_of_another_model(saved, copy):
 
 def test_damaged_weights(copy):
     whole = (copy / WEIGHTS).read_bytes()
-    for content in (whole[: len(whole) // 2], b"", b"not weights at all", b"version https://git-lfs.github.com/spec/v1"):
+    for content in (
+        whole[: len(whole) // 2],
+        b"",
+        b"not weights at all",
+        b"version https://git-lfs.github.com/spec/v1",
+    ):
         (copy / WEIGHTS).write_bytes(content)
         with pytest.raises(ValueError, match=re.escape(str(copy / WEIGHTS))):
             from_preset(copy)

@@ -128,10 +128,15 @@ def test_keras_loads_models_after_the_import_alone(saved, first):
 # === Names ===
 
 
-def test_no_public_name_hides_a_module():
-    modules = {module.name for module in pkgutil.iter_modules([str(ROOT / "keras_rcnn")])}
-    for public in set(keras_rcnn.__all__) & modules:
-        assert getattr(keras_rcnn, public) is importlib.import_module(f"keras_rcnn.{public}")
+ROOMS = "backbones cli convert data evaluation export layers models ops training".split()
+
+
+@pytest.mark.parametrize("name", ["keras_rcnn", *(f"keras_rcnn.{room}" for room in ROOMS)])
+def test_no_public_name_hides_a_module(name):
+    package = importlib.import_module(name)
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    for public in set(package.__all__) & modules:
+        assert getattr(package, public) is importlib.import_module(f"{name}.{public}")
 
 
 def test_former_names_work_for_one_release():

@@ -42,10 +42,10 @@ class FrozenBatchNormalization(keras.layers.Layer):
         self.built = True
 
     def call(self, x, training=False):
-        normalise = _normalise
+        normalise = portable_frozen_batch_norm
         if not training and len(x.shape) == 4 and x.dtype == "float32":
             # TensorFlow fuses it with its neighbours: 7 % of ResNet-50's time on a CPU
-            normalise = kernel("frozen_batch_norm", _normalise)
+            normalise = kernel("frozen_batch_norm", portable_frozen_batch_norm)
         return normalise(x, self.gamma, self.beta, self.moving_mean, self.moving_variance, self.epsilon)
 
     def compute_output_shape(self, input_shape):
@@ -55,7 +55,8 @@ class FrozenBatchNormalization(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-def _normalise(x, gamma, beta, mean, variance, epsilon):
+def portable_frozen_batch_norm(x, gamma, beta, mean, variance, epsilon):
+    """Normalisation of x [..., C] by given statistics [C], in keras.ops alone."""
     mean, variance = ops.cast(mean, "float32"), ops.cast(variance, "float32")
     scale = ops.cast(gamma, "float32") * ops.rsqrt(variance + epsilon)
     offset = ops.cast(beta, "float32") - mean * scale

@@ -1,6 +1,6 @@
 """Weights of other frameworks: read without them, renamed and laid out as ours, by NumPy and safetensors alone."""
 
-from keras_rcnn.convert.assign import assign, compare
+from keras_rcnn.convert.assignment import assign, compare
 from keras_rcnn.convert.caffe import CAFFE_MEAN, CAFFE_MODELS, convert_caffe, read_caffe_weights
 from keras_rcnn.convert.caffe_file import read_caffemodel
 from keras_rcnn.convert.coco_names import COCO_NAMES

@@ -2,8 +2,8 @@
 
 from keras_rcnn.evaluation.callback import EvaluateCallback
 from keras_rcnn.evaluation.coco import coco_metrics, coco_results
-from keras_rcnn.evaluation.compare import compare
-from keras_rcnn.evaluation.evaluate import detect_all, evaluate
+from keras_rcnn.evaluation.comparison import compare
+from keras_rcnn.evaluation.scoring import detect_all, evaluate
 from keras_rcnn.evaluation.voc import voc_metrics
 
 __all__ = ["EvaluateCallback", "coco_metrics", "coco_results", "compare", "detect_all", "evaluate", "voc_metrics"]

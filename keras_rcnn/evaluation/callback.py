@@ -8,7 +8,7 @@ from keras_rcnn.data.proposals import ProposalSet
 from keras_rcnn.data.ready import check_images
 from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_whole
-from keras_rcnn.evaluation.evaluate import check_proposals_for, check_settings, evaluate, label_map
+from keras_rcnn.evaluation.scoring import check_proposals_for, check_settings, evaluate, label_map
 
 
 class EvaluateCallback(keras.callbacks.Callback):

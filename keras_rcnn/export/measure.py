@@ -19,7 +19,7 @@ _RUNS = 40
 
 
 class LiteRTModel:
-    """An exported file where a detector is wanted, in `keras_rcnn.evaluation.evaluate` for instance.
+    """An exported file where a detector is wanted, in `keras_rcnn.evaluate` for instance.
 
     Args:
         path: the `.tflite` file.

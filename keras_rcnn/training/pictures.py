@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_rcnn.data.request import check_score, check_whole
-from keras_rcnn.evaluation.evaluate import check_proposals_for
+from keras_rcnn.evaluation.scoring import check_proposals_for
 from keras_rcnn.visualize import draw
 
 

@@ -10,7 +10,7 @@ import time
 import keras
 
 from keras_rcnn.evaluation import EvaluateCallback
-from keras_rcnn.evaluation.evaluate import has_masks
+from keras_rcnn.evaluation.scoring import has_masks
 from keras_rcnn.files import aside
 from keras_rcnn.presets import save_preset
 from keras_rcnn.training import distribute

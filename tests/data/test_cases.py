@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_rcnn.data import DataError, Preprocessor, check_images, check_targets, load_coco, load_csv, load_voc
-from keras_rcnn.evaluation.evaluate import label_map
+from keras_rcnn.evaluation.scoring import label_map
 from keras_rcnn.training.build import load_data
 from keras_rcnn.training.recipe import RecipeError
 from tests.data.user_files import BOXES, CASES, needs_cases

@@ -149,9 +149,7 @@ def test_nms(unit, kernel):
         np.testing.assert_array_equal(keep(b, s, threshold), unit[f"nms_keep_{threshold}"])
     np.testing.assert_array_equal(keep(b, unit["nms_tied_scores"], 0.5), unit["nms_tied_keep_0.5"])
     np.testing.assert_array_equal(keep(b, np.full(len(b), 0.5, np.float32), 0.5), unit["nms_allequal_keep_0.5"])
-    np.testing.assert_array_equal(
-        keep(unit["nms_edge_boxes"], unit["nms_edge_scores"], 0.5), unit["nms_edge_keep_0.5"]
-    )
+    np.testing.assert_array_equal(keep(unit["nms_edge_boxes"], unit["nms_edge_scores"], 0.5), unit["nms_edge_keep_0.5"])
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -278,8 +276,9 @@ def test_resize_nearest_and_fpn(unit):
 
     x = nhwc(unit["upsample_nearest_in"])
     for h, w in ((25, 38), (26, 37)):
-        np.testing.assert_array_equal(np.moveaxis(ops.convert_to_numpy(resize_nearest(x, h, w)), -1, 1),
-                                      unit[f"upsample_nearest_{h}x{w}"])
+        np.testing.assert_array_equal(
+            np.moveaxis(ops.convert_to_numpy(resize_nearest(x, h, w)), -1, 1), unit[f"upsample_nearest_{h}x{w}"]
+        )
     fpn = FPN(6, in_features=("0", "1", "2"))
     features = {str(i): nhwc(unit[f"fpn_in_{i}"]) for i in range(3)}
     fpn(features)

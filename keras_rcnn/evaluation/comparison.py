@@ -8,7 +8,7 @@ from typing import Any
 from keras_rcnn.data.proposals import ProposalSet
 from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_whole
-from keras_rcnn.evaluation.evaluate import evaluate
+from keras_rcnn.evaluation.scoring import evaluate
 from keras_rcnn.interfaces import BatchDetector
 
 
