@@ -68,19 +68,19 @@ def draw(
 
     _check(detections, score, class_names)
     picture = _pixels(image)
-    found = _chosen(detections, score)
-    colours = [class_colour(label) for label in found["labels"]]
-    style = _style(picture.shape, found["boxes"])
-    if found["masks"] is not None:
-        _check_masks(found["masks"], picture.shape)
+    chosen = _chosen(detections, score)
+    colours = [class_colour(label) for label in chosen["labels"]]
+    style = _style(picture.shape, chosen["boxes"])
+    if chosen["masks"] is not None:
+        _check_masks(chosen["masks"], picture.shape)
         shades = _shades(colours) if len(set(colours)) == 1 else colours
-        picture = _with_masks(picture, found["masks"], shades, style)
+        picture = _with_masks(picture, chosen["masks"], shades, style)
         colours = shades
     canvas = Image.fromarray(picture)
-    _draw_boxes(canvas, found["boxes"], colours, style, faint=found["masks"] is not None)
-    texts = _texts(found, class_names)
-    if texts is not None and not (style["dense"] and len(np.unique(found["labels"])) == 1):
-        _draw_labels(canvas, found["boxes"], texts, colours, style)
+    _draw_boxes(canvas, chosen["boxes"], colours, style, faint=chosen["masks"] is not None)
+    texts = _texts(chosen, class_names)
+    if texts is not None and not (style["dense"] and len(np.unique(chosen["labels"])) == 1):
+        _draw_labels(canvas, chosen["boxes"], texts, colours, style)
     if path is not None:
         _save(canvas, Path(path))
     return np.asarray(canvas).copy()
@@ -220,16 +220,16 @@ def _draw_boxes(canvas, boxes, colours, style, faint):
         pen.rectangle((x1, y1, x2, y2), outline=colour, width=line)
 
 
-def _texts(found, class_names):
-    names = found["names"]
+def _texts(chosen, class_names):
+    names = chosen["names"]
     if names is None and class_names is not None:
-        names = [class_names[label] for label in found["labels"]]
-    if names is None and found["scores"] is None:
+        names = [class_names[label] for label in chosen["labels"]]
+    if names is None and chosen["scores"] is None:
         return None
-    names = [printable(name) for name in (found["labels"] if names is None else names)]
-    if found["scores"] is None:
+    names = [printable(name) for name in (chosen["labels"] if names is None else names)]
+    if chosen["scores"] is None:
         return names
-    return [f"{name} {value:.2f}" for name, value in zip(names, found["scores"], strict=True)]
+    return [f"{name} {value:.2f}" for name, value in zip(names, chosen["scores"], strict=True)]
 
 
 def _draw_labels(canvas, boxes, texts, colours, style):

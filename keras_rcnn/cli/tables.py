@@ -6,21 +6,23 @@ from collections import Counter
 from keras_rcnn.printable import printable
 
 
-def boxes_table(found):
+def boxes_table(detections):
     """One photo's detections as text, best first."""
     rows = [
         [str(i), name, f"{score:.3f}", *(f"{x:.1f}" for x in box)]
-        for i, (name, score, box) in enumerate(zip(found["names"], found["scores"], found["boxes"]), start=1)
+        for i, (name, score, box) in enumerate(
+            zip(detections["names"], detections["scores"], detections["boxes"]), start=1
+        )
     ]
     return table(["#", "name", "score", "x1", "y1", "x2", "y2"], rows, left=(1,))
 
 
 def metrics_table(metrics):
     """What `evaluate` returns as text: the data set's figures, then each class's."""
-    kinds = [kind for kind in ("bbox", "segm") if kind in metrics]
-    columns = list(metrics[kinds[0]])
+    tasks = [task for task in ("bbox", "segm") if task in metrics]
+    columns = list(metrics[tasks[0]])
     figures = table(
-        ["", *columns], [[kind, *(figure(metrics[kind].get(key)) for key in columns)] for kind in kinds], left=(0,)
+        ["", *columns], [[task, *(figure(metrics[task].get(key)) for key in columns)] for task in tasks], left=(0,)
     )
     classes = metrics["per_class"]
     columns = list(dict.fromkeys(key for values in classes.values() for key in values))
@@ -92,17 +94,17 @@ def presets_table(presets, markdown=False):
     """The zoo as text, or as a Markdown table, which does not say what this machine has downloaded."""
     head = ["preset", "AP", "AP50", "mask AP", "mask AP50", "MB", "measured on", "what it is"]
     rows = []
-    for one in presets:
-        size = one["weights"].get("size")
-        metrics = one.get("metrics") or {}
-        scores = [figure((metrics.get(kind) or {}).get(key)) for kind in ("bbox", "segm") for key in ("AP", "AP50")]
-        row = [one["name"], *scores, f"{size / 1e6:.1f}" if size else "-"]
-        rows.append([*row, metrics.get("dataset") or "-", one.get("title") or "-"])
+    for preset in presets:
+        size = preset["weights"].get("size")
+        metrics = preset.get("metrics") or {}
+        scores = [figure((metrics.get(task) or {}).get(key)) for task in ("bbox", "segm") for key in ("AP", "AP50")]
+        row = [preset["name"], *scores, f"{size / 1e6:.1f}" if size else "-"]
+        rows.append([*row, metrics.get("dataset") or "-", preset.get("title") or "-"])
     if markdown:
         head, align = [*head, "licence"], ["---", *["--:"] * 5, "---", "---", "---"]
-        rows = [[f"`{row[0]}`", *row[1:], one.get("license") or "-"] for row, one in zip(rows, presets)]
+        rows = [[f"`{row[0]}`", *row[1:], preset.get("license") or "-"] for row, preset in zip(rows, presets)]
         return "\n".join(f"| {' | '.join(row)} |" for row in [head, align, *rows])
-    here = ["yes" if one["local"] else "download" for one in presets]
+    here = ["yes" if preset["local"] else "download" for preset in presets]
     rows = [[*row[:6], word, *row[6:]] for row, word in zip(rows, here)]
     return table([*head[:6], "here", *head[6:]], rows, left=(0, 6, 7, 8))
 
@@ -112,9 +114,9 @@ def figure(value):
     return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def count(found):
+def count(detections):
     """How many objects of which class, in words."""
-    counts = Counter(found["names"])
+    counts = Counter(detections["names"])
     if not counts:
         return "no objects"
     classes = ", ".join(f"{printable(name)} {count}" for name, count in counts.most_common())

@@ -58,8 +58,8 @@ def read_caffemodel(path, max_bytes=None, max_parts=None):
     reader = _Reader(path, Limits(path, max_bytes, max_parts))
     reader.refuse_what_it_is_not()
     blobs = {}
-    for number, kind, value in reader.fields(0, len(reader.data), "the network"):
-        if number in LAYERS and kind == BYTES:
+    for number, wire, value in reader.fields(0, len(reader.data), "the network"):
+        if number in LAYERS and wire == BYTES:
             name, arrays = reader.layer(*value, *LAYERS[number], oldest=number == 2)
             if arrays and name in blobs:
                 raise ConversionError(f"{path} is malformed: it has the weights of two layers named {name!r}.")
@@ -80,108 +80,110 @@ class _Reader:
 
     def refuse_what_it_is_not(self):
         head = self.data[:512].tobytes().lstrip().lower()
-        for start, what in NOT_WEIGHTS:
+        for start, description in NOT_WEIGHTS:
             if head.startswith(start):
-                what = "Caffe's HDF5 form; save it as .caffemodel with Caffe" if b"hdf" in start else what
-                raise ConversionError(f"{self.path} is {what}: not a .caffemodel.")
+                description = "Caffe's HDF5 form; save it as .caffemodel with Caffe" if b"hdf" in start else description
+                raise ConversionError(f"{self.path} is {description}: not a .caffemodel.")
         text = head.isascii() and b"\0" not in head
         if text and head.startswith((b"name:", b"layer", b"input", b"#")):
             raise ConversionError(f"{self.path} is a .prototxt, which describes a network; its weights are elsewhere.")
 
-    def error(self, what):
+    def error(self, problem):
         """What to raise."""
-        return ConversionError(f"{self.path} is truncated, or no .caffemodel: {what}. Download it again.")
+        return ConversionError(f"{self.path} is truncated, or no .caffemodel: {problem}. Download it again.")
 
-    def varint(self, at, end, what):
+    def varint(self, at, end, place):
         """`(value, where the next byte is)`."""
         value = 0
         for i in range(10):
             if at + i >= end:
-                raise self.error(f"a number in {what} runs past byte {end}")
+                raise self.error(f"a number in {place} runs past byte {end}")
             byte = self.bytes[at + i]
             value |= (byte & 127) << (7 * i)
             if byte < 128:
                 return value, at + i + 1
-        raise self.error(f"there is no number at byte {at} of {what}")
+        raise self.error(f"there is no number at byte {at} of {place}")
 
-    def field(self, at, end, what):
+    def field(self, at, end, place):
         """`(number, wire type, value, where the next field is)`; the value of a varint, of others `(start, end)`."""
         self.limits.take_parts()
         start = at
-        tag, at = self.varint(at, end, what)
-        number, kind = tag >> 3, tag & 7
-        if number == 0 or kind not in (VARINT, EIGHT, BYTES, FOUR):
-            raise self.error(f"there is no field at byte {start} of {what}")
-        if kind == VARINT:
-            value, at = self.varint(at, end, what)
-            return number, kind, value, at
-        size = WIDTHS.get(kind)
+        tag, at = self.varint(at, end, place)
+        number, wire = tag >> 3, tag & 7
+        if number == 0 or wire not in (VARINT, EIGHT, BYTES, FOUR):
+            raise self.error(f"there is no field at byte {start} of {place}")
+        if wire == VARINT:
+            value, at = self.varint(at, end, place)
+            return number, wire, value, at
+        size = WIDTHS.get(wire)
         if size is None:
-            size, at = self.varint(at, end, what)
+            size, at = self.varint(at, end, place)
         if at + size > end:
-            raise self.error(f"field {number} of {what} has {size} bytes from byte {at}, but only {end - at} are there")
-        return number, kind, (at, at + size), at + size
+            raise self.error(
+                f"field {number} of {place} has {size} bytes from byte {at}, but only {end - at} are there"
+            )
+        return number, wire, (at, at + size), at + size
 
-    def fields(self, at, end, what):
+    def fields(self, at, end, place):
         """Yields `(number, wire type, value)` of a whole message."""
         while at < end:
-            number, kind, value, at = self.field(at, end, what)
-            yield number, kind, value
+            number, wire, value, at = self.field(at, end, place)
+            yield number, wire, value
 
     def layer(self, at, end, name_field, blobs_field, oldest=False):
         """`(name, arrays)`."""
         name, places = "", []
-        for number, kind, value in self.fields(at, end, f"the layer at byte {at}"):
-            if oldest and number == OLDEST and kind == BYTES:
+        for number, wire, value in self.fields(at, end, f"the layer at byte {at}"):
+            if oldest and number == OLDEST and wire == BYTES:
                 return self.layer(*value, *OLDEST_FIELDS)
-            if number == name_field and kind == BYTES:
+            if number == name_field and wire == BYTES:
                 if value[1] - value[0] > MAX_NAME:
                     raise self.error(f"the layer at byte {at} has a name of {value[1] - value[0]} bytes")
                 name = self.data[slice(*value)].tobytes().decode("utf-8", "replace")
-            elif number == blobs_field and kind == BYTES:
+            elif number == blobs_field and wire == BYTES:
                 places.append(value)
         return name, [self.blob(*place, f"blob {i} of the layer {name!r}") for i, place in enumerate(places)]
 
-    def blob(self, at, end, what):
+    def blob(self, at, end, place):
         """A float32 array."""
         shape, old_shape, parts = None, {}, []
         while at < end:
-            number, kind, value, at = self.field(at, end, what)
-            if number == SHAPE and kind == BYTES:
-                shape = self.dimensions(*value, f"the shape of {what}")
-            elif number in OLD_SHAPE and kind == VARINT:
+            number, wire, value, at = self.field(at, end, place)
+            if number == SHAPE and wire == BYTES:
+                shape = self.dimensions(*value, f"the shape of {place}")
+            elif number in OLD_SHAPE and wire == VARINT:
                 old_shape[number] = value
-            elif number in DATA and kind == BYTES:
-                parts.append(self.packed(*value, DATA[number][0], what))
-            elif number in DATA and kind == DATA[number][1]:
+            elif number in DATA and wire == BYTES:
+                parts.append(self.packed(*value, DATA[number][0], place))
+            elif number in DATA and wire == DATA[number][1]:
                 part, at = self.unpacked(value[0], end, number, *DATA[number])
                 parts.append(part)
         if shape is None:
             shape = [old_shape.get(number, 0) for number in OLD_SHAPE] if old_shape else None
         count = sum(len(part) for part in parts)
         if len(parts) > 1:
-            self.limits.take_bytes(4 * count, what)
+            self.limits.take_bytes(4 * count, place)
         if shape is None:
             shape = [count]
         if math.prod(shape) != count:
-            raise self.error(f"{what} has the shape {shape}, and {count} numbers")
+            raise self.error(f"{place} has the shape {shape}, and {count} numbers")
         data = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.float32), *parts])
         return data.reshape(shape)
 
-    def packed(self, at, end, dtype, what):
+    def packed(self, at, end, dtype, place):
         """A list of numbers in one field, as float32."""
         if (end - at) % np.dtype(dtype).itemsize:
-            raise self.error(f"{what} has {end - at} bytes of numbers, which is no whole count")
-        self.limits.take_bytes((end - at) // np.dtype(dtype).itemsize * 4, what)
+            raise self.error(f"{place} has {end - at} bytes of numbers, which is no whole count")
+        self.limits.take_bytes((end - at) // np.dtype(dtype).itemsize * 4, place)
         return np.array(self.data[at:end]).view(dtype).astype(np.float32, copy=False)
 
-    def unpacked(self, at, end, number, dtype, kind):
+    def unpacked(self, at, end, number, dtype, wire):
         """`(numbers, where the next field is)` of a list with a field a number, read at one go: at is the first's."""
-        size = 1 + WIDTHS[kind]  # the tag has one byte
+        size = 1 + WIDTHS[wire]  # the tag has one byte
         rows = self.data[at - 1 : at - 1 + (end - at + 1) // size * size].reshape(-1, size)
         count, step = 1, FIRST
         while count < len(rows):  # in growing steps: a list may end at once, and another begin
-            others = np.flatnonzero(rows[count : count + step, 0] != number * 8 + kind)
+            others = np.flatnonzero(rows[count : count + step, 0] != number * 8 + wire)
             count += int(others[0]) if len(others) else len(rows[count : count + step])
             if len(others):
                 break
@@ -189,19 +191,19 @@ class _Reader:
         self.limits.take_bytes(4 * count, "unpacked numbers")
         return np.ascontiguousarray(rows[:count, 1:]).view(dtype)[:, 0].astype(np.float32), at - 1 + count * size
 
-    def dimensions(self, at, end, what):
+    def dimensions(self, at, end, place):
         """The dimensions of a shape, packed or not."""
-        found = []
+        sides = []
         if end - at > 11 * MAX_AXES:  # a number has ten bytes at most, and a tag
-            raise self.error(f"{what} has more than {MAX_AXES} axes")
-        for number, kind, value in self.fields(at, end, what):
-            if number == SHAPE_DIM and kind == VARINT:
-                found.append(value)
-            elif number == SHAPE_DIM and kind == BYTES:
+            raise self.error(f"{place} has more than {MAX_AXES} axes")
+        for number, wire, value in self.fields(at, end, place):
+            if number == SHAPE_DIM and wire == VARINT:
+                sides.append(value)
+            elif number == SHAPE_DIM and wire == BYTES:
                 at, end = value
                 while at < end:
-                    dim, at = self.varint(at, end, what)
-                    found.append(dim)
-        if len(found) > MAX_AXES:
-            raise self.error(f"{what} has more than {MAX_AXES} axes")
-        return found
+                    dim, at = self.varint(at, end, place)
+                    sides.append(dim)
+        if len(sides) > MAX_AXES:
+            raise self.error(f"{place} has more than {MAX_AXES} axes")
+        return sides

@@ -84,21 +84,21 @@ def load_coco(annotations, images, *, on_bad="error", crowd_as_objects=False, re
     objects = defaultdict(list)
     empty = 0
     for place, item in enumerate(content["annotations"]):
-        key, one = _object(item, place, listed, label_of, crowd_as_objects)
-        if isinstance(one, str):
-            problems.add(_where(item, place), one)
-        elif one is None:
+        key, annotation = _object(item, place, listed, label_of, crowd_as_objects)
+        if isinstance(annotation, str):
+            problems.add(_where(item, place), annotation)
+        elif annotation is None:
             empty += 1
         else:
-            objects[key].append(one)
+            objects[key].append(annotation)
     if empty:
         logger.warning("%s: %d annotations have neither a box nor a mask, and mark no object", annotations, empty)
 
-    found, tried = Finder(folder, annotations).find([entry["file_name"] for entry in listed.values()])
+    paths, tried = Finder(folder, annotations).find([entry["file_name"] for entry in listed.values()])
     usable = []  # (entry, path, size, objects, their segmentations)
     masks = _Masks(annotations)
     for key, entry in listed.items():
-        path = found.get(entry["file_name"])
+        path = paths.get(entry["file_name"])
         if path is None:
             problems.add(folder / entry["file_name"], tried[entry["file_name"]])
             continue
@@ -106,7 +106,7 @@ def load_coco(annotations, images, *, on_bad="error", crowd_as_objects=False, re
         if size is not None:
             usable.append((entry, path, size, *_with_boxes(objects[key], size, path, folder, masks, problems)))
 
-    boxes = [one.box for _, _, _, items, _ in usable for one in items]
+    boxes = [annotation.box for _, _, _, items, _ in usable for annotation in items]
     sizes = [size for _, _, size, items, _ in usable for _ in items]
     if not relative:
         refuse_relative(boxes, sizes, annotations, RELATIVE)
@@ -126,14 +126,14 @@ def load_coco(annotations, images, *, on_bad="error", crowd_as_objects=False, re
 
 def _record(entry, path, size, items, segmentations, relative, problems):
     height, width = size
-    raw = np.array([one.box for one in items], np.float64).reshape(-1, 4)
+    raw = np.array([item.box for item in items], np.float64).reshape(-1, 4)
     px = in_px(raw, size) if relative else raw
     if relative:
-        segmentations = [_polygons_in_px(one, size) for one in segmentations]
+        segmentations = [_polygons_in_px(item, size) for item in segmentations]
     boxes = np.concatenate([px[:, :2], px[:, :2] + px[:, 2:]], axis=1)
     # What sticks out of a polygon is cut off, and so is its box.
     inside = np.clip(boxes, 0, [width, height, width, height])
-    clip = np.array([isinstance(one, list) for one in segmentations], bool) & (inside[:, 2:] > inside[:, :2]).all(
+    clip = np.array([isinstance(item, list) for item in segmentations], bool) & (inside[:, 2:] > inside[:, :2]).all(
         axis=1
     )
     moved = int((np.abs(inside - boxes) > 0.5)[clip].any(axis=1).sum())
@@ -144,24 +144,24 @@ def _record(entry, path, size, items, segmentations, relative, problems):
     kept = np.flatnonzero(good)
     items, segmentations = [items[i] for i in kept], [segmentations[i] for i in kept]
     sides = boxes[kept, 2:] - boxes[kept, :2]
-    areas = [side.prod() if relative or one.area is None else one.area for one, side in zip(items, sides)]
+    areas = [side.prod() if relative or item.area is None else item.area for item, side in zip(items, sides)]
     return Record(
         image=str(path),
         image_id=entry["id"],
         height=height,
         width=width,
         boxes=boxes[kept],
-        labels=[one.label for one in items],
-        crowd=[one.crowd for one in items],
+        labels=[item.label for item in items],
+        crowd=[item.crowd for item in items],
         areas=areas,
-        segmentations=segmentations if any(one is not None for one in segmentations) else None,
+        segmentations=segmentations if any(item is not None for item in segmentations) else None,
     ), moved
 
 
 def _polygons_in_px(segmentation, size):
     if not isinstance(segmentation, list):
         return segmentation
-    return [(np.array(one).reshape(-1, 2) * size[::-1]).ravel().tolist() for one in segmentation]
+    return [(np.array(polygon).reshape(-1, 2) * size[::-1]).ravel().tolist() for polygon in segmentation]
 
 
 class _Masks:
@@ -182,12 +182,12 @@ class _Masks:
 def _with_boxes(items, size, path, folder, masks, problems):
     """The objects of an image that have a box, or get it from their segmentation, and their segmentations."""
     kept, segmentations = [], []
-    for one in items:
-        if one.segmentation is None:
+    for item in items:
+        if item.segmentation is None:
             segmentation, reasons = None, []
         else:
-            segmentation, reasons = clean_segmentation(one.segmentation, *size, folder)
-        if one.box is None:
+            segmentation, reasons = clean_segmentation(item.segmentation, *size, folder)
+        if item.box is None:
             box = None
             try:
                 box = None if segmentation is None else segmentation_box(segmentation, *size)
@@ -195,12 +195,12 @@ def _with_boxes(items, size, path, folder, masks, problems):
                 reasons = [str(error)]
             if box is None:
                 why = reasons[0] if reasons else "is empty"
-                problems.add(f"{path.name}, {one.where}", f"has no 'bbox', and its segmentation gives none: {why}")
+                problems.add(f"{path.name}, {item.where}", f"has no 'bbox', and its segmentation gives none: {why}")
                 continue
-            one = one._replace(box=[box[0], box[1], box[2] - box[0], box[3] - box[1]])
-        masks.parts += [f"{path.name}, {one.where}: {reason}" for reason in reasons]
+            item = item._replace(box=[box[0], box[1], box[2] - box[0], box[3] - box[1]])
+        masks.parts += [f"{path.name}, {item.where}: {reason}" for reason in reasons]
         masks.objects += bool(reasons) and segmentation is None
-        kept.append(one)
+        kept.append(item)
         segmentations.append(segmentation)
     return kept, segmentations
 
@@ -268,18 +268,18 @@ def _read_json(path):
 
 def _categories(categories, source):
     """`{id: category}`, in the order of the ids."""
-    found = []
+    pairs = []
     for category in categories:
         if not isinstance(category, dict) or "id" not in category or "name" not in category:
             raise DataError(f"{source}: category {shown(category)} has no 'id' or no 'name'")
         key = identity(category["id"])
         if key is None or name(category["name"]) is None:
             raise DataError(f"{source}: category {shown(category)}: its 'id' or its 'name' is none")
-        found.append((key, category))
-    for key, count in Counter(key for key, _ in found).items():
+        pairs.append((key, category))
+    for key, count in Counter(key for key, _ in pairs).items():
         if count > 1:
             raise DataError(f"{source}: category id {key!r} is given to {count} categories")
-    return dict(sorted(found, key=lambda pair: (isinstance(pair[0], str), pair[0])))
+    return dict(sorted(pairs, key=lambda pair: (isinstance(pair[0], str), pair[0])))
 
 
 def _without_root(categories, annotations, source):
@@ -313,7 +313,9 @@ def _images(images, source, problems):
             problems.add("images", f"image {shown(image)}: its 'id' or its 'file_name' is none")
             continue
         listed[key].append(image)
-    double = [f"{key!r} ({', '.join(one['file_name'] for one in all)})" for key, all in listed.items() if len(all) > 1]
+    double = [
+        f"{key!r} ({', '.join(entry['file_name'] for entry in all)})" for key, all in listed.items() if len(all) > 1
+    ]
     if double:
         raise DataError(f"{source}: image ids given to more than one image: {'; '.join(double[:20])}")
     return {key: image for key, (image,) in listed.items()}

@@ -72,8 +72,8 @@ def load_proposals(path, dataset):
         names = np.repeat(keys, counts)
         lines = [f"{names[i]}: {reason}" for i, reason in reasons.items()]
         other = "xyxy" if form == "xywh" else "xywh"
-        what = f"{len(reasons)} of {len(raw)} boxes do not fit their image as {form} (are they {other}, or those of"
-        raise proposal_error(path, f"{what} another size of the image?)", lines)
+        problem = f"{len(reasons)} of {len(raw)} boxes do not fit their image as {form} (are they {other}, or those of"
+        raise proposal_error(path, f"{problem} another size of the image?)", lines)
     parts = np.split(boxes, np.cumsum(counts)[:-1])
     found = {owners[key].image_id: part for key, part in zip(keys, parts, strict=True)}
     return ProposalSet({record.image_id: found[record.image_id] for record in dataset})
@@ -96,15 +96,15 @@ def _read_json(path):
     if not isinstance(content, list):
         raise DataError(f"{path}: expected COCO's list of results, or an object {{name: [[x1, y1, x2, y2], ...]}}")
     arrays = defaultdict(list)
-    scored = sum("score" in one for one in content if isinstance(one, dict))
-    for number, one in enumerate(content):
-        if not isinstance(one, dict) or "image_id" not in one or "bbox" not in one:
+    scored = sum("score" in result for result in content if isinstance(result, dict))
+    for number, result in enumerate(content):
+        if not isinstance(result, dict) or "image_id" not in result or "bbox" not in result:
             raise DataError(f"{path}: result number {number} is no object with 'image_id' and 'bbox'")
-        if scored and "score" not in one:
+        if scored and "score" not in result:
             raise DataError(f"{path}: result number {number} has no 'score', others have")
-        if not isinstance(one["bbox"], list) or len(one["bbox"]) != 4:
-            raise DataError(f"{path}: result number {number}: bbox {one['bbox']!r} is not [x, y, width, height]")
-        arrays[str(one["image_id"])].append([*one["bbox"], *([one["score"]] if scored else [])])
+        if not isinstance(result["bbox"], list) or len(result["bbox"]) != 4:
+            raise DataError(f"{path}: result number {number}: bbox {result['bbox']!r} is not [x, y, width, height]")
+        arrays[str(result["image_id"])].append([*result["bbox"], *([result["score"]] if scored else [])])
     return dict(arrays), "xywh"
 
 
@@ -143,9 +143,9 @@ def _owners(keys, dataset, path):
     owners = max(by_id, by_file, key=lambda table: sum(map(bool, table.values())))
     unknown = [key for key, records in owners.items() if not records]
     if unknown:
-        what = f"{len(unknown)} of {len(owners)} names are no image id and no file name of {dataset.name}"
-        what += " (of part of a data set: load the proposals with all of it, the part can use them)"
-        raise proposal_error(path, what, unknown)
+        problem = f"{len(unknown)} of {len(owners)} names are no image id and no file name of {dataset.name}"
+        problem += " (of part of a data set: load the proposals with all of it, the part can use them)"
+        raise proposal_error(path, problem, unknown)
     double = [f"{key} ({', '.join(one.name for one in records)})" for key, records in owners.items() if records[1:]]
     if double:
         raise proposal_error(path, "names that fit more than one image, give more of the path", double)
@@ -158,8 +158,8 @@ def _owners(keys, dataset, path):
         raise proposal_error(path, "names of the same image", double)
     missing = [record.name for record in dataset if record.image_id not in named]
     if missing:
-        what = f"no proposals for {len(missing)} of the {len(dataset)} images of {dataset.name}"
-        raise proposal_error(path, f"{what} (an image that has none needs an empty array or list)", missing)
+        problem = f"no proposals for {len(missing)} of the {len(dataset)} images of {dataset.name}"
+        raise proposal_error(path, f"{problem} (an image that has none needs an empty array or list)", missing)
     return owners
 
 

@@ -182,25 +182,25 @@ def compute_proposals(
     if cache is not None:
         cache = Path(cache)
         cache.mkdir(parents=True, exist_ok=True)
-    found = {}
+    boxes = {}
     with _Searchers(workers) as searchers:
         # a thread for each process, which reads the image that the process segments
         pool = ThreadPoolExecutor(workers)
         try:
             jobs = {pool.submit(_proposals, one, settings, cache, searchers): one.image_id for one in dataset}
             for job in tqdm(as_completed(jobs), total=len(jobs), desc="proposals", disable=not progress):
-                found[jobs[job]] = job.result()
+                boxes[jobs[job]] = job.result()
         except BaseException:
             searchers.stop()  # what is under way ends at once
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-    empty = [record.name for record in dataset if not len(found[record.image_id])]
+    empty = [record.name for record in dataset if not len(boxes[record.image_id])]
     if empty:
         logger.warning(
             "%s: no proposals in %d of %d images: %s", dataset.name, len(empty), len(dataset), _listed(empty, "; ")
         )
-    return ProposalSet({record.image_id: found[record.image_id] for record in dataset})
+    return ProposalSet({record.image_id: boxes[record.image_id] for record in dataset})
 
 
 def _proposals(record, settings, cache, searchers):

@@ -97,7 +97,7 @@ def load_voc(
             if name in chosen or on_bad == "error":
                 problems.add(files[name], str(error).removeprefix(f"{files[name]}: "))
     if class_names is None:
-        class_names = sorted({one.name for item in annotations.values() for one in item.objects} - {""})
+        class_names = sorted({object_.name for item in annotations.values() for object_ in item.objects} - {""})
     label_of = {name: label for label, name in enumerate(class_names)}
     for name in chosen:
         if name not in files:
@@ -117,7 +117,7 @@ def load_voc(
         if size is not None:
             objects = _good(annotations[name].objects, files[name], label_of, problems)
             pending.append((name, paths[name], files[name], size, objects))
-    raw = [one.box for *_, objects in pending for one in objects]
+    raw = [object_.box for *_, objects in pending for object_ in objects]
     sizes = [size for *_, size, objects in pending for _ in objects]
     if not relative:
         refuse_relative(raw, sizes, source, "pass relative=True to take them as shares")
@@ -129,7 +129,7 @@ def load_voc(
 
 
 def _record(name, image, path, size, objects, label_of, one_based, relative, difficult_as_objects, problems):
-    raw = np.array([one.box for one in objects], np.float64).reshape(-1, 4)
+    raw = np.array([item.box for item in objects], np.float64).reshape(-1, 4)
     px = in_px(raw, size) if relative else raw - [one_based, one_based, 0, 0]
     boxes, good, reasons = clean_boxes(px, *size, raw)
     for i in np.flatnonzero(good & ~(raw[:, 2:] > raw[:, :2]).all(axis=1)):
@@ -152,15 +152,15 @@ def _record(name, image, path, size, objects, label_of, one_based, relative, dif
 def _good(objects, path, label_of, problems):
     """The objects that have a class and four numbers."""
     good = []
-    for one in objects:
-        if one.name not in label_of:
+    for item in objects:
+        if item.name not in label_of:
             known = ", ".join(label_of)[:400]
-            problems.add(path.name, f"object {one.number}: unknown class {shown(one.name)}; the classes are {known}")
-        elif None in one.box:
+            problems.add(path.name, f"object {item.number}: unknown class {shown(item.name)}; the classes are {known}")
+        elif None in item.box:
             fields = ", ".join(_FIELDS)
-            problems.add(path.name, f"object {one.number} ({one.name}): its bndbox is not four numbers {fields}")
+            problems.add(path.name, f"object {item.number} ({item.name}): its bndbox is not four numbers {fields}")
         else:
-            good.append(one)
+            good.append(item)
     return good
 
 
@@ -171,18 +171,18 @@ def _xml_files(root):
     """`(folder, {name without .xml, relative to the folder: path})`."""
     usual = [path for path in sorted(root.iterdir()) if path.name.lower() == "annotations"]
     for folder in (*usual[:1], root):
-        found = {}
+        files = {}
         for path in _walk(folder, (".xml",)):
-            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
-        if found:
+            files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+        if files:
             break
-    return folder, found
+    return folder, files
 
 
 def _walk(folder, endings):
     """The files of some endings in a folder and those below it, in order, but for hidden ones."""
     for below, folders, files in os.walk(folder):
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in sorted(files):
             if file.lower().endswith(endings) and not file.startswith("."):
                 yield Path(below, file)
@@ -252,8 +252,8 @@ def _annotated(text, files, plain):
 
 
 def _other(root):
-    kind = kind_of_folder(root)
-    return way_out(None if kind == "Pascal VOC" else kind)
+    layout = kind_of_folder(root)
+    return way_out(None if layout == "Pascal VOC" else layout)
 
 
 # === Which images ===
@@ -269,24 +269,24 @@ def _images(root, folder, files, annotations, chosen, problems):
     paths, left = {}, {}
     for name in chosen:
         beside = _beside(files[name], folder)
-        found = same.get(name) or (same.get(beside) if beside else None) or []
+        matches = same.get(name) or (same.get(beside) if beside else None) or []
         file_name = annotations[name].file_name
-        if len(found) > 1:  # a.jpg and a.png
-            found = [path for path in found if path.name == Path(file_name.replace("\\", "/")).name] or found
-        if len(found) == 1:
-            paths[name] = found[0]
-        elif found:
-            problems.add(files[name], f"{len(found)} images have its name: {', '.join(map(str, found[:4]))}")
+        if len(matches) > 1:  # a.jpg and a.png
+            matches = [path for path in matches if path.name == Path(file_name.replace("\\", "/")).name] or matches
+        if len(matches) == 1:
+            paths[name] = matches[0]
+        elif matches:
+            problems.add(files[name], f"{len(matches)} images have its name: {', '.join(map(str, matches[:4]))}")
         else:
             left[name] = without_ending(name)
     # elsewhere: by its own name in any folder, then by the name that it says
     for step in ("name", "filename"):
         wanted = {name: left[name] if step == "name" else annotations[name].file_name for name in left}
         wanted = {name: text for name, text in wanted.items() if text}
-        found, tried = Finder(folder, root).find(wanted.values(), tell=step == "filename")
+        matches, tried = Finder(folder, root).find(wanted.values(), tell=step == "filename")
         for name, text in wanted.items():
-            if text in found:
-                paths[name] = found[text]
+            if text in matches:
+                paths[name] = matches[text]
                 del left[name]
             elif step == "filename":
                 left[name] = tried[text]

@@ -99,9 +99,9 @@ def coco_results(
         compressed RLE) in place of `"bbox"`.
     """
     results = []
-    for record, found in _pairs(dataset, detections):
+    for record, own in _pairs(dataset, detections):
         image = record.image_id.item() if isinstance(record.image_id, np.generic) else record.image_id
-        boxes, scores, labels, masks = _checked(record, found, len(dataset.class_names), iou_type)
+        boxes, scores, labels, masks = _checked(record, own, len(dataset.class_names), iou_type)
         for i in range(len(boxes)):
             row = {"image_id": image, "category_id": int(dataset.category_ids[labels[i]]), "score": float(scores[i])}
             if iou_type == "segm":
@@ -134,15 +134,15 @@ def encode_masks(masks: np.ndarray | Sequence[RLE]) -> list[RLE]:
             return []
         encoded: Any = rle.encode(np.asfortranarray(masks.astype("uint8").transpose(1, 2, 0)))
         return encoded
-    return [rle.frPyObjects(one, *one["size"]) if isinstance(one["counts"], list) else one for one in masks]
+    return [rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask for mask in masks]
 
 
 def _run(dataset, detections, iou_type, max_detections):
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports on stdout, and has no switch for it
-        truth, found = _coco_objects(dataset, detections, iou_type)
-        evaluation = COCOeval(truth, found, iou_type)
+        truth, results = _coco_objects(dataset, detections, iou_type)
+        evaluation = COCOeval(truth, results, iou_type)
         evaluation.params.maxDets = [1, 10, max_detections]
         evaluation.evaluate()
         evaluation.accumulate()
@@ -156,7 +156,7 @@ def _coco_objects(dataset, detections, iou_type):
     if not all(isinstance(i, (int, np.integer)) for i in ids):
         ids = range(1, len(pairs) + 1)  # VOC's are file names; pycocotools wants ids that sort
     images, objects, results = [], [], []
-    for image, (record, found) in zip(ids, pairs, strict=True):
+    for image, (record, own) in zip(ids, pairs, strict=True):
         images.append({"id": int(image), "height": int(record.height), "width": int(record.width)})
         boxes = _xywh(record.boxes)
         for i, box in enumerate(boxes):
@@ -171,7 +171,7 @@ def _coco_objects(dataset, detections, iou_type):
             if iou_type == "segm":
                 row["segmentation"] = _segmentation(record, i)
             objects.append(row)
-        boxes, scores, labels, masks = _checked(record, found, len(dataset.class_names), iou_type)
+        boxes, scores, labels, masks = _checked(record, own, len(dataset.class_names), iou_type)
         areas = boxes[:, 2] * boxes[:, 3] if masks is None else _mask_areas(masks)
         for i, box in enumerate(boxes):
             row = {
@@ -211,11 +211,11 @@ def _pairs(dataset, detections):
     return list(zip(dataset, detections, strict=True))
 
 
-def _checked(record, found, num_classes, iou_type):
+def _checked(record, detections, num_classes, iou_type):
     """One image's detections: boxes `[n, 4]` as xywh in float64, scores, labels, and RLEs for "segm" (else None)."""
-    labels = np.asarray(found["labels"]).astype(int).reshape(-1)
-    scores = np.asarray(found["scores"], "float64").reshape(-1)
-    boxes = _xywh(found["boxes"])
+    labels = np.asarray(detections["labels"]).astype(int).reshape(-1)
+    scores = np.asarray(detections["scores"], "float64").reshape(-1)
+    boxes = _xywh(detections["boxes"])
     where = f"Image {record.image_id!r}"
     if not len(boxes) == len(scores) == len(labels):
         raise ValueError(f"{where}: {len(boxes)} boxes, {len(scores)} scores and {len(labels)} labels detected.")
@@ -225,9 +225,9 @@ def _checked(record, found, num_classes, iou_type):
         raise ValueError(f"{where}: detected label {labels.max()}, but the dataset has {num_classes} classes.")
     masks = None
     if iou_type == "segm":
-        if "masks" not in found:
+        if "masks" not in detections:
             raise ValueError(f'{where}: iou_type="segm" needs detections with "masks".')
-        masks = encode_masks(found["masks"])
+        masks = encode_masks(detections["masks"])
         if len(masks) != len(boxes):
             raise ValueError(f"{where}: {len(masks)} masks for {len(boxes)} boxes detected.")
         for mask in masks:
@@ -246,8 +246,8 @@ def _checked(record, found, num_classes, iou_type):
 
 def has_segmentation(record, i):
     """Whether a record's object `i` has a mask."""
-    one = None if record.segmentations is None else record.segmentations[i]
-    return one is not None and not (isinstance(one, (list, tuple)) and not len(one))
+    segmentation = None if record.segmentations is None else record.segmentations[i]
+    return segmentation is not None and not (isinstance(segmentation, (list, tuple)) and not len(segmentation))
 
 
 def _segmentation(record, i):
@@ -257,13 +257,13 @@ def _segmentation(record, i):
             f'Image {record.image_id!r}: object {i} has no segmentation, which iou_type="segm" needs. '
             'Use iou_type="bbox" for data with boxes only.'
         )
-    one = record.segmentations[i]
-    if isinstance(one, dict):
-        return dict(one)  # pycocotools writes into what it is given
-    if isinstance(one, (list, tuple)):
-        refuse_far(one, max(record.height, record.width))
-        return [list(polygon) for polygon in one]
-    return encode_masks(full_mask(one, record.height, record.width)[None])[0]  # a PNG or an array
+    segmentation = record.segmentations[i]
+    if isinstance(segmentation, dict):
+        return dict(segmentation)  # pycocotools writes into what it is given
+    if isinstance(segmentation, (list, tuple)):
+        refuse_far(segmentation, max(record.height, record.width))
+        return [list(polygon) for polygon in segmentation]
+    return encode_masks(full_mask(segmentation, record.height, record.width)[None])[0]  # a PNG or an array
 
 
 def _mask_areas(masks):

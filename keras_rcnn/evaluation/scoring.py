@@ -71,7 +71,7 @@ def evaluate(
     scores = coco_metrics(dataset, detections, max_detections=max_detections)
     per_class = scores.pop("per_class")
     result = {"bbox": scores}
-    if all("masks" in found for found in detections) and has_masks(dataset):
+    if all("masks" in own for own in detections) and has_masks(dataset):
         result["segm"] = coco_metrics(dataset, detections, "segm", max_detections=max_detections)
         for name, values in result["segm"].pop("per_class").items():
             per_class[name] |= {f"segm_{key}": value for key, value in values.items()}
@@ -120,14 +120,14 @@ def detect_all(
         for chunk, images in zip(chunks, photos, strict=True):
             if proposals is not None:
                 arguments["proposals"] = [proposals[records[i]] for i in chunk]
-            for found in model.detect(images, score=0.0, batch_size=batch_size, **arguments):
+            for own in model.detect(images, score=0.0, batch_size=batch_size, **arguments):
                 if new_label is not None:
-                    found = _relabelled(found, new_label[np.asarray(found["labels"], int)])
-                if "masks" in found:
-                    found = found | {"masks": encode_masks(found["masks"])}
-                detections.append(found)
+                    own = _relabelled(own, new_label[np.asarray(own["labels"], int)])
+                if "masks" in own:
+                    own = own | {"masks": encode_masks(own["masks"])}
+                detections.append(own)
             bar.update(len(images))
-    if getattr(model, "class_names", None) is None and any("names" in found for found in detections):
+    if getattr(model, "class_names", None) is None and any("names" in own for own in detections):
         return _labelled_by_name(detections, dataset)
     return detections
 
@@ -176,7 +176,7 @@ def _places(names, dataset):
 
 def _labelled_by_name(detections, dataset):
     """Detections with the dataset's labels, of a model whose classes are known by the names of its detections alone."""
-    pairs = {(int(label), name) for found in detections for label, name in zip(found["labels"], found["names"])}
+    pairs = {(int(label), name) for own in detections for label, name in zip(own["labels"], own["names"])}
     if all(name == str(label) for label, name in pairs):  # it has no names
         return detections
     names = sorted({name for _, name in pairs})
@@ -186,15 +186,15 @@ def _labelled_by_name(detections, dataset):
             f"{_some(list(dataset.class_names))}."
         )
     place = dict(zip(names, _places(names, dataset).tolist(), strict=True))
-    return [_relabelled(found, np.array([place[name] for name in found["names"]], "int32")) for found in detections]
+    return [_relabelled(own, np.array([place[name] for name in own["names"]], "int32")) for own in detections]
 
 
-def _relabelled(found: Any, labels: np.ndarray) -> Any:
+def _relabelled(own: Any, labels: np.ndarray) -> Any:
     """Detections with other labels, without those whose label is -1."""
     labels = np.asarray(labels, int)
     keep = labels >= 0
     chosen: dict[str, Any] = {"labels": labels[keep]}
-    for key, values in found.items():
+    for key, values in own.items():
         if key != "labels":
             chosen[key] = values[keep] if isinstance(values, np.ndarray) else [v for v, k in zip(values, keep) if k]
     return chosen

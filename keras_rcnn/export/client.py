@@ -138,11 +138,11 @@ class ServedDetector:
         """
         many = isinstance(images, (list, tuple))
         images, proposals = check_request(images, score=score, batch_size=batch_size, masks=masks, proposals=proposals)
-        step, found = int(batch_size or 1), []
+        step, results = int(batch_size or 1), []
         for start in range(0, len(images), step):
             part = slice(start, start + step)
-            found += self._detect(images[part], proposals and proposals[part], score, masks)
-        return found if many else found[0]
+            results += self._detect(images[part], proposals and proposals[part], score, masks)
+        return results if many else results[0]
 
     def _detect(self, photos, proposals, score, masks):
         images = [read_image(photo) for photo in photos]
@@ -159,7 +159,7 @@ class ServedDetector:
         except AnswerError as error:
             raise self._wrong(error) from error
         self._known = {"inputs": set(inputs), "outputs": set(outputs)}
-        return [_shown(one, size, score, masks) for one, size in zip(found, sizes, strict=True)]
+        return [_shown(detections, size, score, masks) for detections, size in zip(found, sizes, strict=True)]
 
     def predict(self, inputs: Mapping[str, Any], signature: str = _SIGNATURE) -> dict[str, np.ndarray]:
         """One request to a signature.
@@ -187,14 +187,14 @@ class ServedDetector:
     def _explained(self, error, proposals):
         """A refusal with what is the matter, if it is the proposals."""
         if error.refused and self._has("inputs", "proposals") == (proposals is None):
-            what = "wants proposals: detect(..., proposals=...)"
+            reason = "wants proposals: detect(..., proposals=...)"
             if proposals is not None:
-                what = "finds its proposals itself: leave proposals out"
-            return ServingError(f"{self.url}: the model {what}. The server says: {error}")
+                reason = "finds its proposals itself: leave proposals out"
+            return ServingError(f"{self.url}: the model {reason}. The server says: {error}")
         return error
 
-    def _wrong(self, what):
-        return ServingError(f"{self.url}: not the answer of a detector: {printable(what)[:500]}")
+    def _wrong(self, reason):
+        return ServingError(f"{self.url}: not the answer of a detector: {printable(reason)[:500]}")
 
     # === REST ===
 
@@ -244,17 +244,17 @@ class ServedDetector:
         """json's lists as an array of integers, floats, bools, or (as objects) texts."""
         try:
             array = np.array(value, dtype=object)
-            kinds = {type(one) for one in array.ravel().tolist()}
-            if kinds == {str}:
+            types = {type(item) for item in array.ravel().tolist()}
+            if types == {str}:
                 return array
             for allowed, dtype in (({bool}, bool), ({int}, np.int64), ({int, float}, np.float64)):
-                if kinds <= allowed:
+                if types <= allowed:
                     return array.astype(dtype)
-            what = " and ".join(sorted(kind.__name__ for kind in kinds))
-            what = "lists of several lengths" if list in kinds else what
+            reason = " and ".join(sorted(type_.__name__ for type_ in types))
+            reason = "lists of several lengths" if list in types else reason
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            what = error
-        raise self._wrong(f"{key} is no array of numbers or texts: {what}")
+            reason = error
+        raise self._wrong(f"{key} is no array of numbers or texts: {reason}")
 
     # === gRPC ===
 
@@ -339,13 +339,13 @@ def _padded(proposals):
     return padded
 
 
-def _shown(found, size, score, masks):
+def _shown(detections, size, score, masks):
     """One photo's detections from `score` on, with masks as they are asked for."""
-    keep = np.flatnonzero(found["scores"] >= score)
-    shown = {key: found[key][keep] for key in ("boxes", "scores", "labels")}
-    shown["names"] = [found["names"][i] for i in keep]
-    if "masks" in found and masks:
-        values = found["masks"][keep]
+    keep = np.flatnonzero(detections["scores"] >= score)
+    shown = {key: detections[key][keep] for key in ("boxes", "scores", "labels")}
+    shown["names"] = [detections["names"][i] for i in keep]
+    if "masks" in detections and masks:
+        values = detections["masks"][keep]
         in_graph = values.dtype == bool
         shown["masks"] = values if in_graph else pasted(values, shown["boxes"], size, masks)
     return shown
@@ -356,7 +356,7 @@ def _json(value):
         return {"b64": base64.b64encode(value).decode()}
     if isinstance(value, np.ndarray):
         return value.tolist()
-    return [_json(one) for one in value] if isinstance(value, (list, tuple)) else value
+    return [_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _said(content):
@@ -368,5 +368,5 @@ def _said(content):
 
 def _short(value):
     """The beginning of what json has."""
-    kinds = {dict: "an object", list: "a list", str: "a text"}
-    return kinds.get(type(value)) or printable(value)[:50]
+    words = {dict: "an object", list: "a list", str: "a text"}
+    return words.get(type(value)) or printable(value)[:50]

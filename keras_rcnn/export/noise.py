@@ -68,15 +68,15 @@ class Noise:
     def add(self, run):
         """Takes account of a further run's answer."""
         self.runs.append(run)
-        found = dict(partners(self.expected, run, self.iou))
+        pairs = dict(partners(self.expected, run, self.iou))
         for i in range(len(self.lost)):
-            pair = differences(self.expected, i, run, found[i], self.size) if i in found else None
+            pair = differences(self.expected, i, run, pairs[i], self.size) if i in pairs else None
             self.lost[i] |= pair is None or not within(pair, self.caps)
             if pair is not None:
                 self._pairs.append((i, pair))
         steady = [pair for i, pair in self._pairs if not self.lost[i]]
-        self.worst = {key: max((one[key] for one in steady if key in one), default=0.0) for key in KEYS}
-        values = {key: [one[key] for _, one in self._pairs if key in one] for key in KEYS}
+        self.worst = {key: max((errors[key] for errors in steady if key in errors), default=0.0) for key in KEYS}
+        values = {key: [errors[key] for _, errors in self._pairs if key in errors] for key in KEYS}
         self.typical = {key: float(np.median(some)) if some else 0.0 for key, some in values.items()}
         self.facts = {
             **self.worst,

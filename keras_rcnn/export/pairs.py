@@ -44,14 +44,14 @@ def differences(one, i, other, j, size):
         A dict: `box`, the largest difference of a coordinate in longer sides of the photo, `score`, and where both have
         masks `mask`: the largest difference of a probability, of pasted masks 1 - IoU. NaN where one is NaN.
     """
-    found = {
+    errors = {
         "box": _far(one["boxes"][i], other["boxes"][j]) / max(size),
         "score": _far(one["scores"][i], other["scores"][j]),
     }
     if "masks" in one and "masks" in other:
         apart = _disagreement if pasted(one) else _far
-        found["mask"] = apart(one["masks"][i], other["masks"][j])
-    return found
+        errors["mask"] = apart(one["masks"][i], other["masks"][j])
+    return errors
 
 
 def within(pair, limits):

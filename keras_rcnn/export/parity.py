@@ -145,15 +145,17 @@ def judge(answers, model, *, tolerance=EXACT, preprocessor=None, masks="crops", 
     """The second half of `check`: holds what `answers_of` returns against `detect`; arguments and result as there."""
 
     def detect(masks=masks):
-        return [model.detect(one["image"], score=score, masks=masks, proposals=one["proposals"]) for one in answers]
+        return [
+            model.detect(photo["image"], score=score, masks=masks, proposals=photo["proposals"]) for photo in answers
+        ]
 
     def compared(noises):
         rows = []
-        for one, answer, noise in zip(answers, expected, noises):
-            cut, size = max(_cut(model, answer), score), one["image"].shape[:2]
-            for way, found in one["found"].items():
-                facts = {"photo": one["photo"], "input": way, "height": size[0], "width": size[1]}
-                rows.append({**facts, **compare(answer, found, size, tolerance, cut, noise)})
+        for photo, answer, noise in zip(answers, expected, noises):
+            cut, size = max(_cut(model, answer), score), photo["image"].shape[:2]
+            for way, detections in photo["found"].items():
+                facts = {"photo": photo["photo"], "input": way, "height": size[0], "width": size[1]}
+                rows.append({**facts, **compare(answer, detections, size, tolerance, cut, noise)})
         for way in answers[0]["found"]:
             its = [row for row in rows if row["input"] == way]
             if _within(its, tolerance):
@@ -165,8 +167,8 @@ def judge(answers, model, *, tolerance=EXACT, preprocessor=None, masks="crops", 
         expected, runs = detect(), 0
         rows = compared([None] * len(answers))
         noises = [
-            Noise(answer, one["image"].shape[:2], tolerance.caps(pasted(answer)), tolerance.iou)
-            for one, answer in zip(answers, expected)
+            Noise(answer, photo["image"].shape[:2], tolerance.caps(pasted(answer)), tolerance.iou)
+            for photo, answer in zip(answers, expected)
         ]
         while tolerance.multiple and not _settled(rows, tolerance, runs):
             with rounded_otherwise(model, seed=runs):
@@ -193,7 +195,7 @@ def compare(expected, found, size, tolerance=EXACT, cut=0.0, noise=None):
     errors = {"box": 0.0, "score": 0.0, "mask": 0.0 if "masks" in expected and "masks" in found else None}
     limits = tolerance.limits(pasted(expected), noise and noise.worst)
     couples = partners(expected, found, tolerance.iou)
-    alone = [np.ones(len(one["scores"]), bool) for one in (expected, found)]
+    alone = [np.ones(len(detections["scores"]), bool) for detections in (expected, found)]
     for i, j in couples:
         alone[0][i] = alone[1][j] = False
     couples = [(i, j) for i, j in couples if max(expected["scores"][i], found["scores"][j]) >= tolerance.least]
@@ -203,7 +205,8 @@ def compare(expected, found, size, tolerance=EXACT, cut=0.0, noise=None):
     off = {j for (_, j), pair in zip(couples, apart) if not within(pair, limits)}
     shown = max(tolerance.least, cut + limits["score"])
     missing, extra = (
-        set(np.flatnonzero(single & (one["scores"] > shown))) for single, one in zip(alone, (expected, found))
+        set(np.flatnonzero(single & (detections["scores"] > shown)))
+        for single, detections in zip(alone, (expected, found))
     )
     unsteady = 0
     if noise:
@@ -263,7 +266,7 @@ def named_photos(photos=None):
         return demo_photos()
     if not len(photos):
         raise ExportError("A parity check needs at least one photo.")
-    return [one if isinstance(one, tuple) else (_name(i, one), one) for i, one in enumerate(photos)]
+    return [photo if isinstance(photo, tuple) else (_name(i, photo), photo) for i, photo in enumerate(photos)]
 
 
 def demo_photos():

@@ -97,11 +97,11 @@ def next_version(path):
     if not path.is_dir():
         new_path(path)
         return 1
-    found = {one.name for one in path.iterdir() if not one.name.startswith(".")}
-    versions = [int(name) for name in found if name.isdecimal() and (path / name / "saved_model.pb").is_file()]
-    others = sorted(found - {str(version) for version in versions} - {CONFIG, COMPOSE})
-    if others or (found and not versions):
-        listed = ", ".join((others or sorted(found))[:4])
+    names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
+    versions = [int(name) for name in names if name.isdecimal() and (path / name / "saved_model.pb").is_file()]
+    others = sorted(names - {str(version) for version in versions} - {CONFIG, COMPOSE})
+    if others or (names and not versions):
+        listed = ", ".join((others or sorted(names))[:4])
         raise ExportError(
             f"{path} exists, and what is in it ({listed}) is no exported model's versions: name another "
             "path, or remove it first."
@@ -236,7 +236,7 @@ def contents_of(photo, image):
 def _check(tf, folder, model, samples, masks, score):
     """Every signature of the SavedModel that was written, against `detect`."""
     signatures = tf.saved_model.load(str(folder)).signatures
-    contents = {id(one["image"]): one["contents"] for one in samples}
+    contents = {id(sample["image"]): sample["contents"] for sample in samples}
 
     def call(name, proposals, **inputs):
         if proposals is not None:
@@ -263,8 +263,8 @@ def _check(tf, folder, model, samples, masks, score):
     return parity.check(
         {"serving_default": from_bytes, "images": from_pixels, "features": from_features},
         model,
-        [(one["name"], one["image"]) for one in samples],
-        proposals=[one["proposals"] for one in samples],
+        [(sample["name"], sample["image"]) for sample in samples],
+        proposals=[sample["proposals"] for sample in samples],
         masks=True if masks == "pasted" else "crops",
         score=score,
     )
