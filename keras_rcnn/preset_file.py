@@ -199,6 +199,8 @@ _WEIGHTS_KEYS = {
     "converter": text(100),
     "model": text(100),
 }
+# the rules of these hold for a user's own class of detectors too
+_EVERY_DETECTORS = ("name", "num_classes", "class_names")
 WANTED_OF_URL = ("file", "sha256_prefix", "converter", "model")
 
 
@@ -263,12 +265,22 @@ def check_record(record, path):
     for key in ("num_classes", "backbone"):
         if key not in detector["config"]:
             raise PresetError(f"{path}: detector.config has no {key!r}, which every detector needs. {_REMEDY}")
-    registered = detector.get("registered_name") or ""
-    if str(registered).startswith(PACKAGE) or ">" not in str(registered):  # a user's class has settings of its own
-        for key, value in detector["config"].items():
-            if key not in SETTINGS and not (value is None or (isinstance(value, dict) and "class_name" in value)):
-                raise _wrong(path, f"detector.config.{reprlib.repr(key)[1:-1]}", value, Rule(None, PART))
+    for key, value in detector["config"].items():
+        place = f"detector.config.{reprlib.repr(key)[1:-1]}"
+        if key in _EVERY_DETECTORS and not SETTINGS[key].accepts(value):
+            raise _wrong(path, place, value, SETTINGS[key])
+        is_part = isinstance(value, dict) and "class_name" in value
+        if not _is_users(detector) and key not in SETTINGS and value is not None and not is_part:
+            raise _wrong(path, place, value, Rule(None, PART))
     _check(detector, path, "detector")
+
+
+def unregistered(value):
+    """The names of the classes in a serialised detector that `check_record` refuses because they are not registered."""
+    if isinstance(value, dict) and "class_name" in value and not _is_known(value):
+        yield str(value["class_name"])
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from unregistered(inner)
 
 
 _REMEDY = "Get the preset again from where it is from, or save it anew by save_preset."
@@ -339,14 +351,12 @@ def _check_object(value, path, place):
             f"{path}: {place} is a {name!r}, which could run code or read files of a stranger's choosing. It was not "
             "built. A detector is made of parts of keras_rcnn, and of your own that you import before."
         )
-    module = value.get("module")
-    if ">" not in (registered or ""):  # no class that a program has registered, so one of Keras's own
-        known = module in KERAS_MODULES or name in KERAS_CLASSES.get(module, ())
-        if not known and not (name == "function" and module == "builtins"):
-            raise PresetError(
-                f"{path}: {place} is a {reprlib.repr(name)} of the module {reprlib.repr(module)}, which is neither "
-                f"keras_rcnn's nor registered by keras.saving.register_keras_serializable. It was not built. {_REMEDY}"
-            )
+    if not _is_known(value):
+        raise PresetError(
+            f"{path}: {place} is a {reprlib.repr(name)} of the module {reprlib.repr(value.get('module'))}, which is "
+            "neither keras_rcnn's nor registered by keras.saving.register_keras_serializable. It was not built. "
+            f"{_REMEDY}"
+        )
     config = value.get("config")
     if name == "function":  # by its name alone: the look-up knows Keras's own and those that are registered
         if not text().accepts(config):
@@ -363,3 +373,19 @@ def _check_object(value, path, place):
             if not isinstance(one, dict):
                 continue
         _check(one, path, inner)
+
+
+def _is_users(detector):
+    """Whether a detector is of a class that a program has registered as its own: it has settings of its own."""
+    registered = str(detector.get("registered_name") or "")
+    return ">" in registered and not registered.startswith(PACKAGE)
+
+
+def _is_known(value):
+    """Whether a serialised object is of a class that some program has registered, or one of Keras's own."""
+    name, module = value["class_name"], value.get("module")
+    if ">" in (value.get("registered_name") or ""):
+        return True
+    if module in KERAS_MODULES or name in KERAS_CLASSES.get(module, ()):
+        return True
+    return name == "function" and module == "builtins"

@@ -26,7 +26,7 @@ from keras_rcnn.files import write_together
 from keras_rcnn.json_text import to_json
 from keras_rcnn.precision import precision
 from keras_rcnn.preset_build import build_detector
-from keras_rcnn.preset_file import PRESET, WEIGHTS, PresetError, read_preset_file
+from keras_rcnn.preset_file import PRESET, WEIGHTS, PresetError, read_preset_file, unregistered
 from keras_rcnn.published import converted, weights_path
 from keras_rcnn.renamed import keep_former_name
 
@@ -115,8 +115,8 @@ def save_preset(model: Detector, folder: FilePath, dtype: str = "float32", **met
         The folder as a `pathlib.Path`.
 
     Raises:
-        PresetError: if the files cannot be written (the message says how many MB they need), for another dtype, or
-            for metadata that JSON cannot say.
+        PresetError: if the files cannot be written (the message says how many MB they need), for another dtype, for
+            metadata that JSON cannot say, or for classes of your own that are not registered with Keras.
 
     Example:
 
@@ -131,6 +131,13 @@ def save_preset(model: Detector, folder: FilePath, dtype: str = "float32", **met
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise PresetError(f"{folder} is a file; a preset is saved as a folder.")
+    detector = describe(model)
+    nameless = sorted(set(unregistered(detector)))
+    if nameless:
+        raise PresetError(
+            f"{', '.join(nameless)}: a class of your own is loaded by the name under which it is registered. Write "
+            '@keras.saving.register_keras_serializable("my_package") before the class.'
+        )
     content = _to_safetensors(model, dtype)
     known = {key: value for key, value in metadata.items() if value is not None}
     record = {"name": folder.resolve().name, "title": "", **known}
@@ -140,7 +147,7 @@ def save_preset(model: Detector, folder: FilePath, dtype: str = "float32", **met
         "sha256": hashlib.sha256(content).hexdigest(),
         "dtype": dtype,
     }
-    record["detector"] = describe(model)
+    record["detector"] = detector
     try:
         text = to_json(record)
     except TypeError as error:

@@ -38,7 +38,7 @@ class Detector(keras.Model):
     A subclass is registered by `keras.saving.register_keras_serializable`, and adds arguments of its own to the config:
 
     >>> @keras.saving.register_keras_serializable("mine")
-    ... class MyDetector(FasterRCNN):
+    ... class MyDetector(keras_rcnn.FasterRCNN):
     ...     def __init__(self, *args, note="", **kwargs):
     ...         super().__init__(*args, **kwargs)
     ...         self.note = note

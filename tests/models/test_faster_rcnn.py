@@ -170,7 +170,7 @@ def test_overfits_eight_images():
 
 
 def test_mixed_bfloat16():
-    """Float32Layer stays float32; the losses agree with float32's within bfloat16's rounding."""
+    """Geometry stays float32; the losses agree with float32's within bfloat16's rounding."""
     x, y = batch()
     reference = losses_of(tiny_detector(shuffle=False), x, y)
     keras.config.set_dtype_policy("mixed_bfloat16")

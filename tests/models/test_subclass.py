@@ -1,13 +1,20 @@
 """A detector of one's own: a subclass of ours, with arguments of its own, is saved and loaded as ours are."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 
 import keras_rcnn
+from keras_rcnn import layers
+from keras_rcnn.data import Preprocessor
 from keras_rcnn.layers.base import Float32Layer
 from keras_rcnn.models import FasterRCNN
-from tests.models.tiny import tiny_detector
+from keras_rcnn.models.detector import Detector
+from keras_rcnn.models.inputs import image_inputs, proposal_inputs, target_inputs
+from keras_rcnn.preset_file import PresetError
+from tests.models.tiny import TinyBackbone, batch, tiny_detector
 
 
 @keras.saving.register_keras_serializable("a_user")
@@ -41,6 +48,37 @@ class Fixed(FasterRCNN):
 
     def get_config(self):
         return {**super().get_config(), "width": self.width}
+
+
+@keras.saving.register_keras_serializable("a_user")
+class Titled(Noted):
+    """A subclass of a subclass, with an argument that has no default, and one of several values."""
+
+    def __init__(self, backbone, num_classes, title, scales=(1, 2), **kwargs):
+        super().__init__(backbone, num_classes, **kwargs)
+        self.title, self.scales = title, tuple(scales)
+
+    def get_config(self):
+        return {**super().get_config(), "title": self.title, "scales": self.scales}
+
+
+@keras.saving.register_keras_serializable("a_user")
+class Own(Detector):
+    """None of the papers': it classifies given regions of one map, whose name is among its arguments."""
+
+    def __init__(self, backbone, num_classes, *, level="C3", preprocessor=None, class_names=None, name="own"):
+        neck = layers.SingleLevel(level)
+        box_pool = layers.RoIAlign(5, neck.strides(backbone.strides), name="box_pool")
+        box_head, box_predictor = layers.BoxHead((16,)), layers.BoxPredictor(num_classes)
+        preprocessor = preprocessor or Preprocessor(64, 96)
+        config = self.arguments(locals())
+        inputs, targets = {**image_inputs(), **proposal_inputs()}, target_inputs()
+        features, regions = neck(backbone(inputs["images"])), inputs["proposals"]
+        logits, deltas = box_predictor(box_head(box_pool(features, regions)))
+        detections = layers.DetectionDecoder()(logits, deltas, regions, inputs["image_sizes"])
+        sampled = layers.BoxTargets(num_classes, count=16)(regions, targets["boxes"], targets["labels"])
+        losses = layers.BoxLoss()(*box_predictor(box_head(box_pool(features, sampled["boxes"]))), sampled)
+        super().__init__(inputs=inputs, targets=targets, detections=detections, losses=losses, config=config, name=name)
 
 
 class Forgetful(FasterRCNN):
@@ -108,3 +146,51 @@ def test_parts_are_layers_and_the_preprocessor(noted):
     kinds = (keras.layers.Layer, Float32Layer, keras_rcnn.data.Preprocessor)
     assert all(isinstance(part, kinds) for part in noted.parts.values())
     assert {"backbone", "box_head", "preprocessor"} < set(noted.parts)
+
+
+def test_a_subclass_of_a_subclass(tmp_path):
+    copy = preset(build(Titled, title="a title", scales=(3, 4), note="of figs"), tmp_path)
+    assert type(copy) is Titled and (copy.title, copy.scales, copy.note) == ("a title", (3, 4), "of figs")
+
+
+def test_other_classes_keep_its_arguments(noted, tmp_path):
+    folder = keras_rcnn.save_preset(noted, tmp_path / "noted")
+    three = keras_rcnn.from_preset(folder, class_names=["bar", "cross", "square"])
+    assert type(three) is Noted and three.note == "of figs" and three.num_classes == 3
+
+
+def test_a_detector_that_is_none_of_the_papers(tmp_path):
+    model = Own(TinyBackbone(), 2, level="C4")
+    assert set(model.parts) == {"backbone", "preprocessor"} and model.get_config()["level"] == "C4"
+    copy = preset(model, tmp_path)
+    assert copy.get_config() == model.get_config()
+    x, _ = batch(1, (64, 96))
+    x["proposals"] = np.float32([[[8, 8, 40, 40], [20, 10, 90, 60]]])
+    expected, answer = (keras.ops.convert_to_numpy(one(x)["boxes"]) for one in (model, copy))
+    np.testing.assert_allclose(answer, expected, atol=1e-4)
+
+
+def test_a_class_that_is_not_registered_is_refused_before_it_is_saved(tmp_path):
+    class Nameless(FasterRCNN):
+        pass
+
+    with pytest.raises(PresetError, match="^Nameless: .*register_keras_serializable"):
+        keras_rcnn.save_preset(build(Nameless), tmp_path / "nameless")
+    assert not (tmp_path / "nameless").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("class_names", ["a", {}], "a list of"),
+        ("num_classes", "two", "a whole number"),
+        ("note", float("inf"), "a finite number"),
+    ],
+)
+def test_a_preset_of_a_users_class_is_checked_too(noted, key, value, words, tmp_path):
+    file = keras_rcnn.save_preset(noted, tmp_path / "noted") / "preset.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record["detector"]["config"][key] = value
+    file.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(PresetError, match=f"detector.config.{key} is .*{words}"):
+        keras_rcnn.from_preset(file.parent)
