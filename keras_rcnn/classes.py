@@ -36,10 +36,10 @@ def counted(config, num_classes):
 
 def _counted(value, old, new):
     if isinstance(value, list):
-        return [_counted(one, old, new) for one in value]
+        return [_counted(item, old, new) for item in value]
     if not isinstance(value, dict):
         return value
-    value = {key: _counted(one, old, new) for key, one in value.items()}
+    value = {key: _counted(item, old, new) for key, item in value.items()}
     config = value.get("config")
     if "class_name" in value and isinstance(config, dict) and config.get("num_classes") == old:
         value["config"] = {**config, "num_classes": new}
@@ -177,8 +177,8 @@ def _fitted_parts(model):
     import keras
 
     parts = [part for key, part in model.parts.items() if key not in _FEATURES and isinstance(part, keras.layers.Layer)]
-    found = {part.name: dict(_class_weights(part)) for part in parts}
-    return {name: weights for name, weights in found.items() if weights}
+    weights_of = {part.name: dict(_class_weights(part)) for part in parts}
+    return {name: weights for name, weights in weights_of.items() if weights}
 
 
 def _fitted(model):

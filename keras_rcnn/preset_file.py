@@ -306,7 +306,7 @@ def _check_depth(record, path):
         if depth > MAX_DEPTH:
             raise PresetError(f"{path} is not a preset: more than {MAX_DEPTH} brackets stand in each other. {_REMEDY}")
         nested = [value.values() if isinstance(value, dict) else value for value in level]
-        level = [one for values in nested for one in values if isinstance(one, (dict, list))]
+        level = [item for values in nested for item in values if isinstance(item, (dict, list))]
 
 
 def _check_weights(weights, path):
@@ -328,11 +328,11 @@ def _check(value, path, place, rules=None):
         if "class_name" in value:
             _check_object(value, path, place)
             return
-        for key, one in value.items():
-            _check(one, path, f"{place}.{reprlib.repr(key)[1:-1]}")
+        for key, item in value.items():
+            _check(item, path, f"{place}.{reprlib.repr(key)[1:-1]}")
     elif isinstance(value, list):
-        for i, one in enumerate(value):
-            _check(one, path, f"{place}[{i}]")
+        for i, item in enumerate(value):
+            _check(item, path, f"{place}[{i}]")
     elif _is_number(value) and not (math.isfinite(value) and abs(value) <= MAX_NUMBER):
         raise _wrong(path, place, value, Rule(None, f"a finite number of at most {MAX_NUMBER}"))
 
@@ -365,14 +365,14 @@ def _check_object(value, path, place):
     if not (OBJECT | NULL).accepts(config):
         raise _wrong(path, f"{place}.config", config, OBJECT)
     ours = isinstance(registered, str) and registered.startswith(PACKAGE)
-    for key, one in (config or {}).items():
+    for key, item in (config or {}).items():
         inner = f"{place}.config.{reprlib.repr(key)[1:-1]}"
         if ours and key in SETTINGS:
-            if not SETTINGS[key].accepts(one):
-                raise _wrong(path, inner, one, SETTINGS[key])
-            if not isinstance(one, dict):
+            if not SETTINGS[key].accepts(item):
+                raise _wrong(path, inner, item, SETTINGS[key])
+            if not isinstance(item, dict):
                 continue
-        _check(one, path, inner)
+        _check(item, path, inner)
 
 
 def _is_users(detector):

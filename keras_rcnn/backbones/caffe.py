@@ -52,9 +52,9 @@ class GroupedConv2D(layers.Conv2D):
     and Keras's way around it compiles anew for every size of image. The kernel is Conv2D's, [h, w, C / groups, F]."""
 
     def convolution_op(self, inputs, kernel):
-        one = super().convolution_op
+        convolve = super().convolution_op
         parts = zip(ops.split(inputs, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
-        return ops.concatenate([one(x, k) for x, k in parts], axis=-1)
+        return ops.concatenate([convolve(x, k) for x, k in parts], axis=-1)
 
 
 class CaffeParts:
@@ -69,8 +69,8 @@ class CaffeParts:
         padding = "same" if strides == 1 and pad == size // 2 else "valid"
         if pad and padding == "valid":
             x = layers.ZeroPadding2D(pad, dtype=self.dtype, name=f"{name}_pad")(x)
-        kind, more = (layers.Conv2D, {}) if groups == 1 else (GroupedConv2D, {"groups": groups})
-        return kind(
+        layer, more = (layers.Conv2D, {}) if groups == 1 else (GroupedConv2D, {"groups": groups})
+        return layer(
             filters,
             size,
             strides,
@@ -105,7 +105,7 @@ class CaffeParts:
 STAGES = {f"conv{i}": i for i in range(1, 6)}
 
 
-def load_caffe(model, kind, weights):
+def load_caffe(model, network, weights):
     """Puts the backbone's part of a .caffemodel, or of what `keras-rcnn convert caffe` made of it, into the model."""
     from keras_rcnn.convert import assign, read_caffe_weights
 
@@ -114,4 +114,4 @@ def load_caffe(model, kind, weights):
             f"No package carries {model.name}'s ImageNet weights: download its .caffemodel and pass the file's path as "
             "`weights`."
         )
-    assign(model, read_caffe_weights(kind, weights, heads=False))
+    assign(model, read_caffe_weights(network, weights, heads=False))

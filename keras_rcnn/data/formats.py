@@ -20,9 +20,9 @@ _WAYS = {
 _YOLO_LINE = re.compile(r"^\s*\d+(\s+[-+0-9.eE]+){4,}\s*$")
 
 
-def way_out(kind):
+def way_out(format_name):
     """What to say of a file of another format: `"; it looks like ...: ..."`, or nothing if `kind` is None."""
-    return f"; it looks like {kind}: {_WAYS[kind]}" if kind else ""
+    return f"; it looks like {format_name}: {_WAYS[format_name]}" if format_name else ""
 
 
 def kind_of_json(content):
@@ -68,7 +68,7 @@ def kind_of_text(text):
     if "region_shape_attributes" in lines[0]:
         return "VGG Image Annotator (VIA)"
     if head.startswith(("{", "[")):
-        return next((kind for key, kind in _KEYS.items() if key in head), None)
+        return next((format_name for key, format_name in _KEYS.items() if key in head), None)
     if re.search(r"^(names|nc|train|val)\s*:", text, re.M) and "names" in text:
         return "YOLO"
     return "a table (CSV)" if len(re.split("[,;\t]", lines[0])) > 4 else None
@@ -101,7 +101,7 @@ def kind_of_folder(folder):
         if number > 1000:
             break
         if path.suffix.lower() in (".json", ".txt", ".csv", ".yaml", ".yml", ".xml") and path.is_file():
-            kind = kind_of_file(path)
-            if kind:
-                return kind
+            format_name = kind_of_file(path)
+            if format_name:
+                return format_name
     return None

@@ -157,9 +157,9 @@ def _stream(source):
     """The part of an open file or an upload that has `read`; None if there is none."""
     if hasattr(source, "__array__"):
         return None
-    for one in (source, getattr(source, "file", None), getattr(source, "stream", None)):
-        if callable(getattr(one, "read", None)):
-            return one
+    for stream in (source, getattr(source, "file", None), getattr(source, "stream", None)):
+        if callable(getattr(stream, "read", None)):
+            return stream
     return None
 
 
@@ -202,19 +202,19 @@ def _file_bytes(source, name):
 def _check_file(path, name):
     """Says what stands there in place of a file with something in it."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError as error:
         if path.is_symlink():
             raise ImageError(f"{name}: a broken link, there is no {os.readlink(path)}") from error
         raise ImageError(f"{name}: no such image file") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{name}: no such image file ({_reason(error)})") from error
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise ImageError(f"{name}: is a folder, not an image file")
-    if not stat.S_ISREG(found.st_mode):
-        kinds = {stat.S_IFIFO: "a named pipe (FIFO)", stat.S_IFSOCK: "a socket"}
-        raise ImageError(f"{name}: is {kinds.get(stat.S_IFMT(found.st_mode), 'a device')}, not an image file")
-    if found.st_size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        names = {stat.S_IFIFO: "a named pipe (FIFO)", stat.S_IFSOCK: "a socket"}
+        raise ImageError(f"{name}: is {names.get(stat.S_IFMT(status.st_mode), 'a device')}, not an image file")
+    if status.st_size == 0:
         raise ImageError(f"{name}: empty file (0 bytes)")
 
 
@@ -284,13 +284,13 @@ def _from_lab(image):
 
 
 def _from_array(array, name="image array"):
-    kind = type(array).__name__
+    type_name = type(array).__name__
     try:
         array = np.asarray(array)
     except Exception as error:
-        raise ImageError(f"{kind} is no image ({_reason(error)}): give {_SOURCES}") from error
+        raise ImageError(f"{type_name} is no image ({_reason(error)}): give {_SOURCES}") from error
     if array.dtype == object or (array.dtype.kind in "SUmMV" and array.dtype.name != "bfloat16"):
-        raise ImageError(f"{kind} of dtype {array.dtype} is no image: give {_SOURCES} ({_ARRAY_RULE})")
+        raise ImageError(f"{type_name} of dtype {array.dtype} is no image: give {_SOURCES} ({_ARRAY_RULE})")
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4):

@@ -236,14 +236,14 @@ def clean_segmentation(value, height, width, folder=None):
         return (None if reason else path), [reason] if reason else []
     if isinstance(value, dict):
         counts = value.get("counts")
-        if isinstance(counts, list) and None in (plain := [number(one) for one in counts]):
+        if isinstance(counts, list) and None in (plain := [number(count) for count in counts]):
             return None, [f"RLE counts {shown(counts)} are not a flat list of numbers"]
         rle = {"size": value.get("size"), "counts": plain if isinstance(counts, list) else counts}
         reason = segmentation_problem(rle, height, width)
         if reason:
             return None, [reason]
         if isinstance(counts, list):
-            rle["counts"] = [int(one) for one in plain]
+            rle["counts"] = [int(count) for count in plain]
         return {"size": [height, width], "counts": rle["counts"]}, []
     if not isinstance(value, (list, tuple)):
         return None, [f"segmentation {shown(value)} is neither polygons nor RLE"]
@@ -266,7 +266,7 @@ def clean_segmentation(value, height, width, folder=None):
 
 def _are_points(values):
     return isinstance(values[0], (list, tuple)) and all(
-        isinstance(one, (list, tuple)) and len(one) == 2 for one in values
+        isinstance(point, (list, tuple)) and len(point) == 2 for point in values
     )
 
 
@@ -284,7 +284,7 @@ def segmentation_box(segmentation, height, width):
             return None
         whole = (first // height != last // height).any()
         top, bottom = (0, height) if whole else ((first % height).min(), (last % height).max() + 1)
-        return [int(one) for one in (first[0] // height, top, last[-1] // height + 1, bottom)]
+        return [int(side) for side in (first[0] // height, top, last[-1] // height + 1, bottom)]
     mask = read_mask(segmentation)
     if mask.shape != (height, width):
         raise DataError(f"mask of shape {mask.shape}, its image is {(height, width)}")

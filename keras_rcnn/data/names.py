@@ -43,15 +43,15 @@ class Finder:
         Returns:
             `({name: path}, {name: what was tried})`; every name is in one of them.
         """
-        found, guessed, tried = {}, {}, {}
+        exact_paths, guessed, tried = {}, {}, {}
         for name in dict.fromkeys(names):
             path = self.folder / name
             if is_there(path):
-                found[name] = path
+                exact_paths[name] = path
                 continue
             path, why = self._guess(name)
             (guessed if why is None else tried)[name] = path if why is None else why
-        exact, claims = set(map(str, found.values())), Counter(map(str, guessed.values()))
+        exact, claims = set(map(str, exact_paths.values())), Counter(map(str, guessed.values()))
         for name, path in list(guessed.items()):
             if str(path) in exact or claims[str(path)] > 1:
                 del guessed[name]
@@ -62,7 +62,7 @@ class Finder:
                 "%s: found %d files under other names than it gives, e.g. %r is %s",
                 self.source, len(guessed), name, path,
             )  # fmt: skip
-        return found | guessed, tried
+        return exact_paths | guessed, tried
 
     def _guess(self, name):
         readings = _readings(name)
@@ -95,7 +95,7 @@ class Finder:
         if self._index is None:
             self._index = {}
             for folder, below, files in os.walk(self.folder):
-                below[:] = sorted(one for one in below if not one.startswith("."))
+                below[:] = sorted(folder_name for folder_name in below if not folder_name.startswith("."))
                 folders = [_plain(part) for part in Path(folder).relative_to(self.folder).parts]
                 for file in sorted(files):
                     if file.lower().endswith(self.endings):

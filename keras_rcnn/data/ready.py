@@ -97,20 +97,20 @@ def _bad_masks(record, difficult):
     reasons = {}
     targets = ~record.crowd if difficult else ~record.crowd & ~record.difficult
     for i in np.flatnonzero(targets):
-        one = None if record.segmentations is None else record.segmentations[i]
-        if one is None or (isinstance(one, (list, tuple)) and not len(one)):
+        mask = None if record.segmentations is None else record.segmentations[i]
+        if mask is None or (isinstance(mask, (list, tuple)) and not len(mask)):
             reasons[int(i)] = None
-        elif isinstance(one, (str, Path)):
-            key = ("mask", *(_key(one, record) or (one,)))
+        elif isinstance(mask, (str, Path)):
+            key = ("mask", *(_key(mask, record) or (mask,)))
             try:
-                if key not in _READ and segmentation_box(one, record.height, record.width) is None:
-                    reasons[int(i)] = f"mask {one} is empty"
+                if key not in _READ and segmentation_box(mask, record.height, record.width) is None:
+                    reasons[int(i)] = f"mask {mask} is empty"
                 else:
                     _READ.add(key)
             except ValueError as error:
                 reasons[int(i)] = str(error)
         else:
-            reason = segmentation_problem(one, record.height, record.width)
+            reason = segmentation_problem(mask, record.height, record.width)
             if reason:
                 reasons[int(i)] = reason
     return reasons
@@ -172,10 +172,10 @@ def _bad_image(record):
 
 def _key(path, record):
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return os.path.abspath(path), found.st_mtime_ns, found.st_size, record.height, record.width
+    return os.path.abspath(path), status.st_mtime_ns, status.st_size, record.height, record.width
 
 
 def _workers():

@@ -44,7 +44,7 @@ def check_request(images, *, score, batch_size=None, masks: bool | str = True, s
     if len(proposals) != len(images):
         raise ValueError(f"Proposals for {len(proposals)} images, but there are {len(images)} images.")
     wheres = [f"proposals of image {i + 1} of {len(images)}" if many else "proposals" for i in range(len(images))]
-    return images, [check_boxes(one, where) for one, where in zip(proposals, wheres, strict=True)]
+    return images, [check_boxes(boxes, where) for boxes, where in zip(proposals, wheres, strict=True)]
 
 
 def refuse_proposals(finder):

@@ -32,11 +32,11 @@ def search(image, mode="fast", max_boxes=2000, min_size=20, width=500, seed=0):
         segmentation.switchToSelectiveSearchQuality()
     with _RAND:
         _srand(seed)  # the order is drawn with rand(); cv2.setRNGSeed is of another generator
-        found = segmentation.process()
-    found = np.asarray(found, np.int64).reshape(-1, 4)
-    found = found[(found[:, 2:] >= max(min_size, 1)).all(axis=1)]
-    found = found[np.sort(np.unique(found, axis=0, return_index=True)[1])][:max_boxes]
-    boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
+        rectangles = segmentation.process()
+    rectangles = np.asarray(rectangles, np.int64).reshape(-1, 4)
+    rectangles = rectangles[(rectangles[:, 2:] >= max(min_size, 1)).all(axis=1)]
+    rectangles = rectangles[np.sort(np.unique(rectangles, axis=0, return_index=True)[1])][:max_boxes]
+    boxes = np.concatenate([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]], axis=1)
     boxes = boxes * np.tile([wide / size[1], height / size[0]], 2)
     return np.clip(boxes, 0, [wide, height, wide, height]).astype(np.float32)
 

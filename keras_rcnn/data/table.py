@@ -103,13 +103,13 @@ def load_csv(
         problems.finish()
         raise DataError(f"{file}: no images in the table")
 
-    found, tried = Finder(folder, file).find(place_of)
+    paths, tried = Finder(folder, file).find(place_of)
     sizes = np.full((len(names), 2), np.nan)
     for name, place in place_of.items():
         if name in tried:
             problems.add(folder / name, tried[name])
         else:
-            size = checked_size(found[name], None, problems)
+            size = checked_size(paths[name], None, problems)
             if size is not None:
                 sizes[place] = size
     if class_names is None:
@@ -117,7 +117,7 @@ def load_csv(
     owners = np.array(owners)
     objects = objects[np.isfinite(sizes[owners[objects], 0])]
     owners, raw, label_of = owners[objects], boxes[objects], {name: i for i, name in enumerate(class_names)}
-    kinds, lines = np.array([label_of[labels[i]] for i in objects], np.int32), [lines[i] for i in objects]
+    classes, lines = np.array([label_of[labels[i]] for i in objects], np.int32), [lines[i] for i in objects]
     _check_format(raw, sizes[owners], file, box_format, relative, on_bad)
 
     px = in_px(raw, sizes[owners]) if relative else raw
@@ -127,16 +127,16 @@ def load_csv(
     place_name = {place: name for name, place in place_of.items()}
     for i, reason in reasons.items():
         problems.add(f"row {lines[i]} ({place_name[owners[i]]})", reason)
-    px, kinds, owners = px[good], kinds[good], owners[good]
+    px, classes, owners = px[good], classes[good], owners[good]
     order = np.argsort(owners, kind="stable")
-    px, kinds, owners = px[order], kinds[order], owners[order]
+    px, classes, owners = px[order], classes[order], owners[order]
     records = []
     for name, place in place_of.items():
         if np.isfinite(sizes[place, 0]):
             first, last = np.searchsorted(owners, [place, place + 1])
             height, width = map(int, sizes[place])
             records.append(
-                Record(str(found[name]), name, height, width, boxes=px[first:last], labels=kinds[first:last])
+                Record(str(paths[name]), name, height, width, boxes=px[first:last], labels=classes[first:last])
             )
     problems.finish()
     return Dataset(records, class_names, name=file, skipped=len(problems.found))
@@ -191,7 +191,7 @@ class _Table:
                 boxes[:, i] = [np.nan if value is None else value for value in values]
                 for place, value in enumerate(values):
                     if value is None:
-                        self.unread[len(self.names) + place] = [one[place].strip() for one in sides]
+                        self.unread[len(self.names) + place] = [column[place].strip() for column in sides]
         self.names += [cell.strip() for cell in image]
         self.labels += [cell.strip() for cell in label]
         self.lines += lines
@@ -283,9 +283,9 @@ def _header(cells, box_format, given=False):
     for key, words in _COLUMNS.items():
         if box_format == "xywh":  # width and height are the box's; in an xyxy table they are mostly the image's
             words = _WIDTH_HEIGHT.get(key, ()) + words + ((key,) if given else ())
-        found = [word for word in words if word in cells]
-        if found:
-            places[key] = cells.index(found[0])
+        matches = [word for word in words if word in cells]
+        if matches:
+            places[key] = cells.index(matches[0])
     return places or None
 
 
@@ -327,5 +327,5 @@ def _sniffed(text):
 
 
 def _other(text):
-    kind = kind_of_text(text[:4096])
-    return way_out(None if kind == "a table (CSV)" else kind)
+    format_name = kind_of_text(text[:4096])
+    return way_out(None if format_name == "a table (CSV)" else format_name)

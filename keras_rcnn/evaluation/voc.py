@@ -79,16 +79,16 @@ def match_class(
         scores stay in order), and the number of objects that count.
     """
     scores, right, ignored, objects = [], [], [], 0
-    for record, found in zip(records, detections, strict=True):
+    for record, own in zip(records, detections, strict=True):
         mine = np.asarray(record.labels) == label
         truth = np.asarray(record.boxes, "float64").reshape(-1, 4)[mine]
         skip = (record.difficult | record.crowd)[mine]
         objects += int((~skip).sum())
 
-        chosen = np.asarray(found["labels"]).reshape(-1) == label
-        score = np.asarray(found["scores"], "float64").reshape(-1)[chosen]
+        chosen = np.asarray(own["labels"]).reshape(-1) == label
+        score = np.asarray(own["scores"], "float64").reshape(-1)[chosen]
         order = np.argsort(-score, kind="stable")
-        boxes = np.asarray(found["boxes"], "float64").reshape(-1, 4)[chosen][order]
+        boxes = np.asarray(own["boxes"], "float64").reshape(-1, 4)[chosen][order]
         hit, free = np.zeros(len(boxes), bool), np.zeros(len(boxes), bool)
         if len(boxes) and len(truth):
             overlap = pairwise_iou(boxes, truth, inclusive)
@@ -121,12 +121,12 @@ def average_precision(right: np.ndarray, objects: int, eleven_point: bool = Fals
     """
     if not objects:
         return float("nan")
-    found = np.cumsum(right)
-    precision = found / np.arange(1, len(found) + 1)
+    hits = np.cumsum(right)
+    precision = hits / np.arange(1, len(hits) + 1)
     # the best precision at this recall or any higher one
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     if eleven_point:
         # found / objects >= level / 10 in whole numbers
-        at = [np.searchsorted(10 * found, level * objects) for level in range(11)]
-        return float(sum(envelope[i] for i in at if i < len(found)) / 11)
+        at = [np.searchsorted(10 * hits, level * objects) for level in range(11)]
+        return float(sum(envelope[i] for i in at if i < len(hits)) / 11)
     return float(envelope[np.asarray(right, bool)].sum() / objects)  # recall steps by 1 / objects at each right one

@@ -38,17 +38,17 @@ def photos_of(outputs, sizes):
     for key in _NEEDED:
         if outputs[key].shape[1] != length:
             raise AnswerError(f"{length} scores, but {outputs[key].shape[1]} {key}")
-    for key, kinds in (("boxes", "fiu"), ("scores", "fiu"), ("labels", "iu"), ("names", "USO")):
-        if length and outputs[key].dtype.kind not in kinds:
+    for key, dtypes in (("boxes", "fiu"), ("scores", "fiu"), ("labels", "iu"), ("names", "USO")):
+        if length and outputs[key].dtype.kind not in dtypes:
             raise AnswerError(f"{key} are {outputs[key].dtype}")
-    found = [_photo({key: outputs[key][i] for key in _NEEDED}, size) for i, size in enumerate(sizes)]
+    photos = [_photo({key: outputs[key][i] for key in _NEEDED}, size) for i, size in enumerate(sizes)]
     if "masks" in outputs:
         masks = _masks(outputs["masks"], sizes, length)
-        for i, (one, size) in enumerate(zip(found, sizes, strict=True)):
-            one["masks"] = _masks_of(masks[i], one["place"], size)
-    for one in found:
-        del one["place"]
-    return found
+        for i, (photo, size) in enumerate(zip(photos, sizes, strict=True)):
+            photo["masks"] = _masks_of(masks[i], photo["place"], size)
+    for photo in photos:
+        del photo["place"]
+    return photos
 
 
 def _shaped(key, values, rank, count):

@@ -155,11 +155,11 @@ class ServedDetector:
             raise self._explained(error, proposals) from error
         sizes = [image.shape[:2] for image in images]
         try:
-            found = photos_of(outputs, sizes)
+            answers = photos_of(outputs, sizes)
         except AnswerError as error:
             raise self._wrong(error) from error
         self._known = {"inputs": set(inputs), "outputs": set(outputs)}
-        return [_shown(detections, size, score, masks) for detections, size in zip(found, sizes, strict=True)]
+        return [_shown(detections, size, score, masks) for detections, size in zip(answers, sizes, strict=True)]
 
     def predict(self, inputs: Mapping[str, Any], signature: str = _SIGNATURE) -> dict[str, np.ndarray]:
         """One request to a signature.
@@ -203,7 +203,7 @@ class ServedDetector:
         return f"{self.scheme}://{self.address}/v1/models/{self.name}{version}"
 
     def _rest(self, inputs, signature):
-        body = json.dumps({"signature_name": signature, "inputs": {key: _json(one) for key, one in inputs.items()}})
+        body = json.dumps({"signature_name": signature, "inputs": {key: _json(array) for key, array in inputs.items()}})
         answer = self._asked(f"{self._rest_url()}:predict", body.encode())
         outputs = answer.get("outputs") if isinstance(answer, dict) else None
         if not isinstance(outputs, dict):

@@ -107,9 +107,9 @@ def exif_orientation(contents):
     directory = tiff + at(tiff + 4, 4, little)
     count = tf.minimum(at(directory, 2, little), _EXIF_BYTES // 12)
     entries = directory + 2 + 12 * tf.range(count)
-    kind = at(entries + 2, 2, little)
-    value = tf.where(kind == 3, at(entries + 8, 2, little), at(entries + 8, 4, little))
-    good = (at(entries, 2, little) == 0x0112) & ((kind == 3) | (kind == 4)) & (value >= 1) & (value <= 8)
+    type_code = at(entries + 2, 2, little)
+    value = tf.where(type_code == 3, at(entries + 8, 2, little), at(entries + 8, 4, little))
+    good = (at(entries, 2, little) == 0x0112) & ((type_code == 3) | (type_code == 4)) & (value >= 1) & (value <= 8)
     value = tf.reduce_max(tf.where(good & is_exif(place), value, 1))
     return tf.cast(tf.clip_by_value(value, 1, 8), tf.int32)  # without entries the maximum is the least number
 

@@ -204,9 +204,9 @@ def _int8(converter, model, examples):
     converter.representative_dataset = examples
     # first with ranges alone: then it is known what the results are called that stay float32
     converter._experimental_calibrate_only = True
-    content, names, kinds = _ranges_of_the_network(converter.convert(), model)
+    content, names, operators = _ranges_of_the_network(converter.convert(), model)
     # by name alone, operators of two results such as top-k would be quantised all the same
-    return mlir_quantize(content, denylisted_nodes=names, denylisted_ops=kinds)
+    return mlir_quantize(content, denylisted_nodes=names, denylisted_ops=operators)
 
 
 def _ranges_of_the_network(content, model):
@@ -219,21 +219,21 @@ def _ranges_of_the_network(content, model):
     graph = file.subgraphs[0]
     inside, last = _layers(model)
     of_code = {value: key for key, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-    ranges, kinds, others, names = set(), set(), set(), []
-    for one in graph.operators:
-        code = file.operatorCodes[one.opcodeIndex]
-        kind = of_code[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        results = [graph.tensors[i].name.decode() for i in one.outputs]
+    ranges, inner, others, names = set(), set(), set(), []
+    for node in graph.operators:
+        code = file.operatorCodes[node.opcodeIndex]
+        operator = of_code[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        results = [graph.tensors[i].name.decode() for i in node.outputs]
         if all(inside.search(name) and not last.search(name) for name in results):
-            kinds.add(kind)
-            ranges.update(one.inputs, one.outputs)
+            inner.add(operator)
+            ranges.update(node.inputs, node.outputs)
         else:
-            others.add(kind)
+            others.add(operator)
             names += results
     for i, tensor in enumerate(graph.tensors):
         if i not in ranges:
             tensor.quantization = None
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(file)), names, sorted(others - kinds)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(file)), names, sorted(others - inner)
 
 
 def _layers(model):
@@ -248,7 +248,7 @@ def _layers(model):
     ]
     kept = [scope(parts["box_predictor"].name)]
     if "rpn_head" in parts:
-        kept += [scope(parts["rpn_head"].name, one) for one in ("objectness", "deltas")]
+        kept += [scope(parts["rpn_head"].name, head) for head in ("objectness", "deltas")]
     if "mask_head" in parts:
         kept.append(scope(parts["mask_head"].name, "logits"))
     return re.compile("|".join(quantised)), re.compile("|".join(kept))
@@ -258,10 +258,10 @@ def _examples(folder, settings):
     """The representative data set of a folder: a function whose results are the model's inputs."""
     if not folder.is_dir():
         raise ExportError(f"calibrate={str(folder)!r} is no folder.")
-    found = sorted(one for one in folder.rglob("*") if one.suffix.lower() in _ENDINGS and one.is_file())
-    if not found:
+    photos = sorted(one for one in folder.rglob("*") if one.suffix.lower() in _ENDINGS and one.is_file())
+    if not photos:
         raise ExportError(f"calibrate={str(folder)!r} has no images in it ({', '.join(sorted(_ENDINGS))}).")
-    chosen = spread(found, CALIBRATION)
+    chosen = spread(photos, CALIBRATION)
 
     def examples():
         for path in chosen:

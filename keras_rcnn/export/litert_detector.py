@@ -68,8 +68,8 @@ class LiteRTDetector:
         scale = np.array([size[1], size[0]] * 2, np.float32) / np.array([width, height] * 2, np.float32)
         if proposals is not None:
             proposals = np.reshape(np.asarray(proposals), (-1, 4)) * scale
-        found = self.detect_fitted(image, size, score, proposals)
-        return {**found, "boxes": found["boxes"] / scale}
+        detections = self.detect_fitted(image, size, score, proposals)
+        return {**detections, "boxes": detections["boxes"] / scale}
 
     def _check(self, score, proposals):
         if isinstance(score, str) or score is None or not 0 <= score <= 1:
@@ -93,9 +93,9 @@ class LiteRTDetector:
             inputs["proposals"] = padded(proposals, self.settings["proposals"])[None]
         outputs = {key: value[0] for key, value in self.run(**inputs).items()}
         keep = (outputs["labels"] >= 0) & (outputs["scores"] >= score)
-        found: Any = {key: value[keep] for key, value in outputs.items()}
-        found["names"] = [self.class_names[label] for label in found["labels"]]
-        return found
+        detections: Any = {key: value[keep] for key, value in outputs.items()}
+        detections["names"] = [self.class_names[label] for label in detections["labels"]]
+        return detections
 
 
 def read_metadata(path: str | Path) -> tuple[dict[str, Any], list[str]]:
@@ -186,9 +186,11 @@ def main(arguments=None):
     for path in options.photos:
         with Image.open(path) as file:
             photo = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-        found = detector.detect(photo, options.score)
-        found.pop("masks", None)
-        plain = {key: value if isinstance(value, list) else np.asarray(value).tolist() for key, value in found.items()}
+        detections = detector.detect(photo, options.score)
+        detections.pop("masks", None)
+        plain = {
+            key: value if isinstance(value, list) else np.asarray(value).tolist() for key, value in detections.items()
+        }
         sys.stdout.write(json.dumps({"photo": str(path), **plain}) + "\n")
 
 

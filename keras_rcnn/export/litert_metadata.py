@@ -49,7 +49,7 @@ def signature_names(model):
     signature, graph = model.signatureDefs[0], model.subgraphs[0]
     answer = []
     for places, maps in ((graph.inputs, signature.inputs), (graph.outputs, signature.outputs)):
-        names = {one.tensorIndex: one.name.decode() for one in maps}
+        names = {entry.tensorIndex: entry.name.decode() for entry in maps}
         answer.append([names[place] for place in places])
     return answer
 

@@ -39,12 +39,12 @@ class LiteRTModel:
         images, results = check_request(images, score=score, batch_size=batch_size, masks=masks)[0], []
         for image in images:
             photo = read_image(image)
-            found = self.detector.detect(photo, score)
+            detections = self.detector.detect(photo, score)
             if self.has_masks:
-                crops = found.pop("masks")
+                crops = detections.pop("masks")
                 if masks:
-                    found["masks"] = pasted(crops, found["boxes"], photo.shape[:2], masks)
-            results.append(found)
+                    detections["masks"] = pasted(crops, detections["boxes"], photo.shape[:2], masks)
+            results.append(detections)
         return results if many else results[0]
 
 
@@ -113,9 +113,9 @@ def measure_quality(path, dataset, *, threads=2, progress=True):
     from keras_rcnn.evaluation import evaluate
 
     scores, answer = evaluate(LiteRTModel(path, threads), dataset, progress=progress), {}
-    for kind, prefix in (("bbox", ""), ("segm", "segm_")):
-        if kind in scores:
-            answer |= {f"{prefix}{key}": round(float(scores[kind][key]), 4) for key in ("AP", "AP50")}
+    for task, prefix in (("bbox", ""), ("segm", "segm_")):
+        if task in scores:
+            answer |= {f"{prefix}{key}": round(float(scores[task][key]), 4) for key in ("AP", "AP50")}
     return answer
 
 
@@ -154,5 +154,5 @@ def main(arguments=None):
     dataset = load_coco(options.annotations, options.images)
     dataset.name = f"{options.annotations.resolve().parent.name} {options.annotations.stem}"  # no path of this machine
     for name in options.presets:
-        found = measure_litert(from_preset(name), dataset, options.calibrate, size=options.size)
-        write_litert(zoo_folder() / name, found)
+        measured = measure_litert(from_preset(name), dataset, options.calibrate, size=options.size)
+        write_litert(zoo_folder() / name, measured)

@@ -42,7 +42,7 @@ def export_onnx(model, path, *, photos=None, proposals=None, opset=OPSET):
     >>> boxes, labels, scores = session.run(["boxes", "labels", "scores"], {"image": photo[None]})
     >>> json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
     """
-    missing = [one for one in ("tf2onnx", "onnx", "onnxruntime") if importlib.util.find_spec(one) is None]
+    missing = [package for package in ("tf2onnx", "onnx", "onnxruntime") if importlib.util.find_spec(package) is None]
     if missing:
         raise ExportError(f"ONNX needs {', '.join(missing)}: pip install 'keras-rcnn-zoo[onnx]'.")
     path = new_path(path)
@@ -85,7 +85,7 @@ def _runner(content):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    names = [one.name for one in session.get_outputs()]
+    names = [output.name for output in session.get_outputs()]
 
     def run(photo, proposals):
         inputs = {"image": photo[None]}

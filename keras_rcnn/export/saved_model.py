@@ -254,11 +254,11 @@ def _check(tf, folder, model, samples, masks, score):
     def from_features(image, proposals):
         x = model.preprocessor.batch([image])
         old, new = image.shape[:2], x["image_sizes"][0]
-        found = call("features", None if proposals is None else scale_boxes(proposals, old, new), **x)
+        detections = call("features", None if proposals is None else scale_boxes(proposals, old, new), **x)
         if masks == "pasted":
-            del found["masks"]
-        found["labels"] = np.where(found["scores"] >= score, found["labels"], -1)
-        return {**found, "boxes": scale_boxes(found["boxes"], new, old)}
+            del detections["masks"]
+        detections["labels"] = np.where(detections["scores"] >= score, detections["labels"], -1)
+        return {**detections, "boxes": scale_boxes(detections["boxes"], new, old)}
 
     return parity.check(
         {"serving_default": from_bytes, "images": from_pixels, "features": from_features},

@@ -86,7 +86,7 @@ class Detector(keras.Model):
     @property
     def wants_proposals(self) -> bool:
         """Whether proposals come from outside, as `x["proposals"]`."""
-        return any(one.name == "proposals" for one in self.inputs)
+        return any(tensor.name == "proposals" for tensor in self.inputs)
 
     @property
     def jit_compile(self) -> bool:
@@ -314,8 +314,8 @@ class Detector(keras.Model):
                 x = {k: np.concatenate([v, np.repeat(v[-1:], batch_size - len(v), axis=0)]) for k, v in x.items()}
             outputs = {k: np.asarray(v) for k, v in self.predict_on_batch(x).items()}
             for i, array in enumerate(arrays):
-                one = {name: values[i] for name, values in outputs.items()}
-                results.append(self.restore(one, array.shape[:2], x["image_sizes"][i], score, masks))
+                padded = {name: values[i] for name, values in outputs.items()}
+                results.append(self.restore(padded, array.shape[:2], x["image_sizes"][i], score, masks))
         return results if many else results[0]
 
     def restore(
@@ -337,15 +337,15 @@ class Detector(keras.Model):
         keep = (outputs["labels"] >= 0) & (outputs["scores"] >= score)
         boxes = self.preprocessor.restore(outputs["boxes"][keep], size, resized)
         labels = outputs["labels"][keep]
-        found: Detections = {
+        detections: Detections = {
             "boxes": boxes.astype(np.float32),
             "scores": outputs["scores"][keep],
             "labels": labels.astype(np.int32),
             "names": [self.class_names[i] for i in labels],
         }
         if "masks" in outputs and masks:
-            found["masks"] = pasted(outputs["masks"][keep], found["boxes"], size, masks)
-        return found
+            detections["masks"] = pasted(outputs["masks"][keep], detections["boxes"], size, masks)
+        return detections
 
     # === Saving ===
 

@@ -186,11 +186,11 @@ def portable_roi_pool(features, boxes, scale, size):
     rows, columns = size
     batch, count = ops.shape(boxes)[0], ops.shape(boxes)[1]
     height, width, channels = ops.shape(features)[1], ops.shape(features)[2], features.shape[-1]
-    index, found = pooled_index(features, boxes, scale, (rows, columns))
+    index, filled = pooled_index(features, boxes, scale, (rows, columns))
     flat = ops.reshape(features, (batch, height * width, channels))
     values = ops.take_along_axis(flat, ops.reshape(index, (batch, -1, channels)), axis=1)
     values = ops.reshape(values, (batch, count, rows, columns, channels))
-    return ops.where(found, values, ops.zeros_like(values))
+    return ops.where(filled, values, ops.zeros_like(values))
 
 
 def cells(boxes, scale):
@@ -229,15 +229,15 @@ def pooled_index(features, boxes, scale, size):
             indices.append(ops.cast(ops.argmax(part, axis=2), "int32"))
             maxima.append(ops.max(part, axis=2))  # [B, H, C]
         indices, maxima = ops.stack(indices, 1), ops.stack(maxima, 1)  # [B, columns, H, C]
-        out, found = [], []
+        out, filled = [], []
         for i in range(rows):
             part = ops.where(row_mask[:, i][:, None, :, None], maxima, lowest)
             y = ops.cast(ops.argmax(part, axis=2), "int32")  # [B, columns, C]
             x = ops.take_along_axis(indices, y[:, :, None], axis=2)[:, :, 0]
             out.append(y * width + x)
-            found.append(ops.max(part, axis=2) > lowest)
-        return ops.stack(out, 1), ops.stack(found, 1)
+            filled.append(ops.max(part, axis=2) > lowest)
+        return ops.stack(out, 1), ops.stack(filled, 1)
 
     masks = (ops.swapaxes(in_row, 0, 1), ops.swapaxes(in_column, 0, 1))
-    index, found = ops.map(of_roi, masks)
-    return ops.swapaxes(index, 0, 1), ops.swapaxes(found, 0, 1)
+    index, filled = ops.map(of_roi, masks)
+    return ops.swapaxes(index, 0, 1), ops.swapaxes(filled, 0, 1)

@@ -24,7 +24,7 @@ def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class,
         exists = tf.range(max_per_class) < count
         kept = tf.where(exists, tf.gather(of_class, index), float("-inf"))
         parts.append((tf.gather(own, index), kept, tf.fill([max_per_class], i)))
-    boxes, scores, classes = (tf.concat(one, 0) for one in zip(*parts))
+    boxes, scores, classes = (tf.concat(part, 0) for part in zip(*parts))
     scores, index = tf.math.top_k(*_padded(scores, max_total))
     exists = scores > float("-inf")
     index = tf.where(exists, index, 0)
@@ -64,11 +64,11 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
     """`ops.roi.multilevel_roi_align`: from all levels laid end to end, one sample of every bin at a time, so that
     memory is that of a few outputs. For one image."""
     channels = features[0].shape[-1]
-    sides = [[_side(one, axis) for axis in (1, 2)] for one in features]
+    sides = [[_side(level, axis) for axis in (1, 2)] for level in features]
     starts = [0]
     for height, width in sides[:-1]:
         starts.append(starts[-1] + height * width)
-    flat = tf.concat([tf.reshape(one, [-1, channels]) for one in features], 0)
+    flat = tf.concat([tf.reshape(level, [-1, channels]) for level in features], 0)
     levels = levels[0]
 
     def of_level(values, dtype):
@@ -80,8 +80,8 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
     extent = scaled[:, 2:] - scaled[:, :2]
     if not aligned:
         extent = tf.maximum(extent, 1.0)
-    limits = [of_level([one[axis] for one in sides], tf.float32)[:, None] for axis in (1, 0)]  # x, y
-    width = of_level([one[1] for one in sides], tf.int32)[:, None, None]
+    limits = [of_level([level[axis] for level in sides], tf.float32)[:, None] for axis in (1, 0)]  # x, y
+    width = of_level([level[1] for level in sides], tf.int32)[:, None, None]
     start = of_level(starts, tf.int32)[:, None, None]
 
     def cells(axis, sample):
@@ -101,7 +101,7 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
     for i in range(samples):
         for y, weight_y in cells(1, i):
             row = start + y[:, :, None] * width
-            for x, weight_x in (one for pair in columns for one in pair):
+            for x, weight_x in (sample for pair in columns for sample in pair):
                 index = row + x[:, None, :]
                 if total is not None:
                     # 0, but known only once the sum is: converters would gather all, then add, and hold all of them

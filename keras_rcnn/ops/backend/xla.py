@@ -138,12 +138,12 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
     """`ops.roi.multilevel_roi_align` by gathers from all levels laid end to end, one neighbour of one sample of every
     bin at a time: XLA makes a single loop over the output of it, and no sample is ever held in memory."""
     batch, count, channels = ops.shape(boxes)[0], ops.shape(boxes)[1], features[0].shape[-1]
-    heights, widths = [ops.shape(one)[1] for one in features], [ops.shape(one)[2] for one in features]
+    heights, widths = [ops.shape(level)[1] for level in features], [ops.shape(level)[2] for level in features]
     starts, cells = [], 0
     for height, width in zip(heights, widths, strict=True):
         starts.append(cells)
         cells = cells + height * width
-    flat = ops.concatenate([ops.reshape(one, (batch, -1, channels)) for one in features], axis=1)
+    flat = ops.concatenate([ops.reshape(level, (batch, -1, channels)) for level in features], axis=1)
     flat = ops.reshape(flat, (-1, channels))
 
     def of_level(values, dtype):
