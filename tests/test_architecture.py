@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 from pathlib import Path
 
 import keras
@@ -75,7 +76,7 @@ MAY_IMPORT = {
     },
 }
 # these see the whole package
-ABOVE_ALL = {"__init__", "cli", "export"}
+ABOVE_ALL = {"__init__", "__main__", "cli", "export"}
 
 
 def room_of(module):
@@ -134,6 +135,11 @@ def test_a_library_neither_prints_nor_asserts(path):
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     prints = [node.lineno for node in calls if node.func.id == "print"]
     assert not prints or "cli" in path.parts, f"{name(path)} prints in lines {prints}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_files_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, f"{name(path)}: split it by an idea of the domain"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
@@ -286,6 +292,12 @@ def test_every_file_of_the_zoo_is_installed():
     files = [path for path in (ROOT / "zoo").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     left_out = [name(path) for path in files if path.suffix.lstrip(".") not in endings]
     assert not left_out
+
+
+def test_pre_commit_has_the_ruff_of_ci():
+    ruff = re.search(r"^\s*ruff==(\S+)$", setup_cfg()["options.extras_require"]["test"], re.MULTILINE)
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"rev: v(\S+)", hooks) == [ruff[1]]
 
 
 def test_tools_are_thin():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import keras_rcnn
 from keras_rcnn import cli
 from keras_rcnn.cli.arguments import source_of
 from keras_rcnn.cli.command_line import command_line
@@ -110,6 +111,14 @@ def test_help_does_not_wait_for_tensorflow(argv):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert "keras-rcnn" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["keras_rcnn", "keras_rcnn.cli"])
+def test_python_runs_the_command(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0 and done.stdout == f"keras-rcnn-zoo {keras_rcnn.__version__}\n", done.stderr
 
 
 def test_without_a_command_it_says_how(run):
