@@ -13,16 +13,21 @@ def to_json(value):
     Raises:
         TypeError: for a value that JSON does not have.
     """
-    return _lines(_finite(value), "") + "\n"
+    return _lines(finite(value), "") + "\n"
 
 
-def _finite(value):
+def finite(value):
+    """What JSON has for a value: lists for arrays, text for keys and paths, null for what is not finite.
+
+    Args:
+        value: dict, list, array, number, str, path or None, nested as it may be.
+    """
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, (np.generic, np.ndarray)):
-        return _finite(value.tolist())
+        return finite(value.tolist())
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

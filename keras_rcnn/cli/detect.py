@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from keras_rcnn.cli.arguments import add_out, add_precision, add_score, positive_whole
-from keras_rcnn.cli.output import plain, say, write_json
+from keras_rcnn.cli.output import say, with_run_lengths, write_json
 from keras_rcnn.cli.photos import photos_in, picture_path
 from keras_rcnn.cli.tables import boxes_table, count
 
@@ -61,7 +61,8 @@ def run(args):
         detections = model.detect(photo if args.server else image, score=args.score, **options)
         path = picture_path(photo, Path(args.out), taken)
         draw(image, detections, path)
-        results.append({"image": str(photo), "height": image.shape[0], "width": image.shape[1], **plain(detections)})
+        height, width = image.shape[:2]
+        results.append({"image": str(photo), "height": height, "width": width, **with_run_lengths(detections)})
         if len(photos) == 1:
             say(boxes_table(detections) + "\n")
         say(f"{photo}: {count(detections)}; picture: {path}")

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import math
 import os
 import re
 import sys
@@ -51,7 +50,9 @@ def check_out(out, args, but=None):
 
 
 def write_json(path, value):
-    write(Path(path), json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
+    from keras_rcnn.json_text import finite
+
+    write(Path(path), json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
 
 
 def write(path, text):
@@ -62,15 +63,9 @@ def write(path, text):
         temporary.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
 
 
-def plain(value):
-    """Arrays and NaN -> what JSON has: lists and null; masks become COCO's run lengths."""
-    if isinstance(value, dict):
-        return {key: _run_lengths(item) if key == "masks" else plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def with_run_lengths(detections):
+    """One photo's detections with masks as COCO's run lengths, which JSON has."""
+    return {key: _run_lengths(value) if key == "masks" else value for key, value in detections.items()}
 
 
 def _run_lengths(masks):
