@@ -5,7 +5,7 @@ are all a `PhotoDetector`; the first two are a `BatchDetector` as well.
 """
 
 import os
-from typing import IO, Literal, NotRequired, Protocol, TypedDict, TypeVar, overload, runtime_checkable
+from typing import IO, Any, Literal, NotRequired, Protocol, TypedDict, TypeVar, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +15,9 @@ FilePath = str | os.PathLike[str]
 # arrays are [height, width] or [height, width, 1, 3 or 4]; bytes and open files are those of an image file
 Photo = FilePath | bytes | IO[bytes] | Image | np.ndarray
 AnyPhoto = TypeVar("AnyPhoto", bound=Photo)
+# a tensor of the backend that Keras runs on, or a symbolic one: Keras ships no type for both
+Tensor = Any
+BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 # what `detect` takes as `masks`
 MaskForm = bool | Literal["rle", "crops"]
 

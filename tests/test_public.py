@@ -166,13 +166,11 @@ def test_train_takes_settings_or_a_dict_or_a_recipe(tmp_path):
 
 # === Types: tests/typed.py has what pyright is to say ===
 
-UNTYPED = {"load_coco", "load_csv", "load_voc"}  # those of data, whose rooms are not annotated yet
-
 
 def typed():
     """Public functions and constructors, and the methods of detectors, by name."""
-    found = {name: getattr(keras_rcnn, name) for name in set(keras_rcnn.__all__) - UNTYPED}
-    for room in ("evaluation", "models"):
+    found = {name: getattr(keras_rcnn, name) for name in keras_rcnn.__all__}
+    for room in ("backbones", "evaluation", "layers", "models"):
         module = getattr(keras_rcnn, room)
         found |= {f"{room}.{name}": getattr(module, name) for name in module.__all__}
     for name in ("callbacks", "checkpoint", "schedules"):

@@ -4,6 +4,7 @@ import keras
 
 from keras_rcnn.backbones.base import Backbone
 from keras_rcnn.backbones.caffe import STAGES, CaffeParts, load_caffe
+from keras_rcnn.interfaces import FilePath
 
 
 @keras.saving.register_keras_serializable("keras_rcnn")
@@ -32,7 +33,14 @@ class CaffeNet(Backbone):
     >>> backbone(images)["C4"]
     """
 
-    def __init__(self, weights=None, padded=True, freeze_at=0, dtype=None, name="caffenet"):
+    def __init__(
+        self,
+        weights: FilePath | None = None,
+        padded: bool = True,
+        freeze_at: int = 0,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "caffenet",
+    ) -> None:
         parts = CaffeParts(dtype)
         pad = int(padded)
         inputs = keras.Input((None, None, 3), name="images", dtype="float32")

@@ -1,9 +1,13 @@
 """What the backbones share: named feature maps, stages that stay frozen, weights of other frameworks."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 from keras import layers
 
 from keras_rcnn.backbones.norm import normalization
+from keras_rcnn.interfaces import Tensor
 
 
 class Backbone(keras.Model):
@@ -23,7 +27,16 @@ class Backbone(keras.Model):
         config: the constructor's arguments, as `get_config` returns them.
     """
 
-    def __init__(self, inputs, outputs, *, strides, stages, config, name):
+    def __init__(
+        self,
+        inputs: Tensor,
+        outputs: Mapping[str, Tensor],
+        *,
+        strides: Mapping[str, int],
+        stages: Mapping[str, int],
+        config: Mapping[str, Any],
+        name: str,
+    ) -> None:
         super().__init__(inputs=inputs, outputs=outputs, name=name)
         self.strides = dict(strides)
         self.channels = {key: int(value.shape[-1]) for key, value in outputs.items()}

@@ -3,6 +3,8 @@
 They have no batch normalisation, and biases everywhere. Maps are never padded by halves as Keras's "same" does.
 """
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
@@ -20,7 +22,9 @@ class LocalResponseNormalization(layers.Layer):
     Call with [B, H, W, C]; returns the same shape. It computes in float32 whatever the dtype policy.
     """
 
-    def __init__(self, size=5, alpha=1e-4, beta=0.75, across=True, **kwargs):
+    def __init__(
+        self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, across: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if size < 1 or size % 2 == 0:
             raise ValueError(f"LocalResponseNormalization's size is an odd number, not {size!r}.")

@@ -1,8 +1,11 @@
 """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excite, with ReLU6) as TensorFlow published it in 2020."""
 
+from typing import Literal
+
 import keras
 
 from keras_rcnn.backbones.base import Backbone, Parts
+from keras_rcnn.interfaces import FilePath
 
 # (kernel size, blocks, stride of the first, expansion, channels) of a stage
 STAGES = (
@@ -43,14 +46,14 @@ class EfficientNetLite0(Backbone):
 
     def __init__(
         self,
-        weights=None,
-        norm="frozen",
-        freeze_at=0,
-        epsilon=1e-3,
-        momentum=0.99,
-        dtype=None,
-        name="efficientnet_lite0",
-    ):
+        weights: FilePath | None = None,
+        norm: Literal["frozen", "batch"] = "frozen",
+        freeze_at: int = 0,
+        epsilon: float = 1e-3,
+        momentum: float = 0.99,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "efficientnet_lite0",
+    ) -> None:
         config = {"norm": norm, "freeze_at": freeze_at, "epsilon": epsilon, "momentum": momentum, "dtype": dtype}
         parts = Parts(norm, epsilon, momentum, dtype, padding="same")
         inputs = keras.Input((None, None, 3), name="images", dtype="float32")

@@ -1,9 +1,12 @@
 """MobileNetV3-Large (Howard et al. 2019) in torchvision's form."""
 
+from typing import Literal
+
 import keras
 from keras import layers, ops
 
 from keras_rcnn.backbones.base import Backbone, Parts
+from keras_rcnn.interfaces import FilePath
 
 # (kernel size, expanded channels, channels, squeeze-and-excite, activation, stride) of torchvision's features 1 to 15
 BLOCKS = (
@@ -54,14 +57,14 @@ class MobileNetV3Large(Backbone):
 
     def __init__(
         self,
-        weights=None,
-        norm="frozen",
-        freeze_at=0,
-        epsilon=1e-3,
-        momentum=0.99,
-        dtype=None,
-        name="mobilenet_v3_large",
-    ):
+        weights: FilePath | None = None,
+        norm: Literal["frozen", "batch"] = "frozen",
+        freeze_at: int = 0,
+        epsilon: float = 1e-3,
+        momentum: float = 0.99,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "mobilenet_v3_large",
+    ) -> None:
         config = {"norm": norm, "freeze_at": freeze_at, "epsilon": epsilon, "momentum": momentum, "dtype": dtype}
         parts = Parts(norm, epsilon, momentum, dtype)
         inputs = keras.Input((None, None, 3), name="images", dtype="float32")

@@ -1,5 +1,7 @@
 """Batch normalisation with frozen statistics, as detectors use it that see a few images a step."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -21,7 +23,7 @@ class FrozenBatchNormalization(keras.layers.Layer):
     Call with float [..., C]; returns the same shape in the compute dtype.
     """
 
-    def __init__(self, epsilon=1e-5, **kwargs):
+    def __init__(self, epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not epsilon >= 0:
             raise ValueError(f"FrozenBatchNormalization's epsilon is a number >= 0, not {epsilon!r}.")

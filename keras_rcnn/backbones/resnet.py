@@ -1,9 +1,12 @@
 """ResNet-50, -101 and -152 (He et al. 2015) in torchvision's form: the stride in the 3x3 convolution."""
 
+from typing import Literal
+
 import keras
 from keras import layers
 
 from keras_rcnn.backbones.base import Backbone, Parts
+from keras_rcnn.interfaces import FilePath
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -34,15 +37,15 @@ class ResNet(Backbone):
 
     def __init__(
         self,
-        depth=50,
-        weights=None,
-        norm="frozen",
-        freeze_at=0,
-        epsilon=1e-5,
-        momentum=0.9,
-        dtype=None,
-        name=None,
-    ):
+        depth: Literal[50, 101, 152] = 50,
+        weights: FilePath | None = None,
+        norm: Literal["frozen", "batch"] = "frozen",
+        freeze_at: int = 0,
+        epsilon: float = 1e-5,
+        momentum: float = 0.9,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str | None = None,
+    ) -> None:
         if depth not in BLOCKS:
             raise ValueError(f"ResNet's depth is one of {list(BLOCKS)}, not {depth!r}.")
         config = {

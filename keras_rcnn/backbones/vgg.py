@@ -4,6 +4,7 @@ import keras
 
 from keras_rcnn.backbones.base import Backbone
 from keras_rcnn.backbones.caffe import STAGES, CaffeParts, load_caffe
+from keras_rcnn.interfaces import FilePath
 
 # (convolutions, channels) of a stage
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
@@ -32,7 +33,13 @@ class VGG16(Backbone):
     >>> backbone(images)["C4"]
     """
 
-    def __init__(self, weights=None, freeze_at=0, dtype=None, name="vgg16"):
+    def __init__(
+        self,
+        weights: FilePath | None = None,
+        freeze_at: int = 0,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "vgg16",
+    ) -> None:
         parts = CaffeParts(dtype)
         x = inputs = keras.Input((None, None, 3), name="images", dtype="float32")
         outputs = {}

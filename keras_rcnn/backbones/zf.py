@@ -4,6 +4,7 @@ import keras
 
 from keras_rcnn.backbones.base import Backbone
 from keras_rcnn.backbones.caffe import STAGES, CaffeParts, load_caffe
+from keras_rcnn.interfaces import FilePath
 
 
 @keras.saving.register_keras_serializable("keras_rcnn")
@@ -29,7 +30,13 @@ class ZF(Backbone):
     >>> backbone(images)["C4"]
     """
 
-    def __init__(self, weights=None, freeze_at=0, dtype=None, name="zf"):
+    def __init__(
+        self,
+        weights: FilePath | None = None,
+        freeze_at: int = 0,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "zf",
+    ) -> None:
         parts = CaffeParts(dtype)
         norm = {"size": 3, "alpha": 5e-5, "across": False}
         inputs = keras.Input((None, None, 3), name="images", dtype="float32")

@@ -4,7 +4,7 @@ import logging
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from keras_rcnn.data.problems import (
 )
 from keras_rcnn.data.reading import read_json
 from keras_rcnn.data.records import Dataset, Record
+from keras_rcnn.interfaces import FilePath
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,14 @@ class _Object(NamedTuple):
     segmentation: object
 
 
-def load_coco(annotations, images, *, on_bad="error", crowd_as_objects=False, relative=False):
+def load_coco(
+    annotations: FilePath,
+    images: FilePath,
+    *,
+    on_bad: Literal["error", "skip"] = "error",
+    crowd_as_objects: bool = False,
+    relative: bool = False,
+) -> Dataset:
     """Reads a data set in COCO's format, as tools write it.
 
     Numbers may be text, ids of either type, and sizes missing: what `float()` reads is a number, and a size that is

@@ -3,8 +3,10 @@
 import csv
 import io
 import os
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from keras_rcnn.data.problems import (
 )
 from keras_rcnn.data.reading import read_text
 from keras_rcnn.data.records import Dataset, Record
+from keras_rcnn.interfaces import FilePath
 
 _COLUMNS = {
     "image": (
@@ -41,17 +44,17 @@ _CHUNK = 500  # rows; of fewer than 700 new lists the garbage collector takes no
 
 
 def load_csv(
-    file,
-    images,
+    file: FilePath,
+    images: FilePath,
     *,
-    box_format="xyxy",
-    class_names=None,
-    on_bad="error",
-    delimiter=None,
-    columns=None,
-    encoding=None,
-    relative=False,
-):
+    box_format: Literal["xyxy", "xywh"] = "xyxy",
+    class_names: Sequence[str] | None = None,
+    on_bad: Literal["error", "skip"] = "error",
+    delimiter: str | None = None,
+    columns: str | Sequence[str] | None = None,
+    encoding: str | None = None,
+    relative: bool = False,
+) -> Dataset:
     """Reads a data set from a table with one object a row.
 
     A row whose box is empty (or 0, 0, 0, 0 without a class) is an image without objects. Files are found under the

@@ -4,8 +4,9 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -24,6 +25,7 @@ from keras_rcnn.data.problems import (
 )
 from keras_rcnn.data.reading import read_bytes, read_text
 from keras_rcnn.data.records import Dataset, Record
+from keras_rcnn.interfaces import FilePath
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +47,16 @@ class _Annotation(NamedTuple):
 
 
 def load_voc(
-    root, split=None, *, images=None, class_names=None, on_bad="error", one_based=True, relative=False,
-    difficult_as_objects=False,
-):  # fmt: skip
+    root: FilePath,
+    split: str | None = None,
+    *,
+    images: FilePath | None = None,
+    class_names: Sequence[str] | None = None,
+    on_bad: Literal["error", "skip"] = "error",
+    one_based: bool = True,
+    relative: bool = False,
+    difficult_as_objects: bool = False,
+) -> Dataset:
     """Reads a data set in Pascal VOC's format: VOC's own folders, or xml files anywhere in a folder.
 
     The image of an annotation is the one of its name, of any ending; else the one that its `filename` says. Files are

@@ -1,7 +1,11 @@
 """From class logits and deltas to the final detections."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
@@ -27,13 +31,13 @@ class DetectionDecoder(Float32Layer):
 
     def __init__(
         self,
-        score_threshold=0.05,
-        iou_threshold=0.5,
-        max_detections=100,
-        min_size=1e-2,
-        weights=(10.0, 10.0, 5.0, 5.0),
-        **kwargs,
-    ):
+        score_threshold: float = 0.05,
+        iou_threshold: float = 0.5,
+        max_detections: int = 100,
+        min_size: float = 1e-2,
+        weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"name": "detections", **kwargs})
         self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
         self.max_detections, self.min_size, self.weights_of_deltas = max_detections, min_size, tuple(weights)
@@ -48,7 +52,7 @@ class DetectionDecoder(Float32Layer):
         boxes, scores, labels = multiclass_nms(boxes, scores, self.iou_threshold, self.score_threshold, most, most)
         return {"boxes": boxes, "scores": scores, "labels": labels}
 
-    def scores(self, logits):
+    def scores(self, logits: Tensor) -> Tensor:
         """Logits [B, R, K + 1] -> the classes' scores [B, R, K]."""
         return ops.softmax(logits, axis=-1)[..., :-1]
 
@@ -79,7 +83,7 @@ class MaskDecoder(Float32Layer):
     `masks` float32 [B, D, M, M], probabilities in the box.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"name": "masks", **kwargs})
 
     def call(self, detections, logits):

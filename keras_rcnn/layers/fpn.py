@@ -1,8 +1,12 @@
 """From the backbone's feature maps to the maps that the detector works on."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.layers.base import register
 
 
@@ -27,7 +31,14 @@ class FPN(keras.layers.Layer):
     >>> levels = FPN(256)(backbone(images))       # P2 ... P6
     """
 
-    def __init__(self, channels=256, in_features=("C2", "C3", "C4", "C5"), top="maxpool", norm=None, **kwargs):
+    def __init__(
+        self,
+        channels: int = 256,
+        in_features: Sequence[str] = ("C2", "C3", "C4", "C5"),
+        top: Literal["maxpool", "convs"] | None = "maxpool",
+        norm: Literal["batch"] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"name": "fpn", **kwargs})
         if top not in ("maxpool", "convs", None):
             raise ValueError(f"FPN's top is 'maxpool', 'convs' or None, not {top!r}.")
@@ -62,14 +73,14 @@ class FPN(keras.layers.Layer):
     def _norm(self, name):
         return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy, name=name)
 
-    def strides(self, backbone_strides):
+    def strides(self, backbone_strides: Mapping[str, int]) -> tuple[int, ...]:
         """Strides of the levels, given the backbone's {name: stride}."""
         strides = [backbone_strides[name] for name in self.in_features]
         for _ in range({"maxpool": 1, "convs": 2, None: 0}[self.top]):
             strides.append(strides[-1] * 2)
         return tuple(strides)
 
-    def roi_levels(self):
+    def roi_levels(self) -> int:
         """How many levels, finest first, regions are pooled from: those with a backbone map (P2 to P5)."""
         return len(self.in_features)
 
@@ -130,15 +141,15 @@ class SingleLevel(keras.layers.Layer):
         in_feature: name of the map; C4 has stride 16 in every backbone here.
     """
 
-    def __init__(self, in_feature="C4", **kwargs):
+    def __init__(self, in_feature: str = "C4", **kwargs: Any) -> None:
         super().__init__(**{"name": "single_level", **kwargs})
         self.in_feature = in_feature
 
-    def strides(self, backbone_strides):
+    def strides(self, backbone_strides: Mapping[str, int]) -> tuple[int, ...]:
         """The stride of the only level, as a tuple of one."""
         return (backbone_strides[self.in_feature],)
 
-    def roi_levels(self):
+    def roi_levels(self) -> int:
         """Regions are pooled from the only level."""
         return 1
 
@@ -152,7 +163,7 @@ class SingleLevel(keras.layers.Layer):
         return {**super().get_config(), "in_feature": self.in_feature}
 
 
-def resize_nearest(x, height, width):
+def resize_nearest(x: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
     """Nearest-neighbour resize of [B, h, w, C] to any size: source cell floor(i * in / out)."""
     static = (x.shape[1], x.shape[2], height, width)
     if all(isinstance(n, int) for n in static) and height == 2 * x.shape[1] and width == 2 * x.shape[2]:

@@ -4,6 +4,9 @@ rounded to bfloat16's 8 bits moves scores by hundredths.
 Shapes: B images, R regions, S bins a side, K classes.
 """
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
@@ -71,7 +74,15 @@ class BoxHead(_ConvStack):
     Call with [B, R, S, S, C]; returns [B, R, units[-1]].
     """
 
-    def __init__(self, units=(1024, 1024), convs=(), norm=None, dropout=0.0, ranks=None, **kwargs):
+    def __init__(
+        self,
+        units: Sequence[int] = (1024, 1024),
+        convs: Sequence[int] = (),
+        norm: Literal["batch"] | None = None,
+        dropout: float = 0.0,
+        ranks: Sequence[int | None] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"name": "box_head", **kwargs})
         self.units, self.conv_channels, self.dropout = tuple(units), tuple(convs), dropout
         self._make_convs(self.conv_channels, norm)
@@ -131,7 +142,7 @@ class BoxPredictor(keras.layers.Layer):
     Call with [B, R, F]; returns `(logits, deltas)`: float32 [B, R, K + 1], background last, and [B, R, K or 1, 4].
     """
 
-    def __init__(self, num_classes, class_agnostic=False, **kwargs):
+    def __init__(self, num_classes: int, class_agnostic: bool = False, **kwargs: Any) -> None:
         super().__init__(**{"name": "box_predictor", **kwargs})
         self.num_classes, self.class_agnostic = num_classes, class_agnostic
         self.boxes = 1 if class_agnostic else num_classes
@@ -185,8 +196,14 @@ class MaskHead(_ConvStack):
     """
 
     def __init__(
-        self, num_classes, convs=(256, 256, 256, 256), channels=256, norm=None, class_agnostic=False, **kwargs
-    ):
+        self,
+        num_classes: int,
+        convs: Sequence[int] = (256, 256, 256, 256),
+        channels: int = 256,
+        norm: Literal["batch"] | None = None,
+        class_agnostic: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"name": "mask_head", **kwargs})
         self.num_classes, self.conv_channels, self.channels = num_classes, tuple(convs), channels
         self.class_agnostic = class_agnostic

@@ -1,5 +1,7 @@
 """Losses as layers: each returns one loss per image [B], whose mean over the batch is minimised."""
 
+from typing import Any, Literal
+
 from keras import ops
 
 from keras_rcnn.layers.base import Float32Layer, register, spec
@@ -21,7 +23,13 @@ class RPNLoss(Float32Layer):
     `loss_objectness` and `loss_rpn_box_reg`, float32 [B].
     """
 
-    def __init__(self, beta=1.0 / 9, normalisation="sampled", box_weight=None, **kwargs):
+    def __init__(
+        self,
+        beta: float = 1.0 / 9,
+        normalisation: Literal["sampled", "paper"] = "sampled",
+        box_weight: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"name": "rpn_loss", **kwargs})
         if normalisation not in ("sampled", "paper"):
             raise ValueError(f"RPNLoss's normalisation is 'sampled' or 'paper', not {normalisation!r}.")
@@ -56,7 +64,7 @@ class BoxLoss(Float32Layer):
     `loss_classifier` and `loss_box_reg`, float32 [B].
     """
 
-    def __init__(self, beta=1.0 / 9, **kwargs):
+    def __init__(self, beta: float = 1.0 / 9, **kwargs: Any) -> None:
         super().__init__(**{"name": "box_loss", **kwargs})
         self.beta = beta
 
@@ -79,7 +87,7 @@ class MaskLoss(Float32Layer):
     for a batch without positive regions.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"name": "mask_loss", **kwargs})
 
     def call(self, logits, targets):

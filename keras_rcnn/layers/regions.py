@@ -1,6 +1,8 @@
 """Features of regions as layers: RoIAlign over pyramid levels, RoIPool, and R-CNN's warp and CNN for each region."""
 
 import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -37,8 +39,15 @@ class RoIAlign(_Regions):
     """
 
     def __init__(
-        self, size=7, strides=(4, 8, 16, 32), samples=2, aligned=False, canonical_size=224, canonical_level=4, **kwargs
-    ):
+        self,
+        size: int = 7,
+        strides: Sequence[int] = (4, 8, 16, 32),
+        samples: int = 2,
+        aligned: bool = False,
+        canonical_size: float = 224,
+        canonical_level: int = 4,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"name": "roi_align", **kwargs})
         self.size, self.strides, self.samples, self.aligned = size, tuple(strides), samples, aligned
         self.canonical_size, self.canonical_level = canonical_size, canonical_level
@@ -73,7 +82,7 @@ class RoIPool(_Regions):
     Call with the list of maps and boxes [B, R, 4]; returns [B, R, size, size, C].
     """
 
-    def __init__(self, size=7, strides=(16,), **kwargs):
+    def __init__(self, size: int = 7, strides: Sequence[int] = (16,), **kwargs: Any) -> None:
         super().__init__(**{"name": "roi_pool", **kwargs})
         self.size, self.strides = size, tuple(strides)
 
@@ -100,7 +109,13 @@ class RegionWarp(Float32Layer):
     Call with images [B, H, W, C], boxes [B, R, 4] and image sizes [B, 2]; returns [B, R, size, size, C].
     """
 
-    def __init__(self, size=224, context=16, mode="warp", **kwargs):
+    def __init__(
+        self,
+        size: int = 224,
+        context: int = 16,
+        mode: Literal["warp", "square", "square_without_context"] = "warp",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"name": "region_warp", **kwargs})
         if not 0 <= 2 * context < size:
             raise ValueError(f"context={context} pixels on each side leave nothing of a crop of {size}.")
@@ -132,7 +147,9 @@ class RegionCNN(keras.layers.Layer):
     Call with images [B, H, W, 3], boxes [B, R, 4] and image sizes [B, 2]; returns [B, R, h, w, C].
     """
 
-    def __init__(self, backbone, neck, warp, chunk=32, **kwargs):
+    def __init__(
+        self, backbone: keras.Model, neck: keras.layers.Layer, warp: keras.layers.Layer, chunk: int = 32, **kwargs: Any
+    ) -> None:
         super().__init__(**{"name": "region_cnn", **kwargs})
         self.backbone, self.neck, self.warp, self.chunk = backbone, neck, warp, chunk
 

@@ -3,6 +3,9 @@
 Shapes: B images, L pyramid levels, A_l = H_l * W_l * anchors a cell, A = sum of A_l.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -27,7 +30,14 @@ class AnchorGenerator(Float32Layer):
     Call with the list of L feature maps and the images [B, H, W, 3] (for their size); returns L tensors [A_l, 4].
     """
 
-    def __init__(self, sizes, aspect_ratios=(0.5, 1.0, 2.0), rounded=True, strides=None, **kwargs):
+    def __init__(
+        self,
+        sizes: Sequence[Sequence[float]],
+        aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        rounded: bool = True,
+        strides: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"name": "anchors", **kwargs})
         self.sizes = tuple(tuple(level) for level in sizes)
         self.aspect_ratios, self.rounded = tuple(aspect_ratios), rounded
@@ -36,7 +46,7 @@ class AnchorGenerator(Float32Layer):
             raise ValueError(f"{len(self.strides)} strides for {len(self.sizes)} lists of anchor sizes.")
 
     @property
-    def num_anchors(self):
+    def num_anchors(self) -> int:
         """Anchors a cell; the head is shared, so every level has the same number."""
         counts = {len(level) * len(self.aspect_ratios) for level in self.sizes}
         if len(counts) != 1:
@@ -79,7 +89,7 @@ class RPNHead(keras.layers.Layer):
     Call with the list of L maps; returns `(logits, deltas)`, lists of float32 [B, A_l] and [B, A_l, 4].
     """
 
-    def __init__(self, num_anchors, convs=1, channels=None, **kwargs):
+    def __init__(self, num_anchors: int, convs: int = 1, channels: int | None = None, **kwargs: Any) -> None:
         super().__init__(**{"name": "rpn_head", **kwargs})
         self.num_anchors, self.num_convs, self.channels = num_anchors, convs, channels
 
@@ -139,13 +149,13 @@ class Proposals(Float32Layer):
 
     def __init__(
         self,
-        pre_nms=(2000, 1000),
-        post_nms=(2000, 1000),
-        iou_threshold=0.7,
-        score_threshold=0.0,
-        min_size=1e-3,
-        **kwargs,
-    ):
+        pre_nms: tuple[int, int] = (2000, 1000),
+        post_nms: tuple[int, int] = (2000, 1000),
+        iou_threshold: float = 0.7,
+        score_threshold: float = 0.0,
+        min_size: float = 1e-3,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"name": "proposals", **kwargs})
         self.pre_nms, self.post_nms = tuple(pre_nms), tuple(post_nms)
         self.iou_threshold, self.score_threshold, self.min_size = iou_threshold, score_threshold, min_size

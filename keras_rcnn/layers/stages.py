@@ -6,9 +6,13 @@ in as weights.
 Shapes: B images, R regions, F features, K classes.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.layers.detections import DetectionDecoder
 from keras_rcnn.ops import losses
@@ -24,7 +28,7 @@ class ClassPredictor(keras.layers.Layer):
     Call with [B, R, F]; returns float32 [B, R, K + 1], background last.
     """
 
-    def __init__(self, num_classes, **kwargs):
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
         super().__init__(**{"name": "class_predictor", **kwargs})
         self.num_classes = num_classes
         self.logits = keras.layers.Dense(
@@ -60,7 +64,7 @@ class ClassLoss(Float32Layer):
     Call with logits [B, S, K + 1] and the dict of `BoxTargets`; returns a dict of `loss_classifier`, float32 [B].
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"name": "class_loss", **kwargs})
 
     def call(self, logits, targets):
@@ -82,7 +86,7 @@ class RegionSVMs(keras.layers.Layer):
     logistic function of the margin, so that 0.5 is the boundary.
     """
 
-    def __init__(self, num_classes, **kwargs):
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
         super().__init__(**{"name": "svms", **kwargs})
         self.num_classes = num_classes
 
@@ -119,7 +123,7 @@ class BoxRegressors(keras.layers.Layer):
     Call with the maps of the regions [B, R, h, w, C]; returns deltas float32 [B, R, K, 4], of weights 1.
     """
 
-    def __init__(self, num_classes, **kwargs):
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
         super().__init__(**{"name": "box_regressors", **kwargs})
         self.num_classes = num_classes
 
@@ -152,8 +156,10 @@ class BoxRegressors(keras.layers.Layer):
 class ScoreDecoder(DetectionDecoder):
     """`DetectionDecoder` for scores that are no softmax: call it with scores [B, R, K] in the place of logits."""
 
-    def __init__(self, iou_threshold=0.3, weights=(1.0, 1.0, 1.0, 1.0), **kwargs):
+    def __init__(
+        self, iou_threshold: float = 0.3, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0), **kwargs: Any
+    ) -> None:
         super().__init__(iou_threshold=iou_threshold, weights=weights, **kwargs)
 
-    def scores(self, scores):
+    def scores(self, scores: Tensor) -> Tensor:
         return scores

@@ -3,6 +3,9 @@
 Shapes: B images, A anchors, P proposals, G ground-truth boxes (label -1 = padding), S sampled regions, K classes.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -51,8 +54,15 @@ class RPNTargets(_Sampler):
     """
 
     def __init__(
-        self, foreground=0.7, background=0.3, count=256, positive_fraction=0.5, border=None, guard=True, **kwargs
-    ):
+        self,
+        foreground: float = 0.7,
+        background: float = 0.3,
+        count: int = 256,
+        positive_fraction: float = 0.5,
+        border: float | None = None,
+        guard: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"name": "rpn_targets", **kwargs})
         self.foreground, self.background, self.count = foreground, background, count
         self.positive_fraction, self.border, self.guard = positive_fraction, border, guard
@@ -113,15 +123,15 @@ class BoxTargets(_Sampler):
 
     def __init__(
         self,
-        num_classes,
-        count=512,
-        positive_fraction=0.25,
-        foreground=0.5,
-        background=(0.0, 0.5),
-        add_truth=True,
-        weights=(10.0, 10.0, 5.0, 5.0),
-        **kwargs,
-    ):
+        num_classes: int,
+        count: int = 512,
+        positive_fraction: float = 0.25,
+        foreground: float = 0.5,
+        background: tuple[float, float] = (0.0, 0.5),
+        add_truth: bool = True,
+        weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"name": "box_targets", **kwargs})
         if foreground < background[1]:
             raise ValueError(f"BoxTargets' foreground={foreground} is below background's upper end, {background[1]}.")
@@ -130,7 +140,7 @@ class BoxTargets(_Sampler):
         self.add_truth, self.weights_of_deltas = add_truth, tuple(weights)
 
     @property
-    def most_positive(self):
+    def most_positive(self) -> int:
         """The largest number of positive regions an image."""
         return int(self.count * self.positive_fraction)
 
@@ -197,7 +207,7 @@ class MaskTargets(Float32Layer):
     `masks` [B, P, M, M] in [0, 1].
     """
 
-    def __init__(self, num_classes, count, size=28, aligned=True, **kwargs):
+    def __init__(self, num_classes: int, count: int, size: int = 28, aligned: bool = True, **kwargs: Any) -> None:
         super().__init__(**{"name": "mask_targets", **kwargs})
         self.num_classes, self.count, self.size, self.aligned = num_classes, count, size, aligned
         self.autocast = False  # masks come as uint8

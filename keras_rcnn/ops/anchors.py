@@ -1,10 +1,15 @@
 """Anchors (Faster R-CNN, section 3.1.1): reference boxes of several sizes and shapes at every feature cell."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
+
+from keras_rcnn.interfaces import Tensor
 
 
-def cell_anchors(sizes, aspect_ratios, rounded=True):
+def cell_anchors(sizes: ArrayLike, aspect_ratios: ArrayLike, rounded: bool = True) -> np.ndarray:
     """The anchors of one cell, centred at the origin.
 
     Args:
@@ -23,7 +28,12 @@ def cell_anchors(sizes, aspect_ratios, rounded=True):
     return (np.round(corners) if rounded else corners).astype(np.float32)
 
 
-def grid_anchors(cell, map_size, image_size, stride=None):
+def grid_anchors(
+    cell: Tensor,
+    map_size: Sequence[int | Tensor],
+    image_size: Sequence[int | Tensor],
+    stride: int | None = None,
+) -> Tensor:
     """The anchors of a whole feature map, cells row by row, a cell's anchors innermost.
 
     Centres lie at i * stride with no half offset.

@@ -1,13 +1,15 @@
 """Box geometry. Boxes are float32 [x1, y1, x2, y2] in pixels with no `+1` widths; shapes are [..., 4]."""
 
 import math
+from typing import Literal
 
 from keras import ops
 
+from keras_rcnn.interfaces import BoxFormat, Tensor
 from keras_rcnn.ops.backend import kernel
 
 
-def convert(boxes, source, target):
+def convert(boxes: Tensor, source: BoxFormat, target: BoxFormat) -> Tensor:
     """Converts boxes between formats.
 
     Args:
@@ -36,12 +38,12 @@ def convert(boxes, source, target):
     return ops.stack([a, b, c, d], axis=-1)
 
 
-def area(boxes):
+def area(boxes: Tensor) -> Tensor:
     """Areas [...] of xyxy boxes [..., 4]."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def clip(boxes, image_sizes):
+def clip(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     """Clips boxes [..., N, 4] to images of (height, width) `image_sizes` [..., 2]."""
     height, width = image_sizes[..., None, 0], image_sizes[..., None, 1]
     x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
@@ -56,13 +58,13 @@ def clip(boxes, image_sizes):
     )
 
 
-def at_least(boxes, min_size):
+def at_least(boxes: Tensor, min_size: float) -> Tensor:
     """True [...] where both sides of the boxes [..., 4] are at least `min_size` pixels."""
     wide = boxes[..., 2] - boxes[..., 0] >= min_size
     return ops.logical_and(wide, boxes[..., 3] - boxes[..., 1] >= min_size)
 
 
-def without_padding(boxes, labels):
+def without_padding(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes [B, G, 4] and labels [B, G] up to the last object (label >= 0) of the batch, where that saves work: where
     shapes are static they are returned as they are.
 
@@ -71,7 +73,7 @@ def without_padding(boxes, labels):
     return kernel("without_padding", lambda boxes, labels: (boxes, labels))(boxes, labels)
 
 
-def iou(boxes1, boxes2):
+def iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Pairwise intersection over union.
 
     Args:
@@ -85,22 +87,24 @@ def iou(boxes1, boxes2):
     return _ratio(inter, union)
 
 
-def generalized_iou(boxes1, boxes2):
+def generalized_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Pairwise GIoU (Rezatofighi et al. 2019, eq. 1) of [..., N, 4] and [..., M, 4]: [..., N, M]."""
     return paired_iou(boxes1[..., :, None, :], boxes2[..., None, :, :], "giou")
 
 
-def distance_iou(boxes1, boxes2):
+def distance_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Pairwise DIoU (Zheng et al. 2020, eq. 7) of [..., N, 4] and [..., M, 4]: [..., N, M]."""
     return paired_iou(boxes1[..., :, None, :], boxes2[..., None, :, :], "diou")
 
 
-def complete_iou(boxes1, boxes2):
+def complete_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Pairwise CIoU (Zheng et al. 2020, eq. 10) of [..., N, 4] and [..., M, 4]: [..., N, M]."""
     return paired_iou(boxes1[..., :, None, :], boxes2[..., None, :, :], "ciou")
 
 
-def paired_iou(boxes1, boxes2, kind="iou", epsilon=1e-7):
+def paired_iou(
+    boxes1: Tensor, boxes2: Tensor, kind: Literal["iou", "giou", "diou", "ciou"] = "iou", epsilon: float = 1e-7
+) -> Tensor:
     """IoU of boxes at the same place (broadcast), for losses: `1 - paired_iou(predicted, target, "giou")`.
 
     Args:

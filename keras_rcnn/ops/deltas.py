@@ -1,14 +1,17 @@
 """Box deltas: the regression targets (t_x, t_y, t_w, t_h) of R-CNN (2014, appendix C) and all that followed."""
 
 import math
+from collections.abc import Sequence
 
 from keras import ops
+
+from keras_rcnn.interfaces import Tensor
 
 # exp() of more than this is a box 62.5 times its anchor: clamped, as every implementation since py-faster-rcnn does
 SCALE_CLAMP = math.log(1000.0 / 16)
 
 
-def encode(boxes, anchors, weights=(1.0, 1.0, 1.0, 1.0)):
+def encode(boxes: Tensor, anchors: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """Deltas that move `anchors` onto `boxes`.
 
     Args:
@@ -27,7 +30,7 @@ def encode(boxes, anchors, weights=(1.0, 1.0, 1.0, 1.0)):
     return ops.where(valid, deltas * ops.convert_to_tensor(weights, dtype=deltas.dtype), 0.0)
 
 
-def decode(deltas, anchors, weights=(1.0, 1.0, 1.0, 1.0)):
+def decode(deltas: Tensor, anchors: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """Applies deltas [..., 4] to anchors [..., 4] (broadcast); the inverse of `encode`, with dw and dh clamped
     from above at log(1000/16)."""
     deltas = deltas / ops.convert_to_tensor(weights, dtype=deltas.dtype)

@@ -7,10 +7,11 @@ replicas.
 
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.backend.replicas import global_sum
 
 
-def smooth_l1(error, beta=1.0):
+def smooth_l1(error: Tensor, beta: float = 1.0) -> Tensor:
     """Smooth L1 of an error [...]: 0.5 e^2 / beta within `beta`, |e| - beta / 2 outside (Fast R-CNN, eq. 3).
 
     The RPN's sigma = 3 is beta = 1/9.
@@ -19,17 +20,17 @@ def smooth_l1(error, beta=1.0):
     return ops.where(size < beta, 0.5 * ops.square(error) / beta, size - 0.5 * beta)
 
 
-def binary_crossentropy(logits, targets):
+def binary_crossentropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Sigmoid cross-entropy [...] of logits and targets in [0, 1], stable for any logit."""
     return ops.maximum(logits, 0.0) - logits * targets + ops.log1p(ops.exp(-ops.abs(logits)))
 
 
-def crossentropy(logits, labels):
+def crossentropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Softmax cross-entropy [...] of logits [..., C] and int labels [...]."""
     return -ops.take_along_axis(ops.log_softmax(logits, axis=-1), labels[..., None], axis=-1)[..., 0]
 
 
-def sigmoid_focal(logits, targets, alpha=0.25, gamma=2.0):
+def sigmoid_focal(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Focal loss [...] (Lin et al. 2017, eq. 5)."""
     probability = ops.sigmoid(logits)
     of_truth = probability * targets + (1 - probability) * (1 - targets)
@@ -37,7 +38,7 @@ def sigmoid_focal(logits, targets, alpha=0.25, gamma=2.0):
     return weight * binary_crossentropy(logits, targets) * (1 - of_truth) ** gamma
 
 
-def normalise(sums, counts):
+def normalise(sums: Tensor, counts: Tensor) -> Tensor:
     """Losses per image whose mean over the global batch is `sum(sums) / max(sum(counts), 1)`.
 
     Args:
@@ -52,7 +53,16 @@ def normalise(sums, counts):
     return sums * both[0] / ops.maximum(both[1], 1.0)
 
 
-def rpn_losses(logits, deltas, labels, targets, beta=1.0 / 9, normalisation="sampled", box_weight=1.0, cells=None):
+def rpn_losses(
+    logits: Tensor,
+    deltas: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    beta: float = 1.0 / 9,
+    normalisation: str = "sampled",
+    box_weight: float = 1.0,
+    cells: int | None = None,
+) -> tuple[Tensor, Tensor]:
     """The RPN's two losses (Faster R-CNN, eq. 1).
 
     Args:
@@ -80,7 +90,9 @@ def rpn_losses(logits, deltas, labels, targets, beta=1.0 / 9, normalisation="sam
     return cls / ops.maximum(counts, 1.0), box_weight * box / ops.cast(cells, "float32")
 
 
-def box_losses(logits, deltas, labels, targets, beta=1.0 / 9):
+def box_losses(
+    logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, beta: float = 1.0 / 9
+) -> tuple[Tensor, Tensor]:
     """The box head's two losses (Fast R-CNN, eq. 1): L_cls + [u >= 1] L_loc.
 
     Args:
@@ -103,7 +115,7 @@ def box_losses(logits, deltas, labels, targets, beta=1.0 / 9):
     return normalise(cls, counts), normalise(box, counts)
 
 
-def of_class(values, labels):
+def of_class(values: Tensor, labels: Tensor) -> Tensor:
     """Picks each region's own class: [B, R, K, ...] and labels [B, R] -> [B, R, ...]. K = 1 is class-agnostic."""
     if values.shape[2] == 1:
         return values[:, :, 0]
@@ -112,7 +124,7 @@ def of_class(values, labels):
     return ops.take_along_axis(values, index, axis=2)[:, :, 0]
 
 
-def mask_loss(logits, labels, targets, positive):
+def mask_loss(logits: Tensor, labels: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
     """The mask head's loss (Mask R-CNN, section 3): BCE on the true class's mask, positive RoIs only.
 
     Args:

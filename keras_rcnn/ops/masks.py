@@ -7,10 +7,11 @@ pixels, usually the object's box), resized to M x M'. A mask of the whole image 
 import numpy as np
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.roi import roi_align
 
 
-def crop_masks(masks, frames, boxes, size, aligned=True):
+def crop_masks(masks: Tensor, frames: Tensor, boxes: Tensor, size: int, aligned: bool = True) -> Tensor:
     """Mask targets: the ground truth's mask under each box, by RoIAlign with adaptive sampling.
 
     Args:

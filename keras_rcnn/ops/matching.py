@@ -2,10 +2,14 @@
 
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
+
 BACKGROUND, IGNORED = -1, -2
 
 
-def match(iou, foreground=0.5, background=0.5, low_quality=False, guard=True):
+def match(
+    iou: Tensor, foreground: float = 0.5, background: float = 0.5, low_quality: bool = False, guard: bool = True
+) -> Tensor:
     """Matches every anchor (or proposal) to at most one ground-truth box (Faster R-CNN, section 3.1.2).
 
     Args:

@@ -3,11 +3,12 @@
 import numpy as np
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.backend import kernel
 from keras_rcnn.ops.boxes import iou
 
 
-def float32_below(threshold):
+def float32_below(threshold: float) -> float:
     """The largest float32 that is not above `threshold`.
 
     torchvision compares a float32 IoU with a float64 threshold: an IoU of float32(0.3) is above 0.3 and is suppressed,
@@ -17,7 +18,7 @@ def float32_below(threshold):
     return float(value if float(value) <= threshold else np.nextafter(value, np.float32(-np.inf)))
 
 
-def nms(boxes, scores, iou_threshold, max_output):
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_output: int) -> tuple[Tensor, Tensor]:
     """Greedy NMS of one set of boxes: a box goes if its IoU with a better one exceeds `iou_threshold`.
 
     Args:
@@ -32,7 +33,9 @@ def nms(boxes, scores, iou_threshold, max_output):
     return kernel("nms", portable_nms)(boxes, scores, float32_below(iou_threshold), max_output)
 
 
-def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class, max_total):
+def multiclass_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, max_per_class: int, max_total: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """NMS within each class, then the best over all classes. RPN proposals use it too, pyramid levels as the classes.
 
     Args:
@@ -52,14 +55,16 @@ def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class,
     return run(boxes, scores, float32_below(iou_threshold), score_threshold, min(max_per_class, max_total), max_total)
 
 
-def portable_nms(boxes, scores, iou_threshold, max_output):
+def portable_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_output: int) -> tuple[Tensor, Tensor]:
     """`nms` in keras.ops alone."""
     _, index = _greedy(boxes[None], scores[None], None, iou_threshold, float("-inf"), max_output, max_output)
     valid = index[0] >= 0
     return ops.where(valid, index[0], 0), ops.sum(ops.cast(valid, "int32"))
 
 
-def portable_multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class, max_total):
+def portable_multiclass_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, max_per_class: int, max_total: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """`multiclass_nms` in keras.ops alone: exact, with no cap on the candidates."""
     batch, count, classes = ops.shape(scores)[0], ops.shape(scores)[1], scores.shape[2]
     boxes = ops.transpose(ops.broadcast_to(boxes, (batch, count, classes, 4)), (0, 2, 1, 3))

@@ -5,13 +5,17 @@ Regions are xyxy pixels of the preprocessed image; gradients flow to the feature
 """
 
 import math
+from collections.abc import Sequence
 
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.backend import kernel
 
 
-def level_index(boxes, lowest, highest, canonical_size=224.0, canonical_level=4):
+def level_index(
+    boxes: Tensor, lowest: int, highest: int, canonical_size: float = 224.0, canonical_level: int = 4
+) -> Tensor:
     """The pyramid level of each region (FPN, eq. 1): floor(4 + log2(sqrt(area) / 224) + 1e-6).
 
     Args:
@@ -31,7 +35,15 @@ def level_index(boxes, lowest, highest, canonical_size=224.0, canonical_level=4)
     return ops.cast(ops.clip(level, lowest, highest) - lowest, "int32")
 
 
-def multilevel_roi_align(features, boxes, levels, scales, size, samples=2, aligned=False):
+def multilevel_roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    levels: Tensor,
+    scales: Sequence[float],
+    size: int,
+    samples: int = 2,
+    aligned: bool = False,
+) -> Tensor:
     """RoIAlign of every region on its own pyramid level.
 
     Args:
@@ -51,7 +63,15 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples=2, align
     return run(features, boxes, levels, [float(s) for s in scales], size, samples, aligned)
 
 
-def portable_multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned):
+def portable_multilevel_roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    levels: Tensor,
+    scales: Sequence[float],
+    size: int,
+    samples: int,
+    aligned: bool,
+) -> Tensor:
     """`multilevel_roi_align` in keras.ops alone: four gathers from all levels laid end to end, so shapes are static."""
     batch, count, channels = ops.shape(boxes)[0], ops.shape(boxes)[1], features[0].shape[-1]
     heights = [ops.shape(f)[1] for f in features]
@@ -81,7 +101,7 @@ def portable_multilevel_roi_align(features, boxes, levels, scales, size, samples
     return ops.reshape(ops.mean(pooled, axis=(2, 4)), (batch, count, size, size, channels))
 
 
-def sample_points(boxes, size, samples, aligned):
+def sample_points(boxes: Tensor, size: int, samples: int, aligned: bool) -> tuple[Tensor, Tensor]:
     """Sample coordinates (y, x), each [..., size * samples], of boxes in cells of their map."""
     if aligned:
         boxes = boxes - 0.5
@@ -94,7 +114,7 @@ def sample_points(boxes, size, samples, aligned):
     return y, x
 
 
-def bilinear(coordinate, length):
+def bilinear(coordinate: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The two neighbours of each coordinate and their weights: 0 beyond [-1, length], clamped within."""
     inside = ops.logical_and(coordinate >= -1.0, coordinate <= length)
     coordinate = ops.maximum(coordinate, 0.0)
@@ -105,7 +125,9 @@ def bilinear(coordinate, length):
     return ops.cast(low, "int32"), ops.cast(high, "int32"), (1 - fraction) * inside, fraction * inside
 
 
-def roi_align(features, boxes, scale, size, samples=2, aligned=False):
+def roi_align(
+    features: Tensor, boxes: Tensor, scale: float, size: int | Sequence[int], samples: int = 2, aligned: bool = False
+) -> Tensor:
     """RoIAlign on one map; see `multilevel_roi_align`. `samples=0` takes ceil(side / size) samples a bin and axis,
     each RoI its own number, as the paper's code does (slower, and exact for mask targets).
 
@@ -162,7 +184,7 @@ def _interpolation_matrix(start, extent, bins, samples, length):
     return total / ops.maximum(number, 1.0)[..., None, None]
 
 
-def roi_pool(features, boxes, scale, size):
+def roi_pool(features: Tensor, boxes: Tensor, scale: float, size: int | Sequence[int]) -> Tensor:
     """RoIPool: the maximum of each bin (Fast R-CNN, section 2.1), with the paper's rounding.
 
     Corners are rounded half away from zero to cells, the far corner is inclusive, sides are at least one cell, an empty
@@ -181,7 +203,7 @@ def roi_pool(features, boxes, scale, size):
     return kernel("roi_pool", portable_roi_pool)(features, ops.cast(boxes, "float32"), scale, size)
 
 
-def portable_roi_pool(features, boxes, scale, size):
+def portable_roi_pool(features: Tensor, boxes: Tensor, scale: float, size: Sequence[int]) -> Tensor:
     """`roi_pool` in keras.ops alone; `size` is (height, width)."""
     rows, columns = size
     batch, count = ops.shape(boxes)[0], ops.shape(boxes)[1]
@@ -193,13 +215,13 @@ def portable_roi_pool(features, boxes, scale, size):
     return ops.where(filled, values, ops.zeros_like(values))
 
 
-def cells(boxes, scale):
+def cells(boxes: Tensor, scale: float) -> Tensor:
     """The corners of boxes in cells of a map, int32, with the paper's code's rounding: halves away from 0."""
     scaled = ops.cast(boxes, "float32") * scale
     return ops.cast(ops.sign(scaled) * ops.floor(ops.abs(scaled) + 0.5), "int32")
 
 
-def pooled_index(features, boxes, scale, size):
+def pooled_index(features: Tensor, boxes: Tensor, scale: float, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Which cell is each bin's maximum: int32 [B, R, rows, columns, C] flat index, and bool found, False where the bin
     is empty. The RoIs are taken one after another, so memory does not grow with their number."""
     rows, columns = size

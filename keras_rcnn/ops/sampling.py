@@ -1,11 +1,18 @@
 """Sampling a fixed number of positives and negatives out of many candidates."""
 
-from keras import ops
+from keras import ops, random
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.backend.replicas import image_noise
 
 
-def sample(positive, negative, count, positive_fraction, seed=None):
+def sample(
+    positive: Tensor,
+    negative: Tensor,
+    count: int,
+    positive_fraction: float,
+    seed: int | random.SeedGenerator | None = None,
+) -> tuple[Tensor, Tensor]:
     """Chooses at most `count` candidates, at most `positive_fraction` of them positive (Fast R-CNN, section 2.3).
 
     Args:
@@ -53,7 +60,7 @@ def _pad(key, most):
     return ops.pad(key, ((0, 0), (0, most)), constant_values=float("inf"))
 
 
-def select(first, second, count):
+def select(first: Tensor, second: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Indices of `count` members: those of `first` in index order, then those of `second`.
 
     Args:

@@ -5,10 +5,19 @@ Shapes: B images of H x W, R regions, S the side of a crop.
 
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
+
 MODES = ("warp", "square", "square_without_context")
 
 
-def warp_regions(images, boxes, image_sizes, size, context=16, mode="warp"):
+def warp_regions(
+    images: Tensor,
+    boxes: Tensor,
+    image_sizes: Tensor,
+    size: int,
+    context: int = 16,
+    mode: str = "warp",
+) -> Tensor:
     """Cuts regions out and resizes them to a fixed size (R-CNN, section 2.1 and appendix A).
 
     The box is grown so that `context` pixels of the crop, on each side, show its surroundings; corners are rounded to
