@@ -27,7 +27,10 @@ def made(kind, name):
         return detector(kind)
 
 
-@pytest.mark.parametrize("name", HALVES)
+# one of the two is enough for a quick run
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "float16" else ()) for name in HALVES]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_fit_and_detect(kind, name):
     data = with_masks(shapes(4)) if kind == "mask" else shapes(4)

@@ -68,6 +68,7 @@ def test_config_survives_json_and_weights_are_in_the_inference_graph(build):
     assert len({w.path for w in model.weights}) == len(model.weights)
 
 
+@pytest.mark.slow
 def test_fast_rcnn_overfits_eight_images():
     data = shapes(8)
     proposals = around(data)

@@ -132,7 +132,8 @@ def test_level_index_and_multilevel_roi_align(unit, meta):
             equal(np.moveaxis(out, -1, 1), unit[f"ms_out_{size}x{size}_sr2"])
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+# the portable kernel takes a step a box
+@pytest.mark.parametrize("kernel", ["backend", pytest.param("portable", marks=pytest.mark.slow), "xla"])
 def test_nms(unit, kernel):
     def keep(boxes, scores, threshold):
         if kernel == "portable":
@@ -152,8 +153,14 @@ def test_nms(unit, kernel):
     np.testing.assert_array_equal(keep(unit["nms_edge_boxes"], unit["nms_edge_scores"], 0.5), unit["nms_edge_keep_0.5"])
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("case", ["batched", "batched_big", "batched_negcoords"])
+@pytest.mark.parametrize(
+    ("case", "kernel"),
+    [
+        pytest.param(case, kernel, marks=pytest.mark.slow if (case, kernel) == ("batched_big", "portable") else ())
+        for case in ("batched", "batched_big", "batched_negcoords")
+        for kernel in KERNELS
+    ],
+)
 def test_batched_nms(unit, kernel, case):
     if case == "batched":
         b, s, c, keep = unit["nms_boxes"], unit["nms_scores"], unit["batched_idx"], unit["batched_nms_keep_0.5"]

@@ -163,7 +163,7 @@ def test_killed_while_writing(tmp_path):
     path = tmp_path / "a.safetensors"
     fit_small(small(), 1, [Checkpoint(path, Dense())])
     program = (
-        "import os, signal, sys; from pathlib import Path; from keras_rcnn.data import files\n"
+        "import os, signal, sys; from pathlib import Path; from keras_rcnn import files\n"
         f"with files.aside(Path({str(path)!r})) as half:\n"
         "    half.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -60,6 +60,7 @@ def test_a_compiled_training(folder, tmp_path):
     assert losses[True] == pytest.approx(losses[None], rel=0.05)  # the samplers draw other regions
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_fails_and_says_so(folder, tmp_path):
     with pytest.raises(TrainingDiverged, match="not finite .*No epoch was whole: there is no trained preset"):
         train(settings(folder, learning_rate=1e30, warmup_steps=0, clipnorm=None), tmp_path / "out", verbose=0)
