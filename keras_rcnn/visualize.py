@@ -114,9 +114,9 @@ def _check(detections, score, class_names):
         )
     count = len(check_boxes(detections["boxes"], "The detections' boxes"))
     for key in ("labels", "scores", "names", "masks"):
-        given = detections.get(key)
-        if given is not None and len(given) != count:
-            raise ValueError(f"The detections have {count} boxes, but {len(given)} {key}.")
+        values = detections.get(key)
+        if values is not None and len(values) != count:
+            raise ValueError(f"The detections have {count} boxes, but {len(values)} {key}.")
     if score is not None:
         check_score(score, math.inf)
         if detections.get("scores") is None:
@@ -155,7 +155,8 @@ def _boolean(masks):
         from pycocotools import mask as rle
 
         masks = [
-            rle.decode(rle.frPyObjects(one, *one["size"]) if isinstance(one["counts"], list) else one) for one in masks
+            rle.decode(rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask)
+            for mask in masks
         ]
     return [np.asarray(mask) >= 0.5 for mask in masks]
 

@@ -108,8 +108,8 @@ class Tensors:
     def finish(self, hint=""):
         """{our path: array}; raises ConversionError if a tensor was missing or is left over."""
         problems = [
-            f"{len(names)} {what}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-            for what, names in (("missing", self.missing), ("left over", list(self.left)))
+            f"{len(names)} {group}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+            for group, names in (("missing", self.missing), ("left over", list(self.left)))
             if names
         ]
         if problems:

@@ -123,9 +123,9 @@ class _Unpickler(pickle._Unpickler):
     def persistent_load(self, saved):
         if not isinstance(saved, tuple) or len(saved) not in (5, 6):
             raise WeightsFileError(f"{self.path} is malformed: it refers to a storage by {short(saved)}.")
-        kind, storage_type, key, _, size, *view = saved
-        if kind != "storage" or not isinstance(storage_type, StorageType) or not isinstance(key, str):
-            raise WeightsFileError(f"{self.path} is malformed: it refers to {short(kind)} {short(storage_type)}.")
+        type_name, storage_type, key, _, size, *view = saved
+        if type_name != "storage" or not isinstance(storage_type, StorageType) or not isinstance(key, str):
+            raise WeightsFileError(f"{self.path} is malformed: it refers to {short(type_name)} {short(storage_type)}.")
         start = 0
         if view and view[0] is not None:
             _, start, size = view[0]

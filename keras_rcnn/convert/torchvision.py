@@ -140,8 +140,8 @@ def looks_like(state):
     if not any(name.startswith("rpn.") for name in names):
         return body
     second = "_v2" if "backbone.fpn.inner_blocks.0.1.weight" in names else ""
-    kind = "maskrcnn" if any(name.startswith("roi_heads.mask_head.") for name in names) else "fasterrcnn"
-    return f"{kind}_{body}_fpn{second}"
+    family = "maskrcnn" if any(name.startswith("roi_heads.mask_head.") for name in names) else "fasterrcnn"
+    return f"{family}_{body}_fpn{second}"
 
 
 def _look_at_body(names, mobilenet_prefix, resnet_prefix):

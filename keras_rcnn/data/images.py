@@ -270,10 +270,10 @@ def _from_pil(image, name):
         image = image.convert({"RGBa": "RGBA", "La": "LA"}[mode])
     elif mode == "PA" or (mode == "P" and "transparency" in image.info):
         image = image.convert("RGBA")  # straight to RGB Pillow warns
-    answer = np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
-    if answer.size == 0:
+    pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+    if pixels.size == 0:
         raise ImageError(f"{name}: {image.width} x {image.height} px, there are no pixels")
-    return answer
+    return pixels
 
 
 def _from_lab(image):

@@ -73,14 +73,14 @@ def sample_mask(mask, box, size):
     """
     crop, frame = mask
     grid = (np.arange(size) + 0.5) / size
-    answer, indices = np.zeros((size, size), np.uint8), []
+    sampled, indices = np.zeros((size, size), np.uint8), []
     for axis, cells in ((1, crop.shape[0]), (0, crop.shape[1])):
         low, high = frame[axis], frame[axis + 2]
         at = np.floor((box[axis] + grid * (box[axis + 2] - box[axis]) - low) * (cells / (high - low))).astype(int)
         indices.append((np.flatnonzero((at >= 0) & (at < cells)), at))
     (rows, ys), (columns, xs) = indices
-    answer[np.ix_(rows, columns)] = crop[np.ix_(ys[rows], xs[columns])]
-    return answer
+    sampled[np.ix_(rows, columns)] = crop[np.ix_(ys[rows], xs[columns])]
+    return sampled
 
 
 def resize_nearest(mask, height, width):
@@ -148,7 +148,7 @@ def polygon_window(polygons, window):
     x1, y1, x2, y2 = window
     refuse_far(polygons, max(x2, y2))
     points = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
-    shifted = [(one - (x1, y1)).ravel().tolist() for one in points]
+    shifted = [(polygon - (x1, y1)).ravel().tolist() for polygon in points]
     size = (y2 - y1, x2 - x1)
     merged = coco_mask.merge(coco_mask.frPyObjects(shifted, *size))
     return rle_window(rle_counts(merged["counts"]), *size, (0, 0, size[1], size[0]))

@@ -57,17 +57,17 @@ class Problems:
     Args:
         source: Its name.
         on_bad: `"error"` raises on `finish`; `"skip"` logs one warning that counts what was left out.
-        what: What is bad.
+        item: What is bad, in the singular.
     """
 
-    def __init__(self, source, on_bad="error", what="annotation"):
+    def __init__(self, source, on_bad="error", item="annotation"):
         if on_bad not in ("error", "skip"):
             raise ValueError(f"on_bad must be 'error' or 'skip', got {on_bad!r}")
-        self.source, self.on_bad, self.what, self.found = str(source), on_bad, what, []
+        self.source, self.on_bad, self.item, self.found = str(source), on_bad, item, []
 
-    def add(self, where, what):
+    def add(self, where, problem):
         """Notes one problem."""
-        self.found.append(f"{where}: {what}"[:1000])
+        self.found.append(f"{where}: {problem}"[:1000])
 
     def finish(self, shown=20):
         """Raises a `DataError` with the problems, or logs them."""
@@ -75,9 +75,9 @@ class Problems:
             return
         lines = self.found[:shown] + ([f"... and {len(self.found) - shown} more"] if len(self.found) > shown else [])
         if self.on_bad == "skip":
-            logger.warning("%s: skipped %d bad %ss: %s", self.source, len(self.found), self.what, "; ".join(lines))
+            logger.warning("%s: skipped %d bad %ss: %s", self.source, len(self.found), self.item, "; ".join(lines))
             return
-        raise DataError(f"{self.source}: {len(self.found)} bad {self.what}(s)\n  " + "\n  ".join(lines))
+        raise DataError(f"{self.source}: {len(self.found)} bad {self.item}(s)\n  " + "\n  ".join(lines))
 
 
 def checked_size(path, declared, problems):

@@ -78,7 +78,7 @@ def check_masks(dataset, on_bad="error", difficult=False):
     """
     problems, records = Problems(dataset.name, on_bad, "mask"), []
     with ThreadPoolExecutor(_workers()) as pool:
-        for record, reasons in zip(dataset, pool.map(lambda one: _bad_masks(one, difficult), dataset)):
+        for record, reasons in zip(dataset, pool.map(lambda record: _bad_masks(record, difficult), dataset)):
             missing = sum(reason is None for reason in reasons.values())
             if missing:
                 problems.add(record.name, f"{missing} objects have no mask, but masks=True needs one for each")

@@ -174,7 +174,7 @@ class Dataset:
                 "validate on"
             )
         chosen = set(np.random.default_rng(seed).permutation(len(self))[:count].tolist())
-        rest, part = ([one for i, one in enumerate(self) if (i in chosen) == held] for held in (False, True))
+        rest, part = ([record for i, record in enumerate(self) if (i in chosen) == held] for held in (False, True))
         return self._with(rest), self._with(part)
 
     def batches(self, preprocessor, batch_size=2, **kwargs):
@@ -188,7 +188,9 @@ class Dataset:
         counts = Counter(int(label) for record in self.records for label in record.labels)
         empty = sum(len(record.boxes) == 0 for record in self.records)
         masks = sum(record.segmentations is not None for record in self.records)
-        flags = {flag: sum(int(getattr(one, flag).sum()) for one in self.records) for flag in ("crowd", "difficult")}
+        flags = {
+            flag: sum(int(getattr(record, flag).sum()) for record in self.records) for flag in ("crowd", "difficult")
+        }
         extra = [f"{count} {flag}" for flag, count in flags.items() if count]
         extra += [f"{empty} images without objects"] if empty else []
         extra += [f"masks in {masks} images"] if masks else []

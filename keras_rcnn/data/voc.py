@@ -270,7 +270,7 @@ def _other(root):
 
 def _images(root, folder, files, annotations, chosen, problems):
     """`{name: path of its image}`: of the same name, else as `filename` says."""
-    given = folder is not None
+    explicit = folder is not None
     folder = folder or (root / "JPEGImages" if (root / "JPEGImages").is_dir() else root)
     same = defaultdict(list)  # name without its ending -> files
     for path in _walk(folder, ENDINGS):
@@ -301,7 +301,7 @@ def _images(root, folder, files, annotations, chosen, problems):
                 left[name] = tried[text]
     for name, why in left.items():
         why = why if why.startswith("no such image") else f"no such image file in {folder}"
-        where = "" if given or folder == root else f" ({folder})"
+        where = "" if explicit or folder == root else f" ({folder})"
         problems.add(folder / f"{name}.jpg", f"{why}{where}, for {files[name].name}")
     return paths
 

@@ -119,8 +119,8 @@ def _turned(image, orientation):
 
     def flipped(*axes, transposed=False):
         def turn():
-            one = tf.reverse(image, axes) if axes else image
-            return tf.transpose(one, [1, 0, 2]) if transposed else one
+            turned = tf.reverse(image, axes) if axes else image
+            return tf.transpose(turned, [1, 0, 2]) if transposed else turned
 
         return turn
 
@@ -175,8 +175,8 @@ def preprocess(preprocessor, pixels):
         padded = (size + divisor - 1) // divisor * divisor  # no negative numbers: ONNX would round these towards 0
     else:
         padded = tf.constant(preprocessor.fixed_size)
-    more = padded - size
-    images = tf.pad(images, [[0, 0], [0, more[0]], [0, more[1]], [0, 0]])
+    padding = padded - size
+    images = tf.pad(images, [[0, 0], [0, padding[0]], [0, padding[1]], [0, 0]])
     return tf.ensure_shape(images, [pixels.shape[0], None, None, 3]), size
 
 
@@ -189,8 +189,8 @@ def resized_size(preprocessor, size):
     limits = preprocessor.fixed_size
     if limits is not None:
         scale = tf.minimum(scale, tf.reduce_min(tf.constant(limits, tf.float64) / sides))
-    answer = tf.maximum(tf.cast(sides * scale, tf.int32), 1)  # the cast truncates, as int() does
-    return answer if limits is None else tf.minimum(answer, tf.constant(limits, tf.int32))
+    resized = tf.maximum(tf.cast(sides * scale, tf.int32), 1)  # the cast truncates, as int() does
+    return resized if limits is None else tf.minimum(resized, tf.constant(limits, tf.int32))
 
 
 def _resize_axis(values, n, axis, of_values=lambda values: values):
@@ -322,7 +322,7 @@ def paste(masks, boxes, labels, sizes):
         inside = (pixel >= low) & (pixel < low + extent) & (pixel < limit)
         return tf.where(inside[:, None], weights, 0.0)
 
-    def one(args):
+    def paste_mask(args):
         mask, box, photo, exists = args
         rows = along(box[1], box[3], canvas[0], photo[0])
         columns = along(box[0], box[2], canvas[1], photo[1])
@@ -334,6 +334,6 @@ def paste(masks, boxes, labels, sizes):
     # TensorFlow cannot stack an empty list: where nothing is found, one mask too many is pasted and left out
     number = tf.shape(each[0])[0]
     each = [tf.pad(value, [[0, tf.maximum(1 - number, 0)]] + [[0, 0]] * (value.shape.rank - 1)) for value in each]
-    made = tf.TensorSpec((None, None), tf.uint8)
-    pasted = tf.map_fn(one, tuple(each), parallel_iterations=1, fn_output_signature=made)[:number]
+    mask_spec = tf.TensorSpec((None, None), tf.uint8)
+    pasted = tf.map_fn(paste_mask, tuple(each), parallel_iterations=1, fn_output_signature=mask_spec)[:number]
     return tf.reshape(pasted, shape)

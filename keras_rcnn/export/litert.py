@@ -258,7 +258,7 @@ def _examples(folder, settings):
     """The representative data set of a folder: a function whose results are the model's inputs."""
     if not folder.is_dir():
         raise ExportError(f"calibrate={str(folder)!r} is no folder.")
-    photos = sorted(one for one in folder.rglob("*") if one.suffix.lower() in _ENDINGS and one.is_file())
+    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS and path.is_file())
     if not photos:
         raise ExportError(f"calibrate={str(folder)!r} has no images in it ({', '.join(sorted(_ENDINGS))}).")
     chosen = spread(photos, CALIBRATION)
@@ -288,13 +288,13 @@ class _AsItIs(Preprocessor):
 
 def _check(content, model, photos, proposals, settings):
     """The parity with `detect` on photos as they are in the model's input."""
-    inputs, given = [], None if proposals is None else []
+    inputs, fitted = [], None if proposals is None else []
     for i, (name, photo) in enumerate(parity.named_photos(photos)):
         photo = read_image(photo)
         image, size = fit(photo, settings)
         inputs.append((name, np.ascontiguousarray(image[: size[0], : size[1]])))
         if proposals is not None:
-            given.append(scale_boxes(proposals[i], photo.shape[:2], size))
+            fitted.append(scale_boxes(proposals[i], photo.shape[:2], size))
     preprocessor = _AsItIs(**{**model.preprocessor.get_config(), "fixed_size": settings["size"]})
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.tflite"
@@ -308,4 +308,4 @@ def _check(content, model, photos, proposals, settings):
             return detector.detect_fitted(image, np.int32(size), 0.0, proposals)
 
         tolerance = TOLERANCES[settings["precision"]]
-        return equal_scores.check(run, model, inputs, proposals=given, tolerance=tolerance, preprocessor=preprocessor)
+        return equal_scores.check(run, model, inputs, proposals=fitted, tolerance=tolerance, preprocessor=preprocessor)

@@ -156,8 +156,8 @@ def _resize(image, size):
 def padded(boxes, count):
     """Proposals [P, 4], padded with zeros to float32 [count, 4]."""
     if boxes is None or len(boxes) > count:
-        given = "none" if boxes is None else len(boxes)
-        raise ValueError(f"The model wants proposals, at most {count}; there are {given}.")
+        number = "none" if boxes is None else len(boxes)
+        raise ValueError(f"The model wants proposals, at most {count}; there are {number}.")
     return np.concatenate([boxes, np.zeros((count - len(boxes), 4))]).astype(np.float32)
 
 

@@ -47,11 +47,11 @@ def with_metadata(content, name, description, tensors, files, labels=None):
 def signature_names(model):
     """`(inputs, outputs)`: the names that the signature has for them, in the subgraph's order."""
     signature, graph = model.signatureDefs[0], model.subgraphs[0]
-    answer = []
+    names = []
     for places, maps in ((graph.inputs, signature.inputs), (graph.outputs, signature.outputs)):
-        names = {entry.tensorIndex: entry.name.decode() for entry in maps}
-        answer.append([names[place] for place in places])
-    return answer
+        by_place = {entry.tensorIndex: entry.name.decode() for entry in maps}
+        names.append([by_place[place] for place in places])
+    return names
 
 
 def _metadata(name, description, names, tensors, files, labels):
@@ -84,8 +84,8 @@ def _table(builder, fields, numbers=None):
             offsets[place] = builder.CreateString(value)
         elif value:
             builder.StartVector(4, len(value), 4)
-            for one in reversed(value):
-                builder.PrependUOffsetTRelative(one)
+            for offset in reversed(value):
+                builder.PrependUOffsetTRelative(offset)
             offsets[place] = builder.EndVector()
     builder.StartObject(max([*fields, *(numbers or {})]) + 1)
     for place, offset in offsets.items():

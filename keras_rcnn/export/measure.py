@@ -70,8 +70,8 @@ def measure_litert(model, dataset, calibrate, *, size=None, precisions=tuple(TOL
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{precision}.tflite" for precision in precisions]
         for precision, path in zip(precisions, paths):
-            given = calibrate if precision == "int8" else None
-            written = export_litert(model, path, precision=precision, calibrate=given, size=size)
+            photos = calibrate if precision == "int8" else None
+            written = export_litert(model, path, precision=precision, calibrate=photos, size=size)
             quality = measure_quality(path, dataset, threads=threads, progress=progress)
             rows.append({"precision": precision, "bytes": written["bytes"], **quality})
         for row, ms in zip(rows, milliseconds(paths, dataset[0].read(), threads=threads)):
@@ -112,11 +112,11 @@ def measure_quality(path, dataset, *, threads=2, progress=True):
     """`AP`, `AP50` and with masks `segm_AP` and `segm_AP50` of an exported file; see `measure_litert`."""
     from keras_rcnn.evaluation import evaluate
 
-    scores, answer = evaluate(LiteRTModel(path, threads), dataset, progress=progress), {}
+    scores, quality = evaluate(LiteRTModel(path, threads), dataset, progress=progress), {}
     for task, prefix in (("bbox", ""), ("segm", "segm_")):
         if task in scores:
-            answer |= {f"{prefix}{key}": round(float(scores[task][key]), 4) for key in ("AP", "AP50")}
-    return answer
+            quality |= {f"{prefix}{key}": round(float(scores[task][key]), 4) for key in ("AP", "AP50")}
+    return quality
 
 
 def write_litert(folder, measured):

@@ -28,8 +28,8 @@ def rounded_otherwise(model, seed):
     import keras
 
     rng = np.random.default_rng(seed)
-    weights = [one for one in model.weights if keras.backend.is_float_dtype(one.dtype)]
-    values = [np.array(keras.ops.convert_to_numpy(one)) for one in weights]
+    weights = [weight for weight in model.weights if keras.backend.is_float_dtype(weight.dtype)]
+    values = [np.array(keras.ops.convert_to_numpy(weight)) for weight in weights]
     try:
         for weight, value in zip(weights, values):
             weight.assign(value * (1 + np.float32(STEP) * rng.standard_normal(value.shape, np.float32)))

@@ -9,19 +9,19 @@ import numpy as np
 KEYS = ("box", "score", "mask")
 
 
-def partners(one, other, iou):
+def partners(expected, detections, iou):
     """Pairs (i, j) of detections of one class, each at most once, those with the greatest overlap first.
 
     Args:
-        one, other: the answers.
+        expected, detections: the answers.
         iou: float, the least of a pair.
     """
     from keras_rcnn.ops.boxes import iou as of_boxes
 
-    if not len(one["scores"]) or not len(other["scores"]):
+    if not len(expected["scores"]) or not len(detections["scores"]):
         return []
-    overlap = np.array(of_boxes(np.float32(one["boxes"]), np.float32(other["boxes"])))
-    overlap[one["labels"][:, None] != other["labels"][None]] = 0
+    overlap = np.array(of_boxes(np.float32(expected["boxes"]), np.float32(detections["boxes"])))
+    overlap[expected["labels"][:, None] != detections["labels"][None]] = 0
     count = np.sum((overlap >= iou) & (overlap > 0))
     pairs = []
     for place in np.argsort(-overlap, axis=None, kind="stable")[:count]:
@@ -32,11 +32,11 @@ def partners(one, other, iou):
     return pairs
 
 
-def differences(one, i, other, j, size):
+def differences(expected, i, detections, j, size):
     """How far detection i of an answer is from j of another.
 
     Args:
-        one, other: the answers.
+        expected, detections: the answers.
         i, j: int.
         size: (height, width) of the photo in px.
 
@@ -45,12 +45,12 @@ def differences(one, i, other, j, size):
         masks `mask`: the largest difference of a probability, of pasted masks 1 - IoU. NaN where one is NaN.
     """
     errors = {
-        "box": _far(one["boxes"][i], other["boxes"][j]) / max(size),
-        "score": _far(one["scores"][i], other["scores"][j]),
+        "box": _far(expected["boxes"][i], detections["boxes"][j]) / max(size),
+        "score": _far(expected["scores"][i], detections["scores"][j]),
     }
-    if "masks" in one and "masks" in other:
-        apart = _disagreement if pasted(one) else _far
-        errors["mask"] = apart(one["masks"][i], other["masks"][j])
+    if "masks" in expected and "masks" in detections:
+        apart = _disagreement if pasted(expected) else _far
+        errors["mask"] = apart(expected["masks"][i], detections["masks"][j])
     return errors
 
 
@@ -64,15 +64,15 @@ def pasted(answer):
     return "masks" in answer and (isinstance(answer["masks"], list) or answer["masks"].dtype in (bool, np.uint8))
 
 
-def _far(one, other):
-    return float(np.max(np.abs(np.float64(one) - np.float64(other)), initial=0.0))
+def _far(values, other_values):
+    return float(np.max(np.abs(np.float64(values) - np.float64(other_values)), initial=0.0))
 
 
-def _disagreement(one, other):
+def _disagreement(mask, other_mask):
     """1 - IoU of two pasted masks."""
-    one, other = _pixels(one), _pixels(other)
-    either = int(np.sum(one | other))
-    return 1.0 - int(np.sum(one & other)) / either if either else 0.0
+    mask, other_mask = _pixels(mask), _pixels(other_mask)
+    either = int(np.sum(mask | other_mask))
+    return 1.0 - int(np.sum(mask & other_mask)) / either if either else 0.0
 
 
 def _pixels(mask):

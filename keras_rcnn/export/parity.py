@@ -126,18 +126,18 @@ def answers_of(run, model, photos=None, *, proposals=None):
     runs = run if isinstance(run, dict) else {"": run}
     answers = []
     for i, (name, photo) in enumerate(named_photos(photos)):
-        image, given = read_image(photo), None
+        image, boxes = read_image(photo), None
         if model.wants_proposals:
-            given = np.float32(selective_search(image) if proposals is None else proposals[i])
-        found = {
-            way: {key: np.asarray(value) for key, value in function(image, given).items()}
+            boxes = np.float32(selective_search(image) if proposals is None else proposals[i])
+        detections = {
+            way: {key: np.asarray(value) for key, value in function(image, boxes).items()}
             for way, function in runs.items()
         }
-        answers.append({"photo": name, "image": image, "proposals": given, "found": found})
+        answers.append({"photo": name, "image": image, "proposals": boxes, "detections": detections})
     blank = np.full((32, 32, 3), 127, np.uint8)
-    given = np.float32([[2, 2, 30, 30], [8, 4, 20, 28]]) if model.wants_proposals else None
+    boxes = np.float32([[2, 2, 30, 30], [8, 4, 20, 28]]) if model.wants_proposals else None
     for function in runs.values():
-        function(blank, given)  # where nothing is found, too, there must be an answer
+        function(blank, boxes)  # where nothing is found, too, there must be an answer
     return answers
 
 
@@ -151,30 +151,30 @@ def judge(answers, model, *, tolerance=EXACT, preprocessor=None, masks="crops", 
 
     def compared(noises):
         rows = []
-        for photo, answer, noise in zip(answers, expected, noises):
-            cut, size = max(_cut(model, answer), score), photo["image"].shape[:2]
-            for way, detections in photo["found"].items():
+        for photo, expected, noise in zip(answers, references, noises):
+            cut, size = max(_cut(model, expected), score), photo["image"].shape[:2]
+            for way, detections in photo["detections"].items():
                 facts = {"photo": photo["photo"], "input": way, "height": size[0], "width": size[1]}
-                rows.append({**facts, **compare(answer, detections, size, tolerance, cut, noise)})
-        for way in answers[0]["found"]:
-            its = [row for row in rows if row["input"] == way]
-            if _within(its, tolerance):
-                for row in its:
+                rows.append({**facts, **compare(expected, detections, size, tolerance, cut, noise)})
+        for way in answers[0]["detections"]:
+            same_input = [row for row in rows if row["input"] == way]
+            if _within(same_input, tolerance):
+                for row in same_input:
                     row["ok"] = True
         return rows
 
     with _as_exported(model, preprocessor):
-        expected, runs = detect(), 0
+        references, runs = detect(), 0
         rows = compared([None] * len(answers))
         noises = [
-            Noise(answer, photo["image"].shape[:2], tolerance.caps(pasted(answer)), tolerance.iou)
-            for photo, answer in zip(answers, expected)
+            Noise(expected, photo["image"].shape[:2], tolerance.caps(pasted(expected)), tolerance.iou)
+            for photo, expected in zip(answers, references)
         ]
         while tolerance.multiple and not _settled(rows, tolerance, runs):
             with rounded_otherwise(model, seed=runs):
                 # as RLE: those of all runs might not fit into memory
-                for noise, answer in zip(noises, detect("rle" if masks is True else masks)):
-                    noise.add(answer)
+                for noise, detections in zip(noises, detect("rle" if masks is True else masks)):
+                    noise.add(detections)
             runs += 1
             rows = compared(noises)
     if not all(row["ok"] for row in rows):
@@ -184,33 +184,34 @@ def judge(answers, model, *, tolerance=EXACT, preprocessor=None, masks="crops", 
     return rows
 
 
-def compare(expected, found, size, tolerance=EXACT, cut=0.0, noise=None):
+def compare(expected, detections, size, tolerance=EXACT, cut=0.0, noise=None):
     """Compares two answers on a photo of `size` (height, width); see `check` for what is returned.
 
     Detections within the limit of scores of `cut`, the least score that is shown, may be found by one alone. `noise` is
     the photo's `Noise`, if it was measured.
     """
-    keep = found["labels"] >= 0
-    found = {key: value[keep[: len(value)]] for key, value in found.items()}  # pasted masks may come without padding
-    errors = {"box": 0.0, "score": 0.0, "mask": 0.0 if "masks" in expected and "masks" in found else None}
+    keep = detections["labels"] >= 0
+    # pasted masks may come without padding
+    detections = {key: value[keep[: len(value)]] for key, value in detections.items()}
+    errors = {"box": 0.0, "score": 0.0, "mask": 0.0 if "masks" in expected and "masks" in detections else None}
     limits = tolerance.limits(pasted(expected), noise and noise.worst)
-    couples = partners(expected, found, tolerance.iou)
-    alone = [np.ones(len(detections["scores"]), bool) for detections in (expected, found)]
+    couples = partners(expected, detections, tolerance.iou)
+    alone = [np.ones(len(answer["scores"]), bool) for answer in (expected, detections)]
     for i, j in couples:
         alone[0][i] = alone[1][j] = False
-    couples = [(i, j) for i, j in couples if max(expected["scores"][i], found["scores"][j]) >= tolerance.least]
-    apart = [differences(expected, i, found, j, size) for i, j in couples]
+    couples = [(i, j) for i, j in couples if max(expected["scores"][i], detections["scores"][j]) >= tolerance.least]
+    apart = [differences(expected, i, detections, j, size) for i, j in couples]
     for pair in apart:
         errors |= {key: float(np.maximum(errors[key], value)) for key, value in pair.items()}
     off = {j for (_, j), pair in zip(couples, apart) if not within(pair, limits)}
     shown = max(tolerance.least, cut + limits["score"])
     missing, extra = (
-        set(np.flatnonzero(single & (detections["scores"] > shown)))
-        for single, detections in zip(alone, (expected, found))
+        set(np.flatnonzero(single & (answer["scores"] > shown)))
+        for single, answer in zip(alone, (expected, detections))
     )
     unsteady = 0
     if noise:
-        excused = {j for j in off | extra if noise.has(found, j, limits)}, {i for i in missing if noise.lost[i]}
+        excused = {j for j in off | extra if noise.has(detections, j, limits)}, {i for i in missing if noise.lost[i]}
         off, extra, missing = off - excused[0], extra - excused[0], missing - excused[1]
         unsteady = max(map(len, excused))
         # not all may be as far as the farthest of the noise

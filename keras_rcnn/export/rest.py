@@ -36,15 +36,15 @@ def fetch(address, body=None, *, timeout, most):
 
     def end():  # a server that sends a byte now and then would never run into the socket's own timeout
         over.set()
-        for one in sockets:
+        for connection in sockets:
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
 
     timer = threading.Timer(timeout, end)
     timer.daemon = True
     timer.start()
     try:
-        answer = _exchange(request, sockets, timeout, most)
+        response = _exchange(request, sockets, timeout, most)
     except (OSError, http.client.HTTPException, ValueError) as error:
         if over.is_set():
             raise TimeoutError(f"not over after {timeout:g} seconds") from error
@@ -53,7 +53,7 @@ def fetch(address, body=None, *, timeout, most):
         timer.cancel()
     if over.is_set():  # what came may be a part
         raise TimeoutError(f"not over after {timeout:g} seconds")
-    return answer
+    return response
 
 
 def _exchange(request, sockets, timeout, most):

@@ -117,7 +117,7 @@ def next_version(path):
 def _module(tf, model, masks, score):
     """A tf.Module with the variables that the signatures read, and the three of them by name."""
     wants = model.wants_proposals
-    inputs = {one.name: tf.TensorSpec(one.shape, one.dtype, name=one.name) for one in model.inputs}
+    inputs = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in model.inputs}
 
     def network(inputs):
         if wants:
@@ -141,18 +141,18 @@ def _module(tf, model, masks, score):
             outputs = {**outputs, "masks": pasted}
         return {**outputs, "names": graph.names(model.class_names, outputs["labels"])}
 
-    def one(pixels, proposals):
+    def detect_photo(pixels, proposals):
         outputs = detect(pixels[None], None if proposals is None else proposals[None])
         return {key: value[0] for key, value in outputs.items()}, tf.shape(pixels)[:2]
 
-    of_one = {key: tf.TensorSpec(value.shape[1:], value.dtype) for key, value in model.output.items()}
+    photo_outputs = {key: tf.TensorSpec(value.shape[1:], value.dtype) for key, value in model.output.items()}
 
     def from_bytes(image_bytes, *proposals):
         outputs, sizes = tf.map_fn(
-            lambda each: one(graph.decode(each[0]), each[1] if wants else None),
+            lambda each: detect_photo(graph.decode(each[0]), each[1] if wants else None),
             (image_bytes, *proposals),
             parallel_iterations=1,
-            fn_output_signature=(of_one, tf.TensorSpec((2,), tf.int32)),
+            fn_output_signature=(photo_outputs, tf.TensorSpec((2,), tf.int32)),
         )
         return finish(outputs, sizes)
 
@@ -162,8 +162,8 @@ def _module(tf, model, masks, score):
         return finish(outputs, sizes)
 
     def from_features(images, image_sizes, *proposals):
-        more = {"proposals": proposals[0]} if wants else {}
-        outputs = network({"images": images, "image_sizes": image_sizes, **more})
+        boxes = {"proposals": proposals[0]} if wants else {}
+        outputs = network({"images": images, "image_sizes": image_sizes, **boxes})
         return {**outputs, "names": graph.names(model.class_names, outputs["labels"])}
 
     bytes_spec = tf.TensorSpec((None,), tf.string, name="image_bytes")
@@ -177,9 +177,9 @@ def _module(tf, model, masks, score):
     }
     signatures = {name: function.get_concrete_function() for name, function in signatures.items()}
     # what the graphs read, without the optimizer's and the metrics'
-    read = {id(one) for function in signatures.values() for one in function.graph.variables}
+    read = {id(variable) for function in signatures.values() for variable in function.graph.variables}
     module = tf.Module()
-    module.weights = [one.value for one in model.variables if id(one.value) in read]
+    module.weights = [variable.value for variable in model.variables if id(variable.value) in read]
     return module, signatures
 
 
