@@ -51,6 +51,8 @@ ELSEWHERE = {
     "training.pictures": "parts of a training that is tested in tests/training",
     "training.checkpoint": "parts of a training that is tested in tests/training",
     "training.plans.alternating": "minutes; tests/training/plans/test_alternating.py has it",
+    "training.svms": "for an R-CNN; tests/models/test_fast_rcnn.py has it",
+    "training.train": "minutes; docs/pages/training.md has it, shorter",
 }
 
 
