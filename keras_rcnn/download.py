@@ -364,8 +364,10 @@ def _lock(file):
 
 
 def _owner(path):
-    with contextlib.suppress(OSError, ValueError):
-        return f"Process {int(path.read_text(encoding='utf-8'))}"
+    for _ in range(10):  # who has just taken the lock may not have written its number yet
+        with contextlib.suppress(OSError, ValueError):
+            return f"Process {int(path.read_text(encoding='utf-8'))}"
+        time.sleep(0.05)
     return "Another process"
 
 
