@@ -8,7 +8,7 @@ import numpy as np
 
 
 def to_json(value):
-    """JSON with what fits into a line on item line, long lists of numbers or names filled; NaN becomes null.
+    """JSON with what fits into a line on one line, long lists of numbers or names filled; NaN becomes null.
 
     Raises:
         TypeError: for a value that JSON does not have.

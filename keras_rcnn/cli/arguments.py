@@ -4,8 +4,18 @@ import argparse
 import math
 
 
+def add_preset(parser):
+    """The preset that the command works on."""
+    parser.add_argument("preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+
+
+def add_overwrite(parser):
+    """For a command that writes a folder, which must be empty without it."""
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
+
+
 def add_precision(parser):
-    """Of what computes."""
+    """What convolutions and dense layers compute in."""
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "float16"),
@@ -115,5 +125,5 @@ fraction = _number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
 def names(text):
-    """Of classes, between commas."""
+    """The names between a text's commas."""
     return [name.strip() for name in text.split(",")]

@@ -3,7 +3,15 @@
 import sys
 from pathlib import Path
 
-from keras_rcnn.cli.arguments import add_proposals, add_source, positive_whole, proposals_for, source_of
+from keras_rcnn.cli.arguments import (
+    add_overwrite,
+    add_preset,
+    add_proposals,
+    add_source,
+    positive_whole,
+    proposals_for,
+    source_of,
+)
 from keras_rcnn.cli.output import check_out, say
 from keras_rcnn.cli.tables import comparison_table
 
@@ -14,8 +22,8 @@ DESCRIPTION = (
 
 
 def add_arguments(parser):
-    """The command's own."""
-    parser.add_argument("preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+    """The options of this command."""
+    add_preset(parser)
     parser.add_argument(
         "--ranks", required=True, type=positive_whole, nargs="+", metavar="T", help="one for each layer"
     )
@@ -25,7 +33,7 @@ def add_arguments(parser):
         "--dtype", choices=("float32", "float16"), default="float16", help="of the file; default: float16"
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the truncated preset")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
+    add_overwrite(parser)
 
 
 def run(args):

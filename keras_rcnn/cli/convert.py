@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from keras_rcnn.cli.arguments import names
+from keras_rcnn.cli.arguments import add_overwrite, names
 from keras_rcnn.cli.output import check_out, say, write
 from keras_rcnn.cli.tables import caffe_usage
 
@@ -13,7 +13,7 @@ DESCRIPTION = (
 
 
 def add_arguments(parser):
-    """The command's own."""
+    """The options of this command."""
     parser.add_argument("framework", choices=("torchvision", "caffe"))
     parser.add_argument(
         "--model", required=True, metavar="NAME", help="e.g. fasterrcnn_resnet50_fpn; of Caffe vgg16, caffenet or zf"
@@ -26,7 +26,7 @@ def add_arguments(parser):
         "--dtype", choices=("float32", "float16"), default="float32", help="of the file; default: float32"
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for what comes out")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
+    add_overwrite(parser)
 
 
 def run(args):

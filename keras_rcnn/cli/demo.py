@@ -11,7 +11,7 @@ DESCRIPTION = HELP
 
 
 def add_arguments(parser):
-    """The command's own."""
+    """The options of this command."""
     add_score(parser)
     add_out(parser, "detections")
 

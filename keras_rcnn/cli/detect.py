@@ -13,7 +13,7 @@ DESCRIPTION = "Finds objects in photos; writes an annotated picture for each."
 
 
 def add_arguments(parser):
-    """The command's own."""
+    """The options of this command."""
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image file, or folder of image files")
     parser.add_argument("--preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
     parser.add_argument(

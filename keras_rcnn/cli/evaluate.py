@@ -2,7 +2,15 @@
 
 import sys
 
-from keras_rcnn.cli.arguments import add_precision, add_proposals, add_source, positive_whole, proposals_for, source_of
+from keras_rcnn.cli.arguments import (
+    add_precision,
+    add_preset,
+    add_proposals,
+    add_source,
+    positive_whole,
+    proposals_for,
+    source_of,
+)
 from keras_rcnn.cli.output import say, write_json
 from keras_rcnn.cli.tables import metrics_table
 
@@ -11,8 +19,8 @@ DESCRIPTION = HELP
 
 
 def add_arguments(parser):
-    """The command's own."""
-    parser.add_argument("preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+    """The options of this command."""
+    add_preset(parser)
     add_source(parser)
     parser.add_argument("--metric", choices=("coco", "voc07", "voc10"), default="coco", help="default: coco")
     parser.add_argument("--batch-size", type=positive_whole, metavar="N")

@@ -1,5 +1,6 @@
 """`keras-rcnn export`: a preset -> a model for another runtime, checked against `detect`."""
 
+from keras_rcnn.cli.arguments import add_preset
 from keras_rcnn.cli.output import say
 from keras_rcnn.cli.photos import photo_files
 
@@ -10,8 +11,8 @@ DESCRIPTION = "Writes a preset for another runtime and checks, on photos, that i
 
 
 def add_arguments(parser):
-    """The command's own."""
-    parser.add_argument("preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+    """The options of this command."""
+    add_preset(parser)
     parser.add_argument("--format", choices=("saved_model", "litert", "onnx"), default="saved_model")
     parser.add_argument(
         "--out", required=True, metavar="PATH", help="of saved_model a folder, which gets PATH/1; or a file"

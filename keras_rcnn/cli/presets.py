@@ -8,7 +8,7 @@ DESCRIPTION = HELP
 
 
 def add_arguments(parser):
-    """The command's own."""
+    """The options of this command."""
     parser.add_argument("--markdown", action="store_true", help="as the README's table")
 
 

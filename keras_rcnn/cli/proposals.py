@@ -14,7 +14,7 @@ DESCRIPTION = (
 
 
 def add_arguments(parser):
-    """The command's own."""
+    """The options of this command."""
     add_source(parser)
     parser.add_argument(
         "--mode", choices=("fast", "quality"), default="fast", help="of selective search; default: fast"

@@ -12,7 +12,7 @@ DESCRIPTION = "Trains a detector from a recipe, or on a data set with default se
 
 
 def add_arguments(parser):
-    """The command's own."""
+    """The options of this command."""
     parser.add_argument("recipe", nargs="?", metavar="RECIPE.py", help="settings as a Python file; see zoo/*/recipe.py")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
     add_source(parser)

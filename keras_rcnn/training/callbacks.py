@@ -14,6 +14,7 @@ import numpy as np
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.files import aside, recover_folder, replacing_folder
 from keras_rcnn.interfaces import FilePath
+from keras_rcnn.json_text import finite
 from keras_rcnn.models import Detector
 from keras_rcnn.training.history import HistoryCSV
 
@@ -103,9 +104,7 @@ class BestAndLast(keras.callbacks.Callback):
     def _write(self, name, facts):
         with replacing_folder(self.out_dir / name) as folder:
             self.save(self.model, folder)
-            # NaN is no JSON
-            facts["logs"] = {key: value if math.isfinite(value) else None for key, value in facts["logs"].items()}
-            (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            (folder / "training.json").write_text(json.dumps(finite(facts), indent=2) + "\n", encoding="utf-8")
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -173,7 +172,8 @@ class StopOnNaN(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.message is not None:
             return
-        bad = [weight.path for weight in self.model.weights if not _is_finite(weight)]
+        values = zip(self.model.weights, self.model.get_weights(), strict=True)
+        bad = [weight.path for weight, value in values if not _is_finite(value)]
         if bad:
             if logs:
                 logs["loss"] = math.nan  # of weights that are not kept
@@ -204,8 +204,9 @@ class StopOnNaN(keras.callbacks.Callback):
                 temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
     def _keep(self):
-        if all(_is_finite(weight) for weight in self.model.weights):
-            self._weights = self.model.get_weights()
+        weights = self.model.get_weights()
+        if all(map(_is_finite, weights)):
+            self._weights = weights
 
     def _names(self, batches):
         source = self.batches
@@ -216,8 +217,7 @@ class StopOnNaN(keras.callbacks.Callback):
         return [source.dataset[int(i)].name for b in batches for i in order[b * size : (b + 1) * size]]
 
 
-def _is_finite(weight):
-    values = keras.ops.convert_to_numpy(weight)
+def _is_finite(values):
     return values.dtype.kind not in "fV" or bool(np.isfinite(values.astype(np.float32)).all())  # V: bfloat16
 
 

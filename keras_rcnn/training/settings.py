@@ -275,10 +275,10 @@ def cast(name, text):
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = text
     type_ = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    details = []
+    adapter, details = TypeAdapter(type_, config={"arbitrary_types_allowed": True}), []
     for candidate in (value, text):
         try:
-            return TypeAdapter(type_, config={"arbitrary_types_allowed": True}).validate_python(candidate)
+            return adapter.validate_python(candidate)
         except ValidationError as error:
             details = details or error.errors()
     raise RecipeError(_problem(name, value, details))

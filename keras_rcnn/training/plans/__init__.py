@@ -1,7 +1,7 @@
-"""The ways to train a detector, a file each. A new file here is a new plan; it has three functions:
+"""The ways to train a detector, a file each. A new file here is a new plan; it has these functions:
 
 - `suits(settings, detector)`: whether it is the plan for these settings and this class of detectors. One alone may be,
-  or none: then `joint` is.
+  or none: then `joint` is, which is not asked.
 - `check(settings, detector)`: a list of what the settings must not be, in words.
 - `train(run, model)`: from a new model to a preset in `run.out`.
 """

@@ -1,11 +1,6 @@
 """All of a detector at once: Fast R-CNN's training in one stage (section 2.3), and that of its successors."""
 
 
-def suits(settings, detector):
-    """It is what every detector gets that has no plan of its own."""
-    return True
-
-
 def check(settings, detector):
     """Problems in words, empty if there are none."""
     if settings.patience and not (settings.val or settings.val_fraction):
