@@ -1,10 +1,11 @@
 """Docstrings show their examples as `>>>` lines below `Example:`; here these become blocks of code for the site."""
 
 import re
+import textwrap
 
 import griffe
 
-EXAMPLE = re.compile(r"^(?:Example:\n\n)?((?:>>> .*\n?)(?:(?!\n).*\n?)*)", re.M)
+EXAMPLE = re.compile(r"^(?:Example:\n+)?((?: *>>> .*\n?)(?:(?!\n).*\n?)*)", re.M)
 
 
 class Examples(griffe.Extension):
@@ -17,4 +18,4 @@ class Examples(griffe.Extension):
 
 def fenced(found):
     """The example of a docstring as Markdown."""
-    return f"**Example**\n\n```pycon\n{found[1].rstrip()}\n```\n"
+    return f"**Example**\n\n```pycon\n{textwrap.dedent(found[1]).rstrip()}\n```\n"

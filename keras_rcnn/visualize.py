@@ -62,7 +62,8 @@ def draw(
         ValueError: detections that are not those of one image, or do not fit it, or have no scores to go by.
 
     Example:
-        >>> draw("photo.jpg", model.detect("photo.jpg"), "found.png", score=0.5)
+
+    >>> draw("photo.jpg", model.detect("photo.jpg"), "found.png", score=0.5)
     """
     from PIL import Image
 

@@ -30,8 +30,9 @@ class EvaluateCallback(keras.callbacks.Callback):
         last_epoch: the epoch that it belongs to, from 0.
 
     Example:
-        >>> model.fit(batches, epochs=12, callbacks=[EvaluateCallback(validation),
-        ...           keras.callbacks.EarlyStopping("val_AP50", mode="max", patience=5)])
+
+    >>> model.fit(batches, epochs=12, callbacks=[EvaluateCallback(validation),
+    ...           keras.callbacks.EarlyStopping("val_AP50", mode="max", patience=5)])
     """
 
     def __init__(

@@ -46,8 +46,9 @@ def coco_metrics(
         ValueError: detections that do not fit the dataset, naming the image.
 
     Example:
-        >>> detections = model.detect([record.image for record in dataset], score=0.0)
-        >>> coco_metrics(dataset, detections)["AP50"]
+
+    >>> detections = model.detect([record.image for record in dataset], score=0.0)
+    >>> coco_metrics(dataset, detections)["AP50"]
     """
     if iou_type not in ("bbox", "segm"):
         raise ValueError(f'iou_type must be "bbox" or "segm", not {iou_type!r}.')

@@ -59,8 +59,9 @@ def evaluate(
         keras_rcnn.data.DataError: images cannot be read; all are named.
 
     Example:
-        >>> result = keras_rcnn.evaluation.evaluate(model, dataset, batch_size=4)
-        >>> result["bbox"]["AP50"]
+
+    >>> result = keras_rcnn.evaluation.evaluate(model, dataset, batch_size=4)
+    >>> result["bbox"]["AP50"]
     """
     check_settings(batch_size, metric, max_detections)
     detections = detect_all(model, dataset, batch_size=batch_size, progress=progress, proposals=proposals)

@@ -26,9 +26,10 @@ def load_recipe(path, overrides=()):
         RecipeError: no such file, a recipe that fails, or settings that cannot be; it lists all of them.
 
     Example:
-        >>> settings = load_recipe("zoo/nuclei_frcnn/recipe.py", ["batch_size=4", "epochs=2"])
-        >>> settings.batch_size
-        4
+
+    >>> settings = load_recipe("zoo/nuclei_frcnn/recipe.py", ["batch_size=4", "epochs=2"])
+    >>> settings.batch_size
+    4
     """
     values, problems = dict(overrides) if isinstance(overrides, dict) else {}, []
     for text in () if isinstance(overrides, dict) else overrides:

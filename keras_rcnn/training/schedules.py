@@ -29,8 +29,9 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         final: float, the rate at the end.
 
     Example:
-        >>> rate = WarmupCosine(0.01, steps=12 * len(batches), warmup_steps=500)
-        >>> model.compile(keras.optimizers.SGD(rate, momentum=0.9))
+
+    >>> rate = WarmupCosine(0.01, steps=12 * len(batches), warmup_steps=500)
+    >>> model.compile(keras.optimizers.SGD(rate, momentum=0.9))
     """
 
     def __init__(
@@ -76,7 +77,8 @@ class WarmupMultiStep(keras.optimizers.schedules.LearningRateSchedule):
         start: float, share of the rate at step 0.
 
     Example:
-        >>> rate = WarmupMultiStep(0.02, boundaries=[60_000, 80_000], warmup_steps=1000)
+
+    >>> rate = WarmupMultiStep(0.02, boundaries=[60_000, 80_000], warmup_steps=1000)
     """
 
     def __init__(
