@@ -95,6 +95,21 @@ def sha256_of(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def checked(path, sha256_prefix):
+    """The path of a file, if its SHA-256 begins as it should.
+
+    Raises:
+        DownloadError: it begins otherwise.
+    """
+    digest = sha256_of(path)
+    if not digest.startswith(sha256_prefix.lower()):
+        raise DownloadError(
+            f"{path} is not the file that it should be: its SHA-256 begins with {digest[: len(sha256_prefix)]} instead "
+            f"of {sha256_prefix}. Delete it, and copy or download it again."
+        )
+    return path
+
+
 def megabytes(size):
     """`"167.5 MB"`: bytes for people, in millions."""
     return f"{size / 1e6:.1f} MB"

@@ -26,7 +26,7 @@ from keras_rcnn.files import write_together
 from keras_rcnn.json_text import to_json
 from keras_rcnn.precision import precision
 from keras_rcnn.preset_build import build_detector
-from keras_rcnn.preset_file import PRESET, WEIGHTS, PresetError, read_preset_file, unregistered
+from keras_rcnn.preset_file import PRESET, TENSOR, WEIGHTS, PresetError, read_preset_file, unregistered
 from keras_rcnn.published import converted, weights_path
 from keras_rcnn.renamed import keep_former_name
 
@@ -268,7 +268,7 @@ def _plain(value: Any) -> Any:
         policy = value["config"].get("dtype")
         if isinstance(policy, dict) and policy.get("class_name") == "DTypePolicy":
             policy = policy["config"]["name"]
-        if policy in DTYPE_POLICIES:
+        if policy in DTYPE_POLICIES and value["class_name"] != TENSOR:
             del value["config"]["dtype"]
     return value
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 
-from keras_rcnn.download import DownloadError, alone, cache_folder, downloaded, sha256_of
+from keras_rcnn.download import DownloadError, alone, cache_folder, checked, downloaded
 from keras_rcnn.preset_build import build_detector
 from keras_rcnn.preset_file import PRESET, WEIGHTS, PresetError, read_preset_file
 
@@ -67,7 +67,10 @@ def _download(folder, record, target, save):
     by_hand = downloads / weights["file"]
     with contextlib.ExitStack() as stack:
         if by_hand.is_file():
-            source = _checked(by_hand, weights["sha256_prefix"])
+            try:
+                source = checked(by_hand, weights["sha256_prefix"])
+            except DownloadError as error:
+                raise PresetError(str(error)) from error
         else:
             try:
                 source = stack.enter_context(
@@ -85,16 +88,6 @@ def _download(folder, record, target, save):
         model = build_detector(record["detector"], folder / PRESET, values, source)
         known = {key: value for key, value in record.items() if key not in ("detector", "weights")}
         save(model, target, **{**known, "source": f"{weights['url']}, converted"})
-
-
-def _checked(path, sha256_prefix):
-    digest = sha256_of(path)
-    if not digest.startswith(sha256_prefix.lower()):
-        raise PresetError(
-            f"{path} is not the file that it should be: its SHA-256 begins with {digest[: len(sha256_prefix)]} instead "
-            f"of {sha256_prefix}. Delete it, and copy or download it again."
-        )
-    return path
 
 
 def _advice(weights, by_hand):

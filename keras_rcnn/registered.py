@@ -12,9 +12,12 @@ import sys
 # module -> the classes that it registers as "keras_rcnn>NAME"
 REGISTERED = {
     "backbones": (
-        "CaffeNet", "EfficientNetLite0", "FrozenBatchNormalization", "MobileNetV3Large", "ResNet", "VGG16", "ZF",
+        "CaffeNet", "ConvNeXt", "EfficientNetLite0", "Features", "FrozenBatchNormalization", "MobileNetV3Large",
+        "ResNet", "VGG16", "ZF",
     ),
-    "backbones.caffe": ("GroupedConv2D", "LocalResponseNormalization"),
+    "backbones.caffe": ("LocalResponseNormalization",),
+    "backbones.convnext": ("LayerScale",),
+    "backbones.grouped": ("GroupedConv2D",),
     "data": ("Preprocessor",),
     "layers": (
         "AnchorGenerator", "BoxHead", "BoxLoss", "BoxPredictor", "BoxRegressors", "BoxTargets", "ClassLoss",

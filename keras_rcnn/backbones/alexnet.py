@@ -3,7 +3,7 @@
 import keras
 
 from keras_rcnn.backbones.base import Backbone
-from keras_rcnn.backbones.caffe import STAGES, CaffeParts, load_caffe
+from keras_rcnn.backbones.caffe import MEAN, STAGES, STD, CaffeParts, load_caffe
 from keras_rcnn.interfaces import FilePath
 
 
@@ -16,9 +16,7 @@ class CaffeNet(Backbone):
 
     Args:
         weights: None (random) or the path of bvlc_reference_caffenet.caffemodel, of an R-CNN's or a Fast R-CNN's
-            .caffemodel, or of what `keras-rcnn convert caffe` made of one; heads in it are left out. They expect RGB
-            images in 0..255 minus a mean, `Preprocessor(mean=[m / 255 for m in keras_rcnn.convert.CAFFE_MEAN],
-            std=[1 / 255] * 3)`.
+            .caffemodel, or of what `keras-rcnn convert caffe` made of one; heads in it are left out.
         padded: whether conv1, pool1 and pool2 are padded so that cell (i, j) of C4 has its centre at pixel
             (16 i, 16 j), which Fast R-CNN's pooling takes for granted; False is the network of ImageNet and of R-CNN.
         freeze_at: int, N freezes conv1 to convN; Fast R-CNN has 1.
@@ -32,6 +30,8 @@ class CaffeNet(Backbone):
     >>> backbone = CaffeNet(weights="bvlc_reference_caffenet.caffemodel", freeze_at=1)
     >>> backbone(images)["C4"]
     """
+
+    mean, std = MEAN, STD
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_rcnn.backbones.grouped import GroupedConv2D
 from keras_rcnn.backbones.norm import normalization
 from keras_rcnn.interfaces import Tensor
 
@@ -16,6 +17,8 @@ class Backbone(keras.Model):
     Attributes:
         strides: dict, name of a map -> its stride in pixels.
         channels: dict, name of a map -> its number of channels.
+        mean, std: three floats each: what the weights expect RGB images in 0..1 to be normalised by; a detector's
+            `Preprocessor` does it.
         freeze_at: int N: the stem (1) and everything up to the map C{N} (2 and more) is not trained, and normalises
             with its moving statistics. It can be set, and holds through `trainable = True` of this or an outer model.
 
@@ -26,6 +29,8 @@ class Backbone(keras.Model):
         stages: dict, the part of a layer's name before the first "_" -> the N from which on `freeze_at` freezes it.
         config: the constructor's arguments, as `get_config` returns them.
     """
+
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
     def __init__(
         self,
@@ -69,9 +74,17 @@ class Backbone(keras.Model):
         # (A method, because TensorFlow's tracking skips an assignment that does not change the attribute.)
         keras.Model.trainable.fset(self, value)
         if value and hasattr(self, "_freeze_at"):
-            for layer in self.layers:
-                if self._stages.get(layer.name.split("_")[0], self._freeze_at + 1) <= self._freeze_at:
+            for layer in self._freezable():
+                if self._stage(layer) <= self._freeze_at:
                     layer.trainable = False
+
+    def _stage(self, layer):
+        """The N from which on `freeze_at` freezes a layer."""
+        return self._stages.get(layer.name.split("_")[0], self._freeze_at + 1)
+
+    def _freezable(self):
+        """The layers that stages are made of."""
+        return self.layers
 
     def get_config(self):
         # weights None: a saved model brings its own, and must not ask for the package they came from
@@ -101,10 +114,11 @@ class Parts:
             return x, "same"
         return layers.ZeroPadding2D(size // 2, dtype=self.dtype, name=f"{name}_pad")(x), "valid"
 
-    def conv(self, x, filters, size, strides, name, bias=False):
+    def conv(self, x, filters, size, strides, name, bias=False, groups=1):
         """Convolution, He-initialised."""
         x, padding = self.pad(x, size, strides, name)
-        return layers.Conv2D(
+        layer, more = (layers.Conv2D, {}) if groups == 1 else (GroupedConv2D, {"groups": groups})
+        return layer(
             filters,
             size,
             strides,
@@ -113,6 +127,7 @@ class Parts:
             kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
             dtype=self.dtype,
             name=name,
+            **more,
         )(x)
 
     def depthwise(self, x, size, strides, name):

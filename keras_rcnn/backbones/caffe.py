@@ -1,4 +1,4 @@
-"""What the networks published for Caffe need: its pooling, local response normalisation, grouped convolutions.
+"""What the networks published for Caffe need: its pooling and local response normalisation.
 
 They have no batch normalisation, and biases everywhere. Maps are never padded by halves as Keras's "same" does.
 """
@@ -7,6 +7,9 @@ from typing import Any
 
 import keras
 from keras import layers, ops
+
+from keras_rcnn.backbones.grouped import GroupedConv2D
+from keras_rcnn.convert import CAFFE_MEAN
 
 
 @keras.saving.register_keras_serializable("keras_rcnn")
@@ -48,17 +51,6 @@ class LocalResponseNormalization(layers.Layer):
     def get_config(self):
         config = {"size": self.size, "alpha": self.alpha, "beta": self.beta, "across": self.across}
         return {**super().get_config(), **config}
-
-
-@keras.saving.register_keras_serializable("keras_rcnn")
-class GroupedConv2D(layers.Conv2D):
-    """Conv2D with `groups`, as so many convolutions side by side: TensorFlow has no gradient of grouped ones on a CPU,
-    and Keras's way around it compiles anew for every size of image. The kernel is Conv2D's, [h, w, C / groups, F]."""
-
-    def convolution_op(self, inputs, kernel):
-        convolve = super().convolution_op
-        parts = zip(ops.split(inputs, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
-        return ops.concatenate([convolve(x, k) for x, k in parts], axis=-1)
 
 
 class CaffeParts:
@@ -105,6 +97,8 @@ class CaffeParts:
         return LocalResponseNormalization(dtype=self.dtype, name=name, **settings)(x)
 
 
+# what RGB images in 0..1 are normalised by: 0..255 minus a mean
+MEAN, STD = tuple(m / 255 for m in CAFFE_MEAN), (1 / 255,) * 3
 # the part of a layer's name before "_" -> the freeze_at that freezes it
 STAGES = {f"conv{i}": i for i in range(1, 6)}
 

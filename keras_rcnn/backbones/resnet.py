@@ -1,4 +1,4 @@
-"""ResNet-50, -101 and -152 (He et al. 2015) in torchvision's form: the stride in the 3x3 convolution."""
+"""ResNet (He et al. 2015) and ResNeXt (Xie et al. 2017) in torchvision's form: the stride in the 3x3 convolution."""
 
 from typing import Literal
 
@@ -8,52 +8,62 @@ from keras import layers
 from keras_rcnn.backbones.base import Backbone, Parts
 from keras_rcnn.interfaces import FilePath
 
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BASIC = (18, 34)  # of two 3x3 convolutions a block
 
 
 @keras.saving.register_keras_serializable("keras_rcnn")
 class ResNet(Backbone):
-    """ResNet's body: the maps C2 to C5 of strides 4 to 32 with 256, 512, 1024 and 2048 channels.
+    """ResNet's body: the maps C2 to C5 of strides 4 to 32 with 256, 512, 1024 and 2048 channels (depth 18 and 34: 64,
+    128, 256, 512). With `groups` and `width_per_group` it is ResNeXt's.
 
     Args:
-        depth: int: 50, 101 or 152.
-        weights: None (random) or the path of torchvision's ImageNet weights for that depth, such as
-            resnet50-0676ba61.pth from https://download.pytorch.org/models/; the classifier in it is left out. They
-            expect RGB images normalised by mean (0.485, 0.456, 0.406) and deviation (0.229, 0.224, 0.225) of 0..1.
+        depth: int: 18, 34, 50, 101 or 152.
+        weights: None (random), `"imagenet"`, torchvision's published ImageNet weights (IMAGENET1K_V1), downloaded the
+            first time, or the path of such a file, such as resnet50-0676ba61.pth; the classifier in it is left out.
         norm: `"frozen"`, statistics and scales as loaded, or `"batch"`, BatchNormalization.
         freeze_at: int, 0 trains everything, 1 freezes the stem, N >= 2 everything up to the map C{N}. torchvision's
             `trainable_layers=3` is 2.
         epsilon: of the normalisation: 1e-5, but 0.0 for torchvision's v1 COCO weights.
         momentum: of the moving statistics, with `norm="batch"`.
+        groups: int, of the 3x3 convolutions: 32 or 64 in ResNeXt.
+        width_per_group: int, channels of each group in the first stage; twice as many in each further one.
         dtype: dtype policy of the layers.
 
     Call with float images [B, H, W, 3]; returns a dict of maps [B, ceil(H / stride), ceil(W / stride), channels].
 
     Example:
 
-    >>> backbone = ResNet(50, weights="resnet50-0676ba61.pth", freeze_at=2)
+    >>> backbone = ResNet(50, weights="imagenet", freeze_at=2)
+    >>> resnext = ResNet(101, weights="resnext101_64x4d-173b62eb.pth", groups=64, width_per_group=4)
     >>> backbone(images)["C5"]
     """
 
     def __init__(
         self,
-        depth: Literal[50, 101, 152] = 50,
+        depth: Literal[18, 34, 50, 101, 152] = 50,
         weights: FilePath | None = None,
         norm: Literal["frozen", "batch"] = "frozen",
         freeze_at: int = 0,
         epsilon: float = 1e-5,
         momentum: float = 0.9,
+        groups: int = 1,
+        width_per_group: int = 64,
         dtype: str | keras.DTypePolicy | None = None,
         name: str | None = None,
     ) -> None:
         if depth not in BLOCKS:
             raise ValueError(f"ResNet's depth is one of {list(BLOCKS)}, not {depth!r}.")
+        if depth in BASIC and (groups, width_per_group) != (1, 64):
+            raise ValueError(f"ResNet-{depth} has no groups; ResNeXt begins with depth 50.")
         config = {
             "depth": depth,
             "norm": norm,
             "freeze_at": freeze_at,
             "epsilon": epsilon,
             "momentum": momentum,
+            "groups": groups,
+            "width_per_group": width_per_group,
             "dtype": dtype,
         }
         parts = Parts(norm, epsilon, momentum, dtype)
@@ -66,7 +76,12 @@ class ResNet(Backbone):
         for stage, blocks in enumerate(BLOCKS[depth], start=1):
             for block in range(blocks):
                 strides = 2 if block == 0 and stage > 1 else 1
-                x = _block(parts, x, 32 * 2**stage, strides, block == 0, f"stage{stage}_block{block}")
+                named = f"stage{stage}_block{block}"
+                if depth in BASIC:
+                    x = _basic_block(parts, x, 32 * 2**stage, strides, named)
+                else:
+                    width = width_per_group * groups * 2 ** (stage - 1)
+                    x = _bottleneck(parts, x, width, groups, 128 * 2**stage, strides, named)
             outputs[f"C{stage + 1}"] = x
         super().__init__(
             inputs,
@@ -74,33 +89,49 @@ class ResNet(Backbone):
             strides={"C2": 4, "C3": 8, "C4": 16, "C5": 32},
             stages={"stem": 1, "stage1": 2, "stage2": 3, "stage3": 4, "stage4": 5},
             config=config,
-            name=name or f"resnet{depth}",
+            name=name or published_name(depth, groups, width_per_group),
         )
         if weights is not None:
             _load(self, weights)
 
 
-def _block(parts, x, channels, strides, project, name):
-    """Bottleneck: 1x1, 3x3, 1x1 to four times the channels, with an identity or projected shortcut."""
-    shortcut = x
-    if project:
-        shortcut = parts.conv(x, 4 * channels, 1, strides, f"{name}_shortcut_conv")
-        shortcut = parts.normalize(shortcut, f"{name}_shortcut_bn")
-    x = parts.normalize(parts.conv(x, channels, 1, 1, f"{name}_conv1"), f"{name}_bn1")
+def published_name(depth, groups, width_per_group):
+    """What torchvision calls it."""
+    return f"resnet{depth}" if groups == 1 else f"resnext{depth}_{groups}x{width_per_group}d"
+
+
+def _bottleneck(parts, x, width, groups, channels, strides, name):
+    """1x1, 3x3, 1x1, with an identity or projected shortcut."""
+    shortcut = _shortcut(parts, x, channels, strides, name)
+    x = parts.normalize(parts.conv(x, width, 1, 1, f"{name}_conv1"), f"{name}_bn1")
     x = parts.activate(x, "relu", f"{name}_relu1")
-    x = parts.normalize(parts.conv(x, channels, 3, strides, f"{name}_conv2"), f"{name}_bn2")
+    x = parts.normalize(parts.conv(x, width, 3, strides, f"{name}_conv2", groups=groups), f"{name}_bn2")
     x = parts.activate(x, "relu", f"{name}_relu2")
-    x = parts.normalize(parts.conv(x, 4 * channels, 1, 1, f"{name}_conv3"), f"{name}_bn3")
+    x = parts.normalize(parts.conv(x, channels, 1, 1, f"{name}_conv3"), f"{name}_bn3")
     return parts.activate(parts.add(x, shortcut, f"{name}_add"), "relu", f"{name}_relu3")
 
 
+def _basic_block(parts, x, channels, strides, name):
+    """3x3, 3x3, with an identity or projected shortcut."""
+    shortcut = _shortcut(parts, x, channels, strides, name)
+    x = parts.normalize(parts.conv(x, channels, 3, strides, f"{name}_conv1"), f"{name}_bn1")
+    x = parts.activate(x, "relu", f"{name}_relu1")
+    x = parts.normalize(parts.conv(x, channels, 3, 1, f"{name}_conv2"), f"{name}_bn2")
+    return parts.activate(parts.add(x, shortcut, f"{name}_add"), "relu", f"{name}_relu2")
+
+
+def _shortcut(parts, x, channels, strides, name):
+    if strides == 1 and x.shape[-1] == channels:
+        return x
+    x = parts.conv(x, channels, 1, strides, f"{name}_shortcut_conv")
+    return parts.normalize(x, f"{name}_shortcut_bn")
+
+
 def _load(model, weights):
+    from keras_rcnn.backbones.imagenet import published_file
     from keras_rcnn.convert import assign, convert_resnet, read_torch_file
 
-    if weights == "imagenet":
-        raise ValueError(
-            "No package carries ResNet's ImageNet weights: download one of resnet50-0676ba61.pth, "
-            "resnet101-63fe2227.pth, resnet152-394f9c45.pth from https://download.pytorch.org/models/ "
-            "and pass its path as `weights`."
-        )
-    assign(model, convert_resnet(model.get_config()["depth"], read_torch_file(weights)))
+    depth, groups, width = (model.get_config()[key] for key in ("depth", "groups", "width_per_group"))
+    name = published_name(depth, groups, width)
+    state = read_torch_file(published_file(name) if weights == "imagenet" else weights)
+    assign(model, convert_resnet(depth, state, name))

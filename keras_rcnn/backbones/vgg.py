@@ -3,7 +3,7 @@
 import keras
 
 from keras_rcnn.backbones.base import Backbone
-from keras_rcnn.backbones.caffe import STAGES, CaffeParts, load_caffe
+from keras_rcnn.backbones.caffe import MEAN, STAGES, STD, CaffeParts, load_caffe
 from keras_rcnn.interfaces import FilePath
 
 # (convolutions, channels) of a stage
@@ -19,9 +19,7 @@ class VGG16(Backbone):
 
     Args:
         weights: None (random) or the path of VGG_ILSVRC_16_layers.caffemodel, of a Fast or Faster R-CNN's .caffemodel,
-            or of what `keras-rcnn convert caffe` made of one; heads in it are left out. They expect RGB images in
-            0..255 minus a mean, `Preprocessor(mean=[m / 255 for m in keras_rcnn.convert.CAFFE_MEAN],
-            std=[1 / 255] * 3)`.
+            or of what `keras-rcnn convert caffe` made of one; heads in it are left out.
         freeze_at: int, N freezes conv1_x to convN_x; Fast and Faster R-CNN have 2.
         dtype: dtype policy of the layers.
 
@@ -32,6 +30,8 @@ class VGG16(Backbone):
     >>> backbone = VGG16(weights="VGG_ILSVRC_16_layers.caffemodel", freeze_at=2)
     >>> backbone(images)["C4"]
     """
+
+    mean, std = MEAN, STD
 
     def __init__(
         self,

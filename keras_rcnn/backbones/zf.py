@@ -3,7 +3,7 @@
 import keras
 
 from keras_rcnn.backbones.base import Backbone
-from keras_rcnn.backbones.caffe import STAGES, CaffeParts, load_caffe
+from keras_rcnn.backbones.caffe import MEAN, STAGES, STD, CaffeParts, load_caffe
 from keras_rcnn.interfaces import FilePath
 
 
@@ -16,8 +16,7 @@ class ZF(Backbone):
 
     Args:
         weights: None (random) or the path of ZF.v2.caffemodel, of a Fast or Faster R-CNN's .caffemodel, or of what
-            `keras-rcnn convert caffe` made of one; heads in it are left out. They expect RGB images in 0..255 minus a
-            mean, `Preprocessor(mean=[m / 255 for m in keras_rcnn.convert.CAFFE_MEAN], std=[1 / 255] * 3)`.
+            `keras-rcnn convert caffe` made of one; heads in it are left out.
         freeze_at: int, N freezes conv1 to convN.
         dtype: dtype policy of the layers.
 
@@ -29,6 +28,8 @@ class ZF(Backbone):
     >>> backbone = ZF(weights="ZF.v2.caffemodel")
     >>> backbone(images)["C4"]
     """
+
+    mean, std = MEAN, STD
 
     def __init__(
         self,

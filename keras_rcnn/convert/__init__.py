@@ -7,7 +7,13 @@ from keras_rcnn.convert.coco_names import COCO_NAMES
 from keras_rcnn.convert.efficientnet_lite import convert_efficientnet_lite0
 from keras_rcnn.convert.errors import ConversionError, UnsafeWeightsError, WeightsFileError
 from keras_rcnn.convert.torch_file import read_torch_file
-from keras_rcnn.convert.torchvision import convert_mobilenet_v3_large, convert_resnet, convert_torchvision, looks_like
+from keras_rcnn.convert.torchvision import (
+    convert_convnext,
+    convert_mobilenet_v3_large,
+    convert_resnet,
+    convert_torchvision,
+    looks_like,
+)
 
 __all__ = [
     "CAFFE_MEAN",
@@ -19,6 +25,7 @@ __all__ = [
     "assign",
     "compare",
     "convert_caffe",
+    "convert_convnext",
     "convert_efficientnet_lite0",
     "convert_mobilenet_v3_large",
     "convert_resnet",

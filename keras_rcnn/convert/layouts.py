@@ -85,6 +85,11 @@ class Tensors:
         self.move(f"{name}.running_mean", f"{path}/moving_mean")
         self.move(f"{name}.running_var", f"{path}/moving_variance")
 
+    def layer_norm(self, name, path):
+        """Takes a LayerNorm's two vectors."""
+        self.move(f"{name}.weight", f"{path}/gamma")
+        self.move(f"{name}.bias", f"{path}/beta")
+
     def rows(self, path):
         """How many outputs the layer at our `path` has, or None if its tensors were missing."""
         kernel, bias = self.taken.get(f"{path}/kernel"), self.taken.get(f"{path}/bias")

@@ -7,7 +7,8 @@ import numpy as np
 from keras_rcnn.convert.errors import ConversionError
 from keras_rcnn.convert.layouts import Tensors, deconv, dense_after_flatten, depthwise
 
-RESNET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+CONVNEXT_BLOCKS = {"convnext_tiny": (3, 3, 9, 3), "convnext_small": (3, 3, 27, 3)}
 # features 1 to 15 of MobileNetV3-Large: whether they expand, and whether they squeeze and excite
 MOBILENET_BLOCKS = tuple((i > 1, i in (4, 5, 6, 11, 12, 13, 14, 15)) for i in range(1, 16))
 # (body, whether it is a "v2" model, whether it has masks)
@@ -64,12 +65,13 @@ def convert_torchvision(name, state):
     return tensors.finish(_hint(name, state))
 
 
-def convert_resnet(depth, state):
-    """torchvision's ImageNet weights of ResNet-50, -101 or -152 as ours; the classifier `fc` is left out.
+def convert_resnet(depth, state, name=None):
+    """torchvision's ImageNet weights of a ResNet or ResNeXt as ours; the classifier `fc` is left out.
 
     Args:
-        depth: int: 50, 101 or 152.
+        depth: int: 18, 34, 50, 101 or 152.
         state: dict, name -> array.
+        name: what the model is called in messages; None: `resnet{depth}`.
 
     Returns:
         A dict, `variable.path` of `keras_rcnn.backbones.ResNet(depth)` -> float32 array.
@@ -77,7 +79,7 @@ def convert_resnet(depth, state):
     Raises:
         ConversionError: as `convert_torchvision`.
     """
-    return _classifier(f"resnet{depth}", state, "", ("fc.weight", "fc.bias"))
+    return _classifier(name or f"resnet{depth}", f"resnet{depth}", state, "", ("fc.weight", "fc.bias"))
 
 
 def convert_mobilenet_v3_large(state):
@@ -93,14 +95,31 @@ def convert_mobilenet_v3_large(state):
         ConversionError: as `convert_torchvision`.
     """
     head = [f"classifier.{i}.{part}" for i in (0, 3) for part in ("weight", "bias")]
-    return _classifier("mobilenet_v3_large", state, "features.", head)
+    return _classifier("mobilenet_v3_large", "mobilenet_v3_large", state, "features.", head)
 
 
-def _classifier(name, state, prefix, head):
+def convert_convnext(name, state):
+    """torchvision's ImageNet weights of ConvNeXt-T or -S as ours; the classifier is left out.
+
+    Args:
+        name: `"convnext_tiny"` or `"convnext_small"`.
+        state: dict, name -> array.
+
+    Returns:
+        A dict, `variable.path` of `keras_rcnn.backbones.ConvNeXt` -> float32 array.
+
+    Raises:
+        ConversionError: as `convert_torchvision`.
+    """
+    head = [f"classifier.{i}.{part}" for i in (0, 2) for part in ("weight", "bias")]
+    return _classifier(name, name, state, "features.", head)
+
+
+def _classifier(name, body, state, prefix, head):
     tensors = Tensors(state, name)
     tensors.drop(*head)
-    _body(tensors, name, prefix)
-    return tensors.finish(_hint(name, state))
+    _body(tensors, body, prefix)
+    return tensors.finish(_hint(body, state))
 
 
 def modern_names(state):
@@ -151,6 +170,8 @@ def _look_at_body(names, mobilenet_prefix, resnet_prefix):
         return {(8, False): "resnet18", (16, False): "resnet34", (16, True): "resnet50"}.get(
             (blocks, deep), f"resnet{3 * blocks + 2}" if deep else "a ResNet"
         )
+    if f"{mobilenet_prefix}1.0.layer_scale" in names:
+        return "convnext_small" if f"{mobilenet_prefix}5.26.layer_scale" in names else "convnext_tiny"
     if f"{mobilenet_prefix}16.0.weight" in names and f"{mobilenet_prefix}4.block.2.fc1.weight" in names:
         return "mobilenet_v3_large"
     return None
@@ -170,6 +191,8 @@ def _hint(name, state):
 def _body(tensors, body, prefix):
     if body == "mobilenet_v3_large":
         _mobilenet(tensors, prefix)
+    elif body in CONVNEXT_BLOCKS:
+        _convnext(tensors, CONVNEXT_BLOCKS[body], prefix)
     else:
         _resnet(tensors, int(body.removeprefix("resnet")), prefix)
 
@@ -177,15 +200,16 @@ def _body(tensors, body, prefix):
 def _resnet(tensors, depth, prefix):
     if depth not in RESNET_BLOCKS:
         raise ConversionError(f"ResNet's depth is one of {list(RESNET_BLOCKS)}, not {depth}.")
+    basic = depth in (18, 34)  # two convolutions a block, and nothing to project in the first stage
     tensors.conv(f"{prefix}conv1", "stem_conv")
     tensors.norm(f"{prefix}bn1", "stem_bn")
     for stage, blocks in enumerate(RESNET_BLOCKS[depth], start=1):
         for block in range(blocks):
             theirs, ours = f"{prefix}layer{stage}.{block}", f"stage{stage}_block{block}"
-            for i in (1, 2, 3):
+            for i in (1, 2) if basic else (1, 2, 3):
                 tensors.conv(f"{theirs}.conv{i}", f"{ours}_conv{i}")
                 tensors.norm(f"{theirs}.bn{i}", f"{ours}_bn{i}")
-            if block == 0:
+            if block == 0 and not (basic and stage == 1):
                 tensors.conv(f"{theirs}.downsample.0", f"{ours}_shortcut_conv")
                 tensors.norm(f"{theirs}.downsample.1", f"{ours}_shortcut_bn")
 
@@ -210,6 +234,22 @@ def _mobilenet(tensors, prefix):
         tensors.norm(f"{theirs}.{step}.1", f"{ours}_project_bn")
     tensors.conv(f"{prefix}16.0", "last_conv")
     tensors.norm(f"{prefix}16.1", "last_bn")
+
+
+def _convnext(tensors, stages, prefix):
+    tensors.conv(f"{prefix}0.0", "stem_conv", bias=True)
+    tensors.layer_norm(f"{prefix}0.1", "stem_norm")
+    for stage, blocks in enumerate(stages, start=1):
+        for block in range(blocks):
+            theirs, ours = f"{prefix}{2 * stage - 1}.{block}", f"stage{stage}_block{block}"
+            tensors.conv(f"{theirs}.block.0", f"{ours}_depthwise", depthwise, bias=True)
+            tensors.layer_norm(f"{theirs}.block.2", f"{ours}_norm")
+            tensors.dense(f"{theirs}.block.3", f"{ours}_expand")
+            tensors.dense(f"{theirs}.block.5", f"{ours}_project")
+            tensors.move(f"{theirs}.layer_scale", f"{ours}_scale/gamma", lambda scale: scale.reshape(-1), rank=3)
+        if stage < len(stages):
+            tensors.layer_norm(f"{prefix}{2 * stage}.0", f"stage{stage + 1}_down_norm")
+            tensors.conv(f"{prefix}{2 * stage}.1", f"stage{stage + 1}_down_conv", bias=True)
 
 
 def _fpn(tensors, levels, norm):

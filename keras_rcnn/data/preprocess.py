@@ -89,6 +89,12 @@ class Preprocessor:
     def from_config(cls, config):
         return cls(**config)
 
+    @classmethod
+    def for_backbone(cls, backbone, **settings):
+        """One that normalises as a backbone's `mean` and `std` say; without them, by ImageNet's."""
+        known = {key: getattr(backbone, key) for key in ("mean", "std") if hasattr(backbone, key)}
+        return cls(**{**known, **settings})
+
     def replace(self, **changes):
         """A copy with some settings changed, e.g. `replace(min_size=400)`."""
         return type(self)(**{**self.get_config(), **changes})

@@ -29,7 +29,7 @@ class FastRCNN(Detector):
         box_predictor: `BoxPredictor`.
         box_loss: `BoxLoss`.
         decoder: `DetectionDecoder`; the paper's NMS is at IoU 0.3.
-        preprocessor: `Preprocessor`: how photos are resized and normalised.
+        preprocessor: `Preprocessor`: how photos are resized and normalised; None: as the backbone's weights expect.
         class_names: list of K names.
 
     Example:
@@ -65,7 +65,7 @@ class FastRCNN(Detector):
         box_predictor = box_predictor or layers.BoxPredictor(num_classes)
         box_loss = box_loss or layers.BoxLoss(beta=1.0)
         decoder = decoder or layers.DetectionDecoder(iou_threshold=0.3)
-        preprocessor = preprocessor or Preprocessor()
+        preprocessor = preprocessor or Preprocessor.for_backbone(backbone)
         config = self.arguments(locals())
 
         # === Shared ===

@@ -34,7 +34,7 @@ class FasterRCNN(Detector):
         box_predictor: `BoxPredictor`.
         box_loss: `BoxLoss`.
         decoder: `DetectionDecoder`.
-        preprocessor: `Preprocessor`: how photos are resized and normalised.
+        preprocessor: `Preprocessor`: how photos are resized and normalised; None: as the backbone's weights expect.
         class_names: list of K names.
 
     Example:
@@ -80,7 +80,7 @@ class FasterRCNN(Detector):
         box_predictor = box_predictor or layers.BoxPredictor(num_classes)
         box_loss = box_loss or layers.BoxLoss()
         decoder = decoder or layers.DetectionDecoder()
-        preprocessor = preprocessor or Preprocessor()
+        preprocessor = preprocessor or Preprocessor.for_backbone(backbone)
         config = self.arguments(locals())
 
         # === Shared ===

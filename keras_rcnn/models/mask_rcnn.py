@@ -29,7 +29,7 @@ class MaskRCNN(Detector):
         mask_head: `MaskHead`.
         mask_loss: `MaskLoss`.
         mask_decoder: `MaskDecoder`.
-        preprocessor: `Preprocessor`: how photos are resized and normalised.
+        preprocessor: `Preprocessor`: how photos are resized and normalised; None: as the backbone's weights expect.
         class_names: list of K names.
         neck: `FPN` or `SingleLevel`; it and all further parts are as in `FasterRCNN`.
 
@@ -86,7 +86,7 @@ class MaskRCNN(Detector):
         mask_head = mask_head or layers.MaskHead(num_classes)
         mask_loss = mask_loss or layers.MaskLoss()
         mask_decoder = mask_decoder or layers.MaskDecoder()
-        preprocessor = preprocessor or Preprocessor()
+        preprocessor = preprocessor or Preprocessor.for_backbone(backbone)
         config = self.arguments(locals())
 
         # === Shared ===

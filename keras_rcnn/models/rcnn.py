@@ -33,7 +33,7 @@ class RCNN(Detector):
         svms: `RegionSVMs`.
         box_regressors: `BoxRegressors`.
         decoder: `ScoreDecoder`; the paper's NMS is at IoU 0.3.
-        preprocessor: `Preprocessor`: how photos are resized and normalised.
+        preprocessor: `Preprocessor`: how photos are resized and normalised; None: as the backbone's weights expect.
         class_names: list of K names.
 
     Example:
@@ -74,7 +74,7 @@ class RCNN(Detector):
         svms = svms or layers.RegionSVMs(num_classes)
         box_regressors = box_regressors or layers.BoxRegressors(num_classes)
         decoder = decoder or layers.ScoreDecoder()
-        preprocessor = preprocessor or Preprocessor()
+        preprocessor = preprocessor or Preprocessor.for_backbone(backbone)
         config = self.arguments(locals())
 
         # === Shared ===

@@ -35,7 +35,7 @@ class RPN(Detector):
         class_names: Sequence[str] = ("object",),
         name: str = "rpn",
     ) -> None:
-        preprocessor, class_names = preprocessor or Preprocessor(), list(class_names)
+        preprocessor, class_names = preprocessor or Preprocessor.for_backbone(backbone), list(class_names)
         config = self.arguments(locals())
         inputs, targets = image_inputs(), target_inputs()
         images, image_sizes = inputs["images"], inputs["image_sizes"]

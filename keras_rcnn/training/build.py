@@ -4,7 +4,7 @@ import inspect
 
 from keras_rcnn import backbones, layers
 from keras_rcnn import data as readers
-from keras_rcnn.convert import CAFFE_MEAN, assign, read_caffe_weights
+from keras_rcnn.convert import assign, read_caffe_weights
 from keras_rcnn.data import augment as transforms
 from keras_rcnn.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
 from keras_rcnn.precision import policy
@@ -19,6 +19,7 @@ _PAPERS = {
     MaskRCNN: {"roi_samples": 256, "background_iou": (0.0, 0.5), "nms_iou": 0.5},
 }
 _DETECTORS = {"rcnn": RCNN, "fast_rcnn": FastRCNN, "faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
+_WITHOUT_BATCH_NORM = ("convnext_tiny", "convnext_small")
 _CAFFE = {"vgg16": backbones.VGG16, "zf": backbones.ZF, "caffenet": backbones.CaffeNet}
 
 _AUGMENTATIONS = {
@@ -103,11 +104,13 @@ def _parts_problems(settings):
     problems, name = [], settings.backbone
     if name in _CAFFE and settings.backbone_weights is None:
         problems.append(f"backbone = {name!r} has no weights of its own: set backbone_weights to its .caffemodel.")
-    elif name != "efficientnet_lite0" and name not in _CAFFE:
+    elif name not in backbones.PUBLISHED and name not in _CAFFE:
         problems.append(
-            f"A recipe's backbone is efficientnet_lite0, {', '.join(_CAFFE)}, not {name!r}: build other models in "
-            "Python, or start from a preset with base=..."
+            f"A recipe's backbone is one of {', '.join([*backbones.PUBLISHED, *_CAFFE])}, not {name!r}: build other "
+            "models in Python, or start from a preset with base=..."
         )
+    if settings.backbone_norm != "frozen" and (name in _CAFFE or name in _WITHOUT_BATCH_NORM):
+        problems.append(f"backbone_norm = {settings.backbone_norm!r}: {name} has no batch normalisation.")
     if settings.masks and settings.detector not in (None, "mask_rcnn"):
         problems.append(f"masks = True, but detector = {settings.detector!r}: leave one of them out.")
     if settings.roi_pool == "pool" and settings.neck == "fpn":
@@ -281,11 +284,16 @@ def _shared_map(settings, backbone, num_classes, detector):
 def _backbone(settings, detector):
     """`(backbone, preprocessor, weights for the box head)`, the last None but for Caffe's networks."""
     name, path, size = settings.backbone, settings.backbone_weights, (settings.min_size, settings.max_size)
-    if name == "efficientnet_lite0":
-        preprocessor = readers.Preprocessor(*size, mean=[127 / 255] * 3, std=[128 / 255] * 3)
-        return backbones.EfficientNetLite0(weights=path or "imagenet", freeze_at=settings.freeze_at), preprocessor, None
-    # only R-CNN looks at a region alone: its CaffeNet is ImageNet's, without Fast R-CNN's padding
-    options = {"padded": detector is not RCNN} if name == "caffenet" else {}
-    head = {key: value for key, value in read_caffe_weights(name, path).items() if key.startswith("box_head/")}
-    preprocessor = readers.Preprocessor(*size, mean=[m / 255 for m in CAFFE_MEAN], std=[1 / 255] * 3)
-    return _CAFFE[name](weights=path, freeze_at=settings.freeze_at, **options), preprocessor, head
+    settings_of = {"freeze_at": settings.freeze_at}
+    if name in backbones.PUBLISHED:
+        weights = {None: "imagenet", "random": None}.get(path, path)
+        if name not in _WITHOUT_BATCH_NORM:
+            settings_of["norm"] = settings.backbone_norm
+        backbone, head = backbones.backbone_by_name(name, weights, **settings_of), None
+    else:
+        # only R-CNN looks at a region alone: its CaffeNet is ImageNet's, without Fast R-CNN's padding
+        if name == "caffenet":
+            settings_of["padded"] = detector is not RCNN
+        head = {key: value for key, value in read_caffe_weights(name, path).items() if key.startswith("box_head/")}
+        backbone = _CAFFE[name](weights=path, **settings_of)
+    return backbone, readers.Preprocessor.for_backbone(backbone, min_size=size[0], max_size=size[1]), head

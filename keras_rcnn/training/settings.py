@@ -106,10 +106,18 @@ class Settings(BaseModel):
         '`"rcnn"`, `"fast_rcnn"`, `"faster_rcnn"` or `"mask_rcnn"`; `None` is Faster R-CNN, or with `masks` Mask R-CNN',
     )
     masks: StrictBool = _model(False, "train masks too")
-    backbone: StrictStr = _parts("efficientnet_lite0", 'or `"vgg16"`, `"zf"`, `"caffenet"`')
+    backbone: StrictStr = _parts(
+        "efficientnet_lite0",
+        'or `"mobilenet_v3_large"`, `"resnet18"` to `"resnet152"`, `"resnext50_32x4d"`, `"resnext101_32x8d"`, '
+        '`"resnext101_64x4d"`, `"convnext_tiny"`, `"convnext_small"`; or `"vgg16"`, `"zf"`, `"caffenet"`',
+    )
     backbone_weights: Text = _parts(
         None,
-        "a file of weights; `vgg16`, `zf` and `caffenet` need a `.caffemodel`, whose fc6 and fc7 begin the box head",
+        "a file of weights; `None`: ImageNet's, downloaded the first time; `random`: none. `vgg16`, `zf` and "
+        "`caffenet` need a `.caffemodel`, whose fc6 and fc7 begin the box head",
+    )
+    backbone_norm: Literal["frozen", "batch"] = _parts(
+        "frozen", "batch normalisation in the backbone: ImageNet's statistics and scales, or trained ones"
     )
     freeze_at: Annotated[StrictInt, Field(ge=0)] = _model(1, "freeze the backbone up to this stage")
     min_size: Count = _model(448, "shorter side of the photos", "px")

@@ -3,13 +3,18 @@
 Maps are [C, H, W]. These follow torchvision's sources (resnet.py, mobilenetv3.py) and TensorFlow's efficientnet_lite.
 """
 
+import math
+
 import numpy as np
 
 from tests.convert.states import LITE0, MOBILENET, RESNETS
 
 
-def conv(x, kernel, stride=1, padding=None, depthwise=False):
+def conv(x, kernel, stride=1, padding=None, depthwise=False, groups=1):
     """`padding`: ((top, bottom), (left, right)); None is k // 2 on every side."""
+    if groups > 1:
+        parts = zip(np.split(x, groups), np.split(kernel, groups), strict=True)
+        return np.concatenate([conv(part, own, stride, padding) for part, own in parts])
     size = kernel.shape[-1]
     x = np.pad(x, ((0, 0), *(padding or [(size // 2, size // 2)] * 2)))
     windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), (1, 2))[:, ::stride, ::stride]
@@ -48,9 +53,9 @@ def hard_swish(x):
     return x * hard_sigmoid(x)
 
 
-def resnet(state, x, depth, epsilon=1e-5):
-    def step(x, conv_name, norm_name, stride=1):
-        return norm(conv(x, state[f"{conv_name}.weight"], stride), state, norm_name, epsilon)
+def resnet(state, x, depth, epsilon=1e-5, groups=1):
+    def step(x, conv_name, norm_name, stride=1, groups=1):
+        return norm(conv(x, state[f"{conv_name}.weight"], stride, groups=groups), state, norm_name, epsilon)
 
     x = relu(step(x, "conv1", "bn1", 2))
     x = np.pad(x, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
@@ -59,13 +64,51 @@ def resnet(state, x, depth, epsilon=1e-5):
     for stage, blocks in enumerate(RESNETS[depth], start=1):
         for block in range(blocks):
             name, stride = f"layer{stage}.{block}", 2 if block == 0 and stage > 1 else 1
-            y = relu(step(x, f"{name}.conv1", f"{name}.bn1"))
-            y = relu(step(y, f"{name}.conv2", f"{name}.bn2", stride))
-            y = step(y, f"{name}.conv3", f"{name}.bn3")
-            if block == 0:
+            if depth < 50:
+                y = relu(step(x, f"{name}.conv1", f"{name}.bn1", stride))
+                y = step(y, f"{name}.conv2", f"{name}.bn2")
+            else:
+                y = relu(step(x, f"{name}.conv1", f"{name}.bn1"))
+                y = relu(step(y, f"{name}.conv2", f"{name}.bn2", stride, groups))
+                y = step(y, f"{name}.conv3", f"{name}.bn3")
+            if f"{name}.downsample.0.weight" in state:
                 x = step(x, f"{name}.downsample.0", f"{name}.downsample.1", stride)
             x = relu(x + y)
         maps[f"C{stage + 1}"] = x
+    return maps
+
+
+def layer_norm(x, state, name, epsilon=1e-6):
+    """Over the channels of each cell."""
+    x = x - x.mean(0)
+    x = x / np.sqrt((x**2).mean(0) + epsilon)
+    return (x.T * state[f"{name}.weight"] + state[f"{name}.bias"]).T
+
+
+def gelu(x):
+    return x * (1 + np.vectorize(math.erf)(x / 2**0.5)) / 2
+
+
+def convnext(state, x, blocks=(3, 3, 9, 3)):
+    def patches(x, name, size):
+        kernel = state[f"{name}.weight"]
+        windows = conv(x, kernel, size, [(0, 0), (0, 0)])
+        return windows + state[f"{name}.bias"][:, None, None]
+
+    def dense(x, name):
+        return (x.T @ state[f"{name}.weight"].T + state[f"{name}.bias"]).T
+
+    maps, x = {}, layer_norm(patches(x, "features.0.0", 4), state, "features.0.1")
+    for stage, count in enumerate(blocks):
+        if stage:
+            x = patches(layer_norm(x, state, f"features.{2 * stage}.0"), f"features.{2 * stage}.1", 2)
+        for block in range(count):
+            name = f"features.{2 * stage + 1}.{block}"
+            y = conv(x, state[f"{name}.block.0.weight"], depthwise=True)
+            y = layer_norm(y + state[f"{name}.block.0.bias"][:, None, None], state, f"{name}.block.2")
+            y = dense(gelu(dense(y, f"{name}.block.3")), f"{name}.block.5")
+            x = x + state[f"{name}.layer_scale"] * y
+        maps[f"C{stage + 2}"] = x
     return maps
 
 

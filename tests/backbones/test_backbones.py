@@ -1,22 +1,27 @@
 """The backbones: numbers against a second implementation, names, freezing, saving, mixed precision."""
 
 import importlib.util
+import math
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_rcnn.backbones import EfficientNetLite0, MobileNetV3Large, ResNet
+from keras_rcnn.backbones import ConvNeXt, EfficientNetLite0, MobileNetV3Large, ResNet
 from keras_rcnn.backbones.base import Parts
+from keras_rcnn.backbones.convnext import portable_gelu
+from keras_rcnn.backbones.grouped import portable_grouped_convolution
 from keras_rcnn.convert import (
     assign,
+    convert_convnext,
     convert_efficientnet_lite0,
     convert_mobilenet_v3_large,
     convert_resnet,
     read_torch_file,
 )
 from keras_rcnn.convert import efficientnet_lite as package
+from keras_rcnn.ops.backend import kernel, onnx, xla
 from tests.backbones import reference
 from tests.convert import states
 from tests.shared import golden, needs_golden
@@ -54,13 +59,51 @@ def test_resnet_is_torchvisions():
     same_maps(model(x), reference.resnet(state, np.moveaxis(x[0], -1, 0), 50))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("depth", [101, 152])
-def test_deep_resnets_are_torchvisions(depth):
+@pytest.mark.parametrize(
+    "depth", [18, 34, pytest.param(101, marks=pytest.mark.slow), pytest.param(152, marks=pytest.mark.slow)]
+)
+def test_other_resnets_are_torchvisions(depth):
     state, x = states.resnet(depth), photo(49, 66)
     model = ResNet(depth, norm="batch")
     assign(model, convert_resnet(depth, state))
     same_maps(model(x), reference.resnet(state, np.moveaxis(x[0], -1, 0), depth))
+
+
+@pytest.mark.parametrize(("depth", "groups", "width"), [(50, 32, 4), pytest.param(101, 64, 4, marks=pytest.mark.slow)])
+def test_resnext_is_torchvisions(depth, groups, width):
+    state, x = states.resnet(depth, groups=groups, width_per_group=width), photo(49, 66)
+    model = ResNet(depth, groups=groups, width_per_group=width)
+    assign(model, convert_resnet(depth, state))
+    same_maps(model(x), reference.resnet(state, np.moveaxis(x[0], -1, 0), depth, groups=groups))
+
+
+@pytest.mark.parametrize(
+    ("size", "blocks"), [("tiny", (3, 3, 9, 3)), pytest.param("small", (3, 3, 27, 3), marks=pytest.mark.slow)]
+)
+def test_convnext_is_torchvisions(size, blocks):
+    state, x = states.convnext(blocks), photo(64, 96)
+    model = ConvNeXt(size)
+    assign(model, convert_convnext(f"convnext_{size}", state))
+    same_maps(model(x), reference.convnext(state, np.moveaxis(x[0], -1, 0), blocks))
+
+
+def test_gelu_and_its_twin_agree():
+    x = np.linspace(-6, 6, 97, dtype=np.float32)
+    wanted = x * (1 + np.vectorize(math.erf)(x / 2**0.5)) / 2
+    for function in (portable_gelu, onnx.gelu):
+        np.testing.assert_allclose(ops.convert_to_numpy(function(ops.convert_to_tensor(x))), wanted, atol=1e-6)
+
+
+def test_grouped_convolutions_are_the_same_at_once_and_one_by_one():
+    rng = np.random.default_rng(0)
+    x, values = rng.normal(size=(2, 7, 9, 12)).astype(np.float32), rng.normal(size=(3, 3, 4, 6)).astype(np.float32)
+    for strides, padding in (((1, 1), "same"), ((2, 2), "valid")):
+        wanted = ops.convert_to_numpy(portable_grouped_convolution(x, values, strides, padding))
+        for function in (kernel("grouped_convolution", None), xla.grouped_convolution):
+            answer = ops.convert_to_numpy(
+                function(ops.convert_to_tensor(x), ops.convert_to_tensor(values), strides, padding)
+            )
+            np.testing.assert_allclose(answer, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(75, 94), (64, 96)])
@@ -119,12 +162,6 @@ def test_imagenet_weights_without_the_package(monkeypatch):
         EfficientNetLite0("imagenet")
 
 
-@pytest.mark.parametrize("backbone", [ResNet, MobileNetV3Large])
-def test_imagenet_weights_that_no_package_has(backbone):
-    with pytest.raises(ValueError, match=r"download .*\.pth"):
-        backbone(weights="imagenet")
-
-
 @pytest.mark.parametrize(
     ("backbone", "state"), [(ResNet, lambda: states.resnet(50)), (MobileNetV3Large, states.mobilenet)]
 )
@@ -161,8 +198,12 @@ def test_paths_are_stable(backbone):
 
 
 def test_arguments_are_checked():
-    with pytest.raises(ValueError, match="50, 101, 152"):
-        ResNet(34)
+    with pytest.raises(ValueError, match="18, 34, 50, 101, 152"):
+        ResNet(20)
+    with pytest.raises(ValueError, match="ResNet-34 has no groups"):
+        ResNet(34, groups=32)
+    with pytest.raises(ValueError, match="tiny"):
+        ConvNeXt("large")
     with pytest.raises(ValueError, match="'frozen', 'batch'"):
         EfficientNetLite0(norm="group")
     for value in (-1, 6, "all"):
@@ -214,6 +255,11 @@ def test_frozen_norm_trains_kernels_alone():
     model = EfficientNetLite0(norm="frozen")
     model.trainable = True
     assert {w.path.split("/")[1] for w in model.trainable_weights} == {"kernel"}
+
+
+@pytest.mark.parametrize("build", [lambda **k: ResNet(18, **k), ConvNeXt])
+def test_the_others_freeze_too(build):
+    assert trained_stages(build(freeze_at=3)) == {"stage3", "stage4"}
 
 
 def test_frozen_stages_keep_their_statistics():

@@ -5,7 +5,7 @@ Bodies have their true shapes; the heads may be narrow, which the converter does
 
 import numpy as np
 
-RESNETS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+RESNETS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 # kernel, expanded, out, squeeze channels (0: none), of features 1 to 15
 MOBILENET = (
     (3, 16, 16, 0),
@@ -45,6 +45,10 @@ class State(dict):
     def dense(self, name, out, inner):
         self.conv(name, out, inner, size=0, bias=True)
 
+    def layer_norm(self, name, channels):
+        self[f"{name}.weight"] = self.rng.uniform(0.5, 1.5, channels).astype(np.float32)
+        self[f"{name}.bias"] = self.rng.uniform(-0.2, 0.2, channels).astype(np.float32)
+
     def norm(self, name, channels):
         for part, low, high in (
             ("weight", 0.5, 0.9),
@@ -56,27 +60,54 @@ class State(dict):
         self[f"{name}.num_batches_tracked"] = np.array(7)
 
 
-def resnet(depth, prefix="", state=None):
+def resnet(depth, prefix="", state=None, groups=1, width_per_group=64):
     state = State() if state is None else state
     state.conv(f"{prefix}conv1", 64, 3, 7)
     state.norm(f"{prefix}bn1", 64)
     inner = 64
     for stage, blocks in enumerate(RESNETS[depth]):
-        width = 64 * 2**stage
+        planes = 64 * 2**stage
+        width, out = (planes, planes) if depth < 50 else (planes * width_per_group // 64 * groups, 4 * planes)
         for block in range(blocks):
             name = f"{prefix}layer{stage + 1}.{block}"
-            state.conv(f"{name}.conv1", width, inner)
-            state.norm(f"{name}.bn1", width)
-            state.conv(f"{name}.conv2", width, width, 3)
-            state.norm(f"{name}.bn2", width)
-            state.conv(f"{name}.conv3", 4 * width, width)
-            state.norm(f"{name}.bn3", 4 * width)
-            if block == 0:
-                state.conv(f"{name}.downsample.0", 4 * width, inner)
-                state.norm(f"{name}.downsample.1", 4 * width)
-            inner = 4 * width
+            if depth < 50:
+                state.conv(f"{name}.conv1", planes, inner, 3)
+                state.norm(f"{name}.bn1", planes)
+                state.conv(f"{name}.conv2", planes, planes, 3)
+                state.norm(f"{name}.bn2", planes)
+            else:
+                state.conv(f"{name}.conv1", width, inner)
+                state.norm(f"{name}.bn1", width)
+                state.conv(f"{name}.conv2", width, width // groups, 3)
+                state.norm(f"{name}.bn2", width)
+                state.conv(f"{name}.conv3", out, width)
+                state.norm(f"{name}.bn3", out)
+            if block == 0 and inner != out:
+                state.conv(f"{name}.downsample.0", out, inner)
+                state.norm(f"{name}.downsample.1", out)
+            inner = out
     if not prefix:
         state.dense("fc", 10, inner)
+    return state
+
+
+def convnext(blocks=(3, 3, 9, 3), channels=(96, 192, 384, 768)):
+    state = State()
+    state.conv("features.0.0", channels[0], 3, 4, bias=True)
+    state.layer_norm("features.0.1", channels[0])
+    for stage, (count, width) in enumerate(zip(blocks, channels, strict=True)):
+        if stage:
+            state.layer_norm(f"features.{2 * stage}.0", channels[stage - 1])
+            state.conv(f"features.{2 * stage}.1", width, channels[stage - 1], 2, bias=True)
+        for block in range(count):
+            name = f"features.{2 * stage + 1}.{block}"
+            state[f"{name}.layer_scale"] = state.rng.uniform(0.1, 0.5, (width, 1, 1)).astype(np.float32)
+            state.conv(f"{name}.block.0", width, 1, 7, bias=True)
+            state.layer_norm(f"{name}.block.2", width)
+            state.dense(f"{name}.block.3", 4 * width, width)
+            state.dense(f"{name}.block.5", width, 4 * width)
+    state.layer_norm("classifier.0", channels[-1])
+    state.dense("classifier.2", 10, channels[-1])
     return state
 
 

@@ -105,3 +105,12 @@ def without_padding(boxes, labels):
     position = tf.range(1, tf.shape(labels)[1] + 1)[None]
     last = tf.maximum(tf.reduce_max(tf.where(labels >= 0, position, 1)), 1)
     return boxes[:, :last], labels[:, :last]
+
+
+def grouped_convolution(x, values, strides, padding):
+    """`backbones.grouped.portable_grouped_convolution`: at once on a GPU, group by group on a CPU."""
+    if tf.config.list_logical_devices("GPU"):
+        return tf.nn.conv2d(x, values, strides, padding.upper())
+    groups = x.shape[-1] // values.shape[-2]
+    parts = zip(tf.split(x, groups, -1), tf.split(values, groups, -1), strict=True)
+    return tf.concat([tf.nn.conv2d(part, own, strides, padding.upper()) for part, own in parts], -1)

@@ -169,3 +169,8 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
             weight = row_weight[..., i][..., :, None] * column_weight[..., j][..., None, :]
             pooled = pooled + ops.cast(ops.take(flat, index, axis=0), "float32") * weight[..., None]
     return ops.cast(pooled / samples**2, features[0].dtype)
+
+
+def grouped_convolution(x, values, strides, padding):
+    """`backbones.grouped.portable_grouped_convolution`, at once."""
+    return ops.conv(x, values, strides, padding)

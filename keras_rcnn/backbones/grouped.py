@@ -1,0 +1,37 @@
+"""Convolutions in groups, as CaffeNet and ResNeXt have them."""
+
+import keras
+from keras import layers, ops
+
+from keras_rcnn.ops.backend import kernel
+
+
+@keras.saving.register_keras_serializable("keras_rcnn")
+class GroupedConv2D(layers.Conv2D):
+    """Conv2D with `groups`, as so many convolutions side by side where the runtime has no better: TensorFlow promises
+    no gradient of grouped ones on a CPU, and Keras's way around it compiles anew for every size of image. The kernel is
+    Conv2D's, [h, w, C / groups, F]."""
+
+    def convolution_op(self, inputs, kernel):
+        return _grouped(inputs, kernel, self.strides, self.padding)
+
+
+def _grouped(x, values, strides, padding):
+    return kernel("grouped_convolution", portable_grouped_convolution)(x, values, strides, padding)
+
+
+def portable_grouped_convolution(x, values, strides, padding):
+    """A grouped convolution as one convolution a group.
+
+    Args:
+        x: float [B, H, W, C].
+        values: the kernel, float [h, w, C / groups, F].
+        strides: two ints.
+        padding: `"same"` or `"valid"`.
+
+    Returns:
+        [B, H', W', F].
+    """
+    groups = x.shape[-1] // values.shape[-2]
+    parts = zip(ops.split(x, groups, axis=-1), ops.split(values, groups, axis=-1), strict=True)
+    return ops.concatenate([ops.conv(part, own, strides, padding) for part, own in parts], axis=-1)
