@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         models,
         ops,
         presets,
+        survey,
         training,
         visualize,
     )
@@ -53,6 +54,7 @@ __all__ = [
     "ops",
     "presets",
     "save_preset",
+    "survey",
     "train",
     "training",
     "visualize",

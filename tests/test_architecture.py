@@ -61,6 +61,7 @@ MAY_IMPORT = {
         "published",
         "renamed",
     },
+    "survey": {"data", "files", "ops", "visualize"},
     "training": {
         "backbones",
         "convert",
@@ -73,6 +74,7 @@ MAY_IMPORT = {
         "ops",
         "precision",
         "presets",
+        "survey",
         "visualize",
     },
 }

@@ -193,7 +193,7 @@ INSTEAD = {
     "256": "8",
     "128": "8",
 }
-QUICK = ("detect", "evaluate", "proposals", "compress")
+QUICK = ("check", "detect", "evaluate", "proposals", "compress")
 
 
 def commands():
@@ -248,7 +248,8 @@ def folder(tmp_path_factory):
 def run(line, folder, monkeypatch):
     monkeypatch.chdir(folder)
     keras.utils.set_random_seed(0)
-    assert cli.main(shortened(line)) == 0
+    fine = (0, 1) if words(line)[0] == "check" else (0,)  # 1: there is something wrong with the tiny data
+    assert cli.main(shortened(line)) in fine
 
 
 @pytest.mark.parametrize("line", [one for one in commands() if runnable(one) and words(one)[0] in QUICK])

@@ -60,7 +60,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_every_registered_class_is_known_before_its_import():
-    for package in ("backbones", "data", "evaluation", "export", "layers", "models", "ops", "training"):
+    for package in ("backbones", "data", "evaluation", "export", "layers", "models", "ops", "survey", "training"):
         for module in pkgutil.walk_packages([str(ROOT / "keras_rcnn" / package)], f"keras_rcnn.{package}."):
             importlib.import_module(module.name)
     registered = {
@@ -128,7 +128,7 @@ def test_keras_loads_models_after_the_import_alone(saved, first):
 # === Names ===
 
 
-ROOMS = "backbones cli convert data evaluation export layers models ops training".split()
+ROOMS = "backbones cli convert data evaluation export layers models ops survey training".split()
 
 
 @pytest.mark.parametrize("name", ["keras_rcnn", *(f"keras_rcnn.{room}" for room in ROOMS)])

@@ -6,10 +6,10 @@ import signal
 import sys
 
 import keras_rcnn
-from keras_rcnn.cli import compress, convert, demo, detect, evaluate, export, presets, proposals, train
+from keras_rcnn.cli import check, compress, convert, demo, detect, evaluate, export, presets, proposals, train
 from keras_rcnn.cli.output import import_keras_quietly, library_log, message, say
 
-COMMANDS = (demo, detect, train, evaluate, compress, proposals, export, presets, convert)
+COMMANDS = (demo, detect, check, train, evaluate, compress, proposals, export, presets, convert)
 
 
 def main(argv=None):

@@ -81,7 +81,8 @@ def _run_lengths(masks):
 
 class _Formatter(logging.Formatter):
     def format(self, record):
-        return printable(super().format(record), lines=True)
+        text = record.getMessage() if record.levelno == logging.INFO else super().format(record)
+        return printable(text, lines=True)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """`keras-rcnn train`: a recipe, or a data set and a few options -> a preset folder."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -21,6 +22,9 @@ def add_arguments(parser):
         "--base",
         metavar="NAME_OR_DIR",
         help="preset to start from; its predictors are new but for classes of the same name",
+    )
+    parser.add_argument(
+        "--auto", action="store_true", help="take the settings that `keras-rcnn check` suggests for the data"
     )
     parser.add_argument("--epochs", type=positive_whole, metavar="N")
     parser.add_argument("--batch-size", type=positive_whole, metavar="N")
@@ -64,6 +68,7 @@ def run(args):
         "train": source_of(args),
         "val": source_of(args, "val_"),
         "base": args.base,
+        "auto": args.auto or None,
         "epochs": args.epochs,
         "batch_size": args.batch_size,
         "minutes": args.minutes,
@@ -79,6 +84,7 @@ def run(args):
     if settings.name == DEFAULTS["name"]:
         options["name"] = "".join(c if c.isalnum() else "_" for c in out.resolve().name) or settings.name
     settings = settings.replace(**options)
+    logging.getLogger("keras_rcnn.survey").setLevel(logging.INFO)
     try:
         try:
             train(

@@ -129,7 +129,7 @@ def load_coco(
     masks.finish()
     if clipped:
         logger.warning("%s: clipped %d objects whose polygons stick out of their image", annotations, clipped)
-    return Dataset(records, list(categories.values()), list(categories), annotations, len(problems.found))
+    return Dataset(records, list(categories.values()), list(categories), annotations, problems.found)
 
 
 def _record(entry, path, size, items, segmentations, relative, problems):

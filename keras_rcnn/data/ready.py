@@ -37,7 +37,7 @@ def check_targets(dataset, difficult=False):
     crowd = sum(int(record.crowd.sum()) for record in dataset)
     hard = 0 if difficult else sum(int((record.difficult & ~record.crowd).sum()) for record in dataset)
     empty = sum(not len(record.boxes) for record in dataset)
-    skipped = dataset.skipped
+    skipped = len(dataset.bad)
     reasons = []
     if crowd:
         reasons.append(
@@ -183,8 +183,8 @@ def _workers():
 
 
 def _rest(dataset, records, problems):
-    skipped = dataset.skipped + len(problems.found)
-    return Dataset(records, dataset.class_names, dataset.category_ids, dataset.name, skipped)
+    bad = dataset.bad + problems.found
+    return Dataset(records, dataset.class_names, dataset.category_ids, dataset.name, bad)
 
 
 def _cache_file(dataset):

@@ -123,17 +123,17 @@ class Dataset:
         class_names: List of str; a label is an index into it.
         category_ids: List of int, the id of each label in the source's numbering. None: 1, 2, ...
         name: Where it came from, for messages.
-        skipped: How many objects and images were left out as bad when it was read, for messages.
+        bad: What was left out as bad when it was read: list of str, a line for each object or image.
 
     Raises:
         DataError: No records, image ids given twice, labels or boxes out of range.
     """
 
-    def __init__(self, records, class_names, category_ids=None, name="dataset", skipped=0):
+    def __init__(self, records, class_names, category_ids=None, name="dataset", bad=()):
         self.records = list(records)
         self.class_names = [str(name) for name in class_names]
         self.category_ids = list(range(1, len(self.class_names) + 1)) if category_ids is None else list(category_ids)
-        self.name, self.skipped = str(name), int(skipped)
+        self.name, self.bad = str(name), list(bad)
         check(self)
 
     def __len__(self):
@@ -201,7 +201,7 @@ class Dataset:
         return "\n".join(lines)
 
     def _with(self, records):
-        return Dataset(records, self.class_names, self.category_ids, self.name, self.skipped)
+        return Dataset(records, self.class_names, self.category_ids, self.name, self.bad)
 
 
 def check(dataset):
@@ -215,7 +215,7 @@ def check(dataset):
             empty or outside their image.
     """
     if not dataset.records:
-        skipped = f": {dataset.skipped} images and objects were skipped as bad" if dataset.skipped else ""
+        skipped = f": {len(dataset.bad)} images and objects were skipped as bad" if dataset.bad else ""
         raise DataError(f"{dataset.name}: no images in the dataset{skipped}")
     names = dataset.class_names
     if not names:

@@ -142,7 +142,7 @@ def load_csv(
                 Record(str(paths[name]), name, height, width, boxes=px[first:last], labels=classes[first:last])
             )
     problems.finish()
-    return Dataset(records, class_names, name=file, skipped=len(problems.found))
+    return Dataset(records, class_names, name=file, bad=problems.found)
 
 
 def _check_format(raw, sizes, file, box_format, relative, on_bad):

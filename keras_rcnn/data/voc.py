@@ -134,7 +134,7 @@ def load_voc(
         refuse_swapped(raw, sizes, source, hint, given="xyxy", on_bad=on_bad)
     records = [_record(*item, label_of, one_based, relative, difficult_as_objects, problems) for item in pending]
     problems.finish()
-    return Dataset(records, class_names, name=source, skipped=len(problems.found))
+    return Dataset(records, class_names, name=source, bad=problems.found)
 
 
 def _record(name, image, path, size, objects, label_of, one_based, relative, difficult_as_objects, problems):

@@ -94,6 +94,9 @@ class Settings(BaseModel):
         None, "the most objects per image; of more, a random choice is taken. `None`: as many as any image has"
     )
     difficult: StrictBool = _data(False, "whether VOC's difficult objects are learned, too")
+    auto: StrictBool = _data(
+        False, "take what `keras-rcnn check` suggests for the data, in settings that are as they are by default"
+    )
     seed: Annotated[StrictInt, Field(ge=0)] = _data(
         0, "of the order, the augmentation, the samples and the new weights"
     )

@@ -1,6 +1,7 @@
 """A whole training: recipe -> settings -> data -> detector -> plan -> preset."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +12,16 @@ import keras
 from keras_rcnn.data import check_masks
 from keras_rcnn.interfaces import FilePath
 from keras_rcnn.precision import precision
+from keras_rcnn.survey import BUILT, View, short_text, suggestions, survey
 from keras_rcnn.training import build, distribute
 from keras_rcnn.training.folder import occupied
 from keras_rcnn.training.plans import plan_for
 from keras_rcnn.training.recipe import load_recipe
 from keras_rcnn.training.run import Run
 from keras_rcnn.training.settings import RecipeError, Settings, listed
+
+# what is told at the start; the command line shows it
+logger = logging.getLogger("keras_rcnn.survey")
 
 
 def train(
@@ -64,14 +69,29 @@ def train(
     with occupied(out) if distribute.is_chief(devices) else contextlib.nullcontext():
         keras.utils.set_random_seed(settings.seed)
         training, validation = build.load_both(settings)
-        with devices.scope(), precision(settings.precision):
-            model = build.build_model(settings, training.class_names)
+        settings, model = _built(settings, training, validation, devices)
         if model.has_masks:
             training = check_masks(training, settings.on_bad, settings.difficult)
             if validation is not None and any(record.segmentations is not None for record in validation):
                 validation = check_masks(validation, settings.on_bad)
         plan.train(Run(settings, out, training, validation, devices, resume, verbose, other_data), model)
     return out
+
+
+def _built(settings, training, validation, devices):
+    """The settings and the detector, both as the data suggest if the settings ask for it."""
+    fixed = [*settings.changed(), *(BUILT if settings.base is not None else ())]
+    with devices.scope(), precision(settings.precision):
+        model = build.build_model(settings, training.class_names)
+        suggested = suggestions(training, View.of(model), fixed) if settings.auto else {}
+        if suggested:
+            logger.info("Chosen for the data: %s", ", ".join(f"{key}={value}" for key, value in suggested.items()))
+            settings = settings.replace(**suggested)
+            keras.utils.set_random_seed(settings.seed)  # as if these had been given
+            model = build.build_model(settings, training.class_names)
+    if distribute.is_chief(devices):
+        logger.info(short_text(survey(training, validation, View.of(model), fixed=fixed, compare_photos=False)))
+    return settings, model
 
 
 def _settings(given):

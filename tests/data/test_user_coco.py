@@ -111,7 +111,7 @@ def test_an_object_without_its_mask_counts_where_masks_are_trained(folder, caplo
     with pytest.raises(DataError, match="000.jpg: 1 objects have no mask.*\n.*001.jpg: 1 objects have no mask"):
         dataset.batches(SMALL, masks=True)
     rest = check_masks(dataset, on_bad="skip")
-    assert [len(record.boxes) for record in rest] == [1, 1] and rest.skipped == 2
+    assert [len(record.boxes) for record in rest] == [1, 1] and len(rest.bad) == 2
     assert rest.batches(SMALL, masks=True)[0][1]["masks"].any()
 
 

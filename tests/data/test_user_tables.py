@@ -65,7 +65,7 @@ def test_a_quotation_mark_that_a_later_one_closes(folder):
     with pytest.raises(DataError, match="t.csv: 1 bad .*\n.*row 5: a cell over several lines .*quotation mark"):
         table(folder, text + "\r\n001.jpg,5,8,35,43,red")
     dataset = table(folder, text + "\r\n001.jpg,5,8,35,43,red", on_bad="skip")
-    assert dataset.class_names == ["red"] and len(dataset) == 1 and dataset.skipped == 1
+    assert dataset.class_names == ["red"] and len(dataset) == 1 and len(dataset.bad) == 1
     quoted = rows(order='"{n}.jpg",{x1},{y1},{x2},{y2},"{label}"')
     same_boxes(table(folder, quoted))
 
