@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from keras_rcnn.data.fields import number, shown
-from keras_rcnn.data.formats import kind_of_text, way_out
+from keras_rcnn.data.formats.recognised import kind_of_text, way_out
 from keras_rcnn.data.names import ENDINGS, Finder
 from keras_rcnn.data.problems import (
     DataError,
@@ -143,6 +143,12 @@ def load_csv(
             )
     problems.finish()
     return Dataset(records, class_names, name=file, skipped=len(problems.found))
+
+
+def image_names(file, delimiter=None, columns=None, encoding=None):
+    """The names of the images in a table, as `load_csv` finds them."""
+    table = _read(Path(file), delimiter, "xywh", columns, encoding, Problems(file, "skip"))
+    return list(dict.fromkeys(name for name in table.names if name))
 
 
 def _check_format(raw, sizes, file, box_format, relative, on_bad):

@@ -1,0 +1,150 @@
+"""A data set on its way from a tool's format to records: a tree of COCO's shape, put together object by object."""
+
+import logging
+from collections import Counter
+
+import numpy as np
+
+from keras_rcnn.data.coco import dataset_of
+from keras_rcnn.data.fields import name, shown
+from keras_rcnn.data.problems import DataError
+
+logger = logging.getLogger(__name__)
+
+
+class Tree:
+    """Images and objects as a reader finds them.
+
+    Args:
+        source: Path of the file or folder that is read, for messages.
+        folder: Folder that the images' names are relative to; None if it is still to be looked for.
+        relative: Whether coordinates are shares of the image's width and height.
+        class_names: Names of the classes, in order, where the source lists them.
+    """
+
+    def __init__(self, source, folder=None, relative=False, class_names=()):
+        self.source, self.folder, self.relative = source, folder, relative
+        self.class_names = list(class_names)
+        self.images, self.annotations, self.faults = {}, [], []
+        self.ignored, self.groups = Counter(), {}
+
+    def image(self, file_name, width=None, height=None, where=None):
+        """Takes an image, or finds it again; its name as `add` wants it, or None (and a fault noted) if it has none."""
+        key = name(file_name)
+        if key is None:
+            self.fault(self.source if where is None else where, f"the name of its image is {shown(file_name)}")
+            return None
+        self.images.setdefault(key, {"id": key, "file_name": key, "width": width, "height": height})
+        return key
+
+    def add(self, image, where, label, box=None, polygons=None, mask=None, group=None):
+        """Takes an object.
+
+        Args:
+            image: Its image's name.
+            where: What it is called in messages, e.g. `"2 of a.json"`.
+            label: The name of its class.
+            box: `[x1, y1, x2, y2]`; None for that of the polygons or the mask.
+            polygons: List of `[x, y, x, y, ...]`; None if it has no mask.
+            mask: COCO's run lengths, in place of polygons.
+            group: Objects of one image and class with the same group are parts of one; None for an object of its own.
+        """
+        label = name(label)
+        if label is None:
+            self.fault(where, "has no class")
+            return
+        if box is not None:
+            problem = box_problem(box)
+            if problem:
+                self.fault(where, problem)
+                return
+            x1, y1, x2, y2 = box
+            box = [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]  # drawn from whatever corner
+        item = {"id": where, "image_id": image, "category_id": label, "box": box, "polygons": polygons, "mask": mask}
+        if group is not None and mask is None:
+            former = self.groups.setdefault((image, label, str(group)), item)
+            if former is not item:
+                _join(former, item)
+                return
+        self.annotations.append(item)
+
+    def fault(self, where, problem):
+        """Notes that nothing can be made of an object, or of a whole file."""
+        self.faults.append((f"object {where}" if " of " in str(where) else where, problem))
+
+    def ignore(self, shape):
+        """Counts a shape that marks no object, such as a line."""
+        self.ignored[str(shape)[:40]] += 1
+
+    def dataset(self, images, *, on_bad="error", class_names=None, relative=False):
+        """The `Dataset`; `images` is the folder of the images."""
+        if self.ignored:
+            shapes = ", ".join(f"{count} of {shape}" for shape, count in self.ignored.most_common(10))
+            logger.warning("%s: left out shapes that mark no box and no area: %s", self.source, shapes)
+        if not self.images:
+            if self.faults:
+                where, problem = self.faults[0]
+                raise DataError(f"{self.source}: no images in it; {where}: {problem}")
+            raise DataError(f"{self.source}: no images in it")
+        names = self.class_names
+        names = names + sorted({item["category_id"] for item in self.annotations} - set(names))
+        if not names and class_names is None:
+            raise DataError(f"{self.source}: {len(self.images)} images and no object, so there are no classes either")
+        content = {
+            "images": list(self.images.values()),
+            "annotations": [_annotation(item, names) for item in self.annotations],
+            "categories": [{"id": i, "name": title} for i, title in enumerate(names, 1)],
+        }
+        return dataset_of(
+            content,
+            self.source,
+            images,
+            on_bad=on_bad,
+            relative=relative or self.relative,
+            class_names=class_names,
+            faults=self.faults,
+            item="object",
+        )
+
+
+def box_problem(box):
+    """What is wrong with four sides that should be numbers, as text; None if nothing is."""
+    if len(box) != 4 or any(side is None for side in box):
+        return f"box {shown(list(box))} is not four numbers"
+    return None
+
+
+def corners(box):
+    """A box as a polygon."""
+    x1, y1, x2, y2 = box
+    return [x1, y1, x2, y1, x2, y2, x1, y2]
+
+
+def _join(first, part):
+    """Makes an object's part, drawn on its own, a part of the object."""
+    polygons = []
+    if first["polygons"] is not None or part["polygons"] is not None:
+        for item in (first, part):
+            polygons += item["polygons"] if item["polygons"] is not None else [corners(item["box"])]
+    boxes = [item["box"] or _bounds(item["polygons"]) for item in (first, part)]
+    first["polygons"] = polygons or None
+    if None not in boxes:
+        first["box"] = [*np.min(boxes, axis=0)[:2].tolist(), *np.max(boxes, axis=0)[2:].tolist()]
+
+
+def _bounds(polygons):
+    try:
+        points = np.concatenate([np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons])
+    except (ValueError, TypeError):
+        return None
+    return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
+
+
+def _annotation(item, names):
+    annotation = {key: item[key] for key in ("id", "image_id")} | {"category_id": names.index(item["category_id"]) + 1}
+    if item["box"] is not None:
+        x1, y1, x2, y2 = item["box"]
+        annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+    if item["polygons"] is not None or item["mask"] is not None:
+        annotation["segmentation"] = item["polygons"] if item["mask"] is None else item["mask"]
+    return annotation
