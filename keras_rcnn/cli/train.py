@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from keras_rcnn.cli.arguments import add_source, positive_number, positive_whole, source_of
+from keras_rcnn.cli.arguments import SOURCES, add_source, positive_number, positive_whole, source_of
 from keras_rcnn.cli.output import check_out, message, say, write
 from keras_rcnn.cli.tables import settings_help
 
@@ -72,10 +72,9 @@ def run(args):
     }
     options = {name: value for name, value in options.items() if value is not None}
     if settings.train is None and "train" not in options:
-        raise ValueError(
-            "what to train on? Give a recipe, or --coco FILE --images DIR, --voc DIR --split NAME or "
-            "--csv FILE --images DIR"
-        )
+        raise ValueError(f"what to train on? Give a recipe, or {SOURCES}")
+    if "data" in options.get("train", {}) and "val" not in options and settings.val is None:
+        options |= _parts(options["train"], settings)
     if settings.name == DEFAULTS["name"]:
         options["name"] = "".join(c if c.isalnum() else "_" for c in out.resolve().name) or settings.name
     settings = settings.replace(**options)
@@ -99,3 +98,24 @@ def run(args):
     if not (args.recipe and recipe.exists() and recipe.samefile(args.recipe)):
         write(recipe, recipe_text(settings))
     say(f"The trained preset: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
+
+
+def _parts(source, settings):
+    """What to train and to validate on where `--data` alone is given: its own splits, else a fifth set aside."""
+    from keras_rcnn.data import splits
+
+    names = splits(source["data"], source.get("format"))
+    training = [name for name in names if name.lower() in ("train", "training")] or names
+    if "split" not in source and names:
+        if len(training) > 1:
+            known = ", ".join(names)
+            raise ValueError(f"{source['data']} has the splits {known}, and none is called train: name one by --split")
+        source = source | {"split": training[0]}
+    val = [name for name in names if name.lower() in ("val", "valid", "validation") and name != source.get("split")]
+    if val:
+        say(f"{source['data']}: trained on {source['split']}, validated on {val[0]}")
+        return {"train": source, "val": source | {"split": val[0]}}
+    if "val_fraction" in settings.changed():
+        return {"train": source}
+    say(f"{source['data']}: there is no split to validate on, so a fifth of the photos is set aside (val_fraction=0.2)")
+    return {"train": source, "val_fraction": 0.2}

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_rcnn.data.coco import dataset_of
 from keras_rcnn.data.fields import name, shown
-from keras_rcnn.data.problems import DataError
+from keras_rcnn.data.problems import DataError, Problems
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,10 @@ class Tree:
         names = self.class_names
         names = names + sorted({item["category_id"] for item in self.annotations} - set(names))
         if not names and class_names is None:
+            problems = Problems(self.source, on_bad)
+            for where, problem in self.faults:
+                problems.add(where, problem)
+            problems.finish()
             raise DataError(f"{self.source}: {len(self.images)} images and no object, so there are no classes either")
         content = {
             "images": list(self.images.values()),
