@@ -120,6 +120,8 @@ def _in_folder(root, chosen):
                 f"(--format {names[0]}), or give the file that is meant in place of the folder"
             )
         (name,) = names
+    if name == "yolo" and files[name][0].suffix.lower() == ".txt":
+        files[name] = [root]  # one of its files shows what the folder is
     entry = FORMATS[name]
     return Detected(name, root, entry.splits(files[name], root) if entry.splits else _by_name(files[name], root, entry))
 

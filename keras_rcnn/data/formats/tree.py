@@ -1,6 +1,7 @@
 """A data set on its way from a tool's format to records: a tree of COCO's shape, put together object by object."""
 
 import logging
+import re
 from collections import Counter
 
 import numpy as np
@@ -10,6 +11,8 @@ from keras_rcnn.data.fields import name, shown
 from keras_rcnn.data.problems import DataError, Problems
 
 logger = logging.getLogger(__name__)
+
+_OBJECT = re.compile(r"(in line )?\d+ (of|in) ")  # where an object is, and no file or image
 
 
 class Tree:
@@ -70,7 +73,7 @@ class Tree:
 
     def fault(self, where, problem):
         """Notes that nothing can be made of an object, or of a whole file."""
-        self.faults.append((f"object {where}" if " of " in str(where) else where, problem))
+        self.faults.append((f"object {where}" if _OBJECT.match(str(where)) else where, problem))
 
     def ignore(self, shape):
         """Counts a shape that marks no object, such as a line."""

@@ -68,6 +68,6 @@ def _names(value, file):
     if not pairs or any(
         not isinstance(key, int) or not isinstance(title, str) or not name(title) for key, title in pairs
     ):
-        some = shown(pairs[:5]) if all(isinstance(title, str) for _, title in pairs) else type(value).__name__
-        raise DataError(f"{file}: 'names' ({some}) is neither a list of names nor numbers with their names")
+        given = shown(value) if _plain(value) else type(value).__name__
+        raise DataError(f"{file}: 'names' ({given}) is neither a list of names nor numbers with their names")
     return {key: name(title) for key, title in sorted(pairs)}
