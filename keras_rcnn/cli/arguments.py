@@ -63,6 +63,13 @@ def add_source(parser, prefix=""):
     also = "; default: that of --images" if prefix else ""
     group.add_argument(f"--{prefix}images", metavar="DIR", help=f"folder of the images, for COCO and CSV{also}")
     if not prefix:
+        group.add_argument(
+            "--class-names",
+            type=names,
+            metavar="A,B,...",
+            help="of --data, in the order of the labels; default: its own",
+        )
+        group.add_argument("--class-attribute", metavar="NAME", help="of --data by VIA: which attribute has the class")
         group.add_argument("--format", metavar="NAME", help=f"of --data, one of {FORMATS}; default: as the files are")
         group.add_argument("--box-format", choices=("xyxy", "xywh"), help="of the CSV files; default: xyxy")
         group.add_argument("--delimiter", metavar="C", help="of the CSV files; default: what makes columns")
@@ -105,7 +112,7 @@ def source_of(args, prefix=""):
     if name == "data" and args.format is not None and (not prefix or options["data"] == args.data):
         source["format"] = args.format
     taken = {"csv": ("box_format", "delimiter", "columns", "relative"), "coco": ("crowd_as_objects", "relative")}
-    taken["data"] = (*taken["csv"], "crowd_as_objects")
+    taken["data"] = (*taken["csv"], "crowd_as_objects", "class_names", "class_attribute")
     source |= {key: getattr(args, key) for key in taken.get(name, ("relative",)) if getattr(args, key)}
     if source.get("delimiter") in ("tab", "\\t"):
         source["delimiter"] = "\t"

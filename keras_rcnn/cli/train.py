@@ -73,8 +73,8 @@ def run(args):
     options = {name: value for name, value in options.items() if value is not None}
     if settings.train is None and "train" not in options:
         raise ValueError(f"what to train on? Give a recipe, or {SOURCES}")
-    if "data" in options.get("train", {}) and "val" not in options and settings.val is None:
-        options |= _parts(options["train"], settings)
+    if "data" in options.get("train", {}):
+        options |= _parts(options["train"], options.get("val", settings.val), settings)
     if settings.name == DEFAULTS["name"]:
         options["name"] = "".join(c if c.isalnum() else "_" for c in out.resolve().name) or settings.name
     settings = settings.replace(**options)
@@ -100,22 +100,31 @@ def run(args):
     say(f"The trained preset: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
 
 
-def _parts(source, settings):
-    """What to train and to validate on where `--data` alone is given: its own splits, else a fifth set aside."""
+def _parts(source, val, settings):
+    """What to train and to validate on for `--data`: its own splits where it has some, else a fifth set aside."""
     from keras_rcnn.data import splits
 
     names = splits(source["data"], source.get("format"))
-    training = [name for name in names if name.lower() in ("train", "training")] or names
     if "split" not in source and names:
+        training = [name for name in names if name.lower() in ("train", "training")] or names
         if len(training) > 1:
             known = ", ".join(names)
             raise ValueError(f"{source['data']} has the splits {known}, and none is called train: name one by --split")
         source = source | {"split": training[0]}
-    val = [name for name in names if name.lower() in ("val", "valid", "validation") and name != source.get("split")]
-    if val:
-        say(f"{source['data']}: trained on {source['split']}, validated on {val[0]}")
-        return {"train": source, "val": source | {"split": val[0]}}
+    if val is not None:
+        if "data" in val and "split" not in val:
+            held = _held_out(splits(val["data"], val.get("format")))
+            val = val | ({"split": held[0]} if held else {})
+        return {"train": source, "val": val}
+    held = [name for name in _held_out(names) if name != source["split"]]
+    if held:
+        say(f"{source['data']}: trained on {source['split']}, validated on {held[0]}")
+        return {"train": source, "val": source | {"split": held[0]}}
     if "val_fraction" in settings.changed():
         return {"train": source}
     say(f"{source['data']}: there is no split to validate on, so a fifth of the photos is set aside (val_fraction=0.2)")
     return {"train": source, "val_fraction": 0.2}
+
+
+def _held_out(names):
+    return [name for name in names if name.lower() in ("val", "valid", "validation")]

@@ -67,7 +67,7 @@ def load(
             raise ValueError(f"{key} is an option of the format {OPTIONS[key]!r}; {path} is {source.name!r}")
     entry = FORMATS[source.name]
     names = [name for name in source.splits if name is not None]
-    if split is not None and (names or source.name != "voc"):
+    if split is not None:
         split = chosen_split(source, split, path)
     if format is None:
         logger.warning("%s: read as %s%s", path, entry.description, f", the split {split}" if split else "")

@@ -145,6 +145,17 @@ def load_csv(
     return Dataset(records, class_names, name=file, skipped=len(problems.found))
 
 
+def is_table(text):
+    """Whether a text begins as a table of boxes: with columns that are named as such, or four numbers among six."""
+    try:
+        row = next(csv.reader(text.splitlines(), delimiter=_sniffed(text)), [])
+    except csv.Error:
+        return False
+    counted = sum(number(cell, ",") is not None for cell in row)
+    places = _header([cell.strip() for cell in row], "xywh") or {}
+    return all(key in places for key in _ORDER) or (len(row) == len(_ORDER) and counted >= 4)
+
+
 def image_names(file, delimiter=None, columns=None, encoding=None):
     """The names of the images in a table, as `load_csv` finds them."""
     table = _read(Path(file), delimiter, "xywh", columns, encoding, Problems(file, "skip"))

@@ -211,6 +211,25 @@ def test_tables(tmp_path):
     same(load(tmp_path / "a/_annotations.csv", box_format="xyxy", delimiter=","), truth(tmp_path, BOXES))
 
 
+def test_other_tables_are_no_annotations(tmp_path):
+    write(photos(tmp_path / "a") / "coco.json", coco_tree())
+    write(tmp_path / "a/results.csv", "epoch,loss,ap,ap50,ap75,lr\n1,2,3,4,5,x\n")
+    write(tmp_path / "a/README.txt", "One, two, three, four, five, six and seven.\n")
+    same(load(tmp_path / "a"), truth(tmp_path))
+    write(photos(tmp_path / "b") / "mine.csv", "file,l,t,r,b,what\n000.jpg,1,2,30,40,red\n")
+    with pytest.raises(DataError, match="no column for x1"):
+        load(tmp_path / "b")
+    names = ["image", "x1", "y1", "x2", "y2", "label"]
+    write(tmp_path / "b/mine.csv", "000.jpg;1;2;30;40;red\n")
+    assert load(tmp_path / "b", columns=names)[0].boxes.tolist() == [[1, 2, 30, 40]]
+
+
+def test_yolo_with_photos_elsewhere(tmp_path):
+    photos(tmp_path / "photos")
+    labels(tmp_path / "txt")
+    same(load(tmp_path / "txt", images=tmp_path / "photos", class_names=["red", "blue"]), truth(tmp_path))
+
+
 # TFRecords
 
 

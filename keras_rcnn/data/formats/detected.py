@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_rcnn.data.formats.photos import walk
-from keras_rcnn.data.formats.recognised import kind_of_file, kind_of_json, way_out
+from keras_rcnn.data.formats.recognised import beginning, kind_of_file, kind_of_json, way_out
 from keras_rcnn.data.formats.registry import FORMATS, NAME_OF
 from keras_rcnn.data.formats.tfrecord import is_tfrecord
 from keras_rcnn.data.names import is_there
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.reading import read_json
+from keras_rcnn.data.table import is_table
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ def _more(files):
 def _files(root):
     """`({format: files}, title of a format without a reader, an error of a file that is damaged)`."""
     files, others, error = {name: [] for name in FORMATS}, None, None
+    tables = []  # that need not be of boxes
     parsed, texts = defaultdict(int), 0
     for path in walk(root, _ENDINGS):
         ending = path.suffix.lower()
@@ -149,12 +151,16 @@ def _files(root):
         except DataError as problem:
             error = error or problem
             continue
-        if title in NAME_OF:
+        if title == FORMATS["csv"].title and (ending == ".txt" or not is_table(beginning(path))):
+            tables += [path] if ending != ".txt" else []
+        elif title in NAME_OF:
             files[NAME_OF[title]].append(path)
         else:
             others = others or title
     if any(file.suffix.lower() in (".yaml", ".yml") for file in files["yolo"]):
         files["yolo"] = [file for file in files["yolo"] if file.suffix.lower() in (".yaml", ".yml")]
+    if not any(files.values()):
+        files["csv"] = tables
     return files, others, error
 
 
@@ -209,5 +215,7 @@ def chosen_split(source, split, path):
     matches = [name for name in names if name.lower() in same]
     if len(matches) == 1:
         return matches[0]
+    if source.name == "voc":
+        return split  # another list, or folder, which load_voc looks for
     there = f"there are: {', '.join(names)}" if names else "the data has no splits; Dataset.split makes them"
     raise DataError(f"{path}: no such split {split!r}; {there}")

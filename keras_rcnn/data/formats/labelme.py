@@ -61,8 +61,8 @@ def _image(file, path, root, images):
 def _add(tree, image, where, shape, size):
     kind, label, group = shape.get("shape_type") or "polygon", shape.get("label"), shape.get("group_id")
     points = points_of(shape.get("points"))
-    if kind in ("point", "points", "line", "linestrip"):
-        tree.ignore(kind)
+    if kind in ("point", "points", "line", "linestrip") or label in ("__ignore__", "_background_"):
+        tree.ignore(label if label in ("__ignore__", "_background_") else kind)
     elif points is None:
         tree.fault(where, f"its points {shown(shape.get('points'))} are not pairs of numbers")
     elif kind == "rectangle" and len(points) >= 4:

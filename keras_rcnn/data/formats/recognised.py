@@ -89,14 +89,19 @@ _KEYS = {
 
 def kind_of_file(path, length=4096):
     """The format of a file by its beginning; None if it is none that is known, or cannot be read."""
+    return kind_of_text(beginning(path, length))
+
+
+def beginning(path, length=4096):
+    """The text that a file begins with; none if it cannot be read."""
     try:
         if not path.is_file():  # a pipe would wait for ever
-            return None
+            return ""
         with path.open("rb") as stream:
             head = stream.read(length)
     except (OSError, ValueError):
-        return None
-    return kind_of_text(head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace"))
+        return ""
+    return head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace")
 
 
 def kind_of_folder(folder):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keras_rcnn.data.coco import load_coco, read_coco
+from keras_rcnn.data.coco import dataset_of, read_coco
 from keras_rcnn.data.formats.create_ml import read_create_ml
 from keras_rcnn.data.formats.cvat import read_cvat
 from keras_rcnn.data.formats.label_studio import read_label_studio
@@ -54,20 +54,15 @@ def _tree(read):
 
 def _load_coco(files, root, *, images, on_bad, class_names, relative, crowd_as_objects=False, **_):
     (file,) = files
+    content = read_coco(file)
     if images is None:
-        entries = [entry for entry in read_coco(file)["images"] if isinstance(entry, dict)]
+        entries = [entry for entry in content["images"] if isinstance(entry, dict)]
         names = [entry["file_name"] for entry in entries if isinstance(entry.get("file_name"), str)]
         if not names:
             raise DataError(f"{file}: none of its images has a 'file_name'")
         images = photo_folder(names, file, root)
-    return load_coco(
-        file,
-        images,
-        on_bad=on_bad,
-        class_names=class_names,
-        relative=relative,
-        crowd_as_objects=crowd_as_objects,
-    )
+    options = {"relative": relative, "crowd_as_objects": crowd_as_objects}
+    return dataset_of(content, file, images, on_bad=on_bad, class_names=class_names, **options)
 
 
 def _load_voc(files, root, *, split, images, on_bad, class_names, relative, **options):

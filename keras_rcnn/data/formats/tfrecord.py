@@ -72,8 +72,12 @@ def _add(tree, where, features, home, folder, names):
     stem = re.sub(r"[^\w.-]+", "_", title.replace("\\", "/").rpartition("/")[2].rpartition(".")[0])[-80:].strip(".")
     path = home / f"{folder}_{stem or 'photo'}{ending}"
     if not path.is_file() or path.stat().st_size != len(encoded[0]):
-        with aside(path) as temporary:
-            temporary.write_bytes(encoded[0])
+        try:
+            with aside(path) as temporary:
+                temporary.write_bytes(encoded[0])
+        except OSError as error:
+            reason = f"a photo of the TFRecords cannot be unpacked here ({error.strerror})"
+            raise DataError(f"{path}: {reason}; name another folder by KERAS_RCNN_HOME") from error
     image = tree.image(path.relative_to(home).as_posix(), where=where)
     columns = [features.get(f"image/object/bbox/{side}", []) for side in _SIDES]
     texts, labels = (features.get(f"image/object/class/{key}", []) for key in ("text", "label"))

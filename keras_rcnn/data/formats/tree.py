@@ -97,9 +97,10 @@ class Tree:
                 problems.add(where, problem)
             problems.finish()
             raise DataError(f"{self.source}: {len(self.images)} images and no object, so there are no classes either")
+        label_of = {title: i for i, title in reversed(list(enumerate(names, 1)))}
         content = {
             "images": list(self.images.values()),
-            "annotations": [_annotation(item, names) for item in self.annotations],
+            "annotations": [_annotation(item, label_of, self.relative) for item in self.annotations],
             "categories": [{"id": i, "name": title} for i, title in enumerate(names, 1)],
         }
         return dataset_of(
@@ -147,11 +148,23 @@ def _bounds(polygons):
     return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
 
 
-def _annotation(item, names):
-    annotation = {key: item[key] for key in ("id", "image_id")} | {"category_id": names.index(item["category_id"]) + 1}
+def _annotation(item, label_of, relative):
+    annotation = {"id": item["id"], "image_id": item["image_id"], "category_id": label_of[item["category_id"]]}
     if item["box"] is not None:
         x1, y1, x2, y2 = item["box"]
         annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
     if item["polygons"] is not None or item["mask"] is not None:
         annotation["segmentation"] = item["polygons"] if item["mask"] is None else item["mask"]
+        if item["polygons"] is not None and not relative:
+            annotation["area"] = _area(item["polygons"])
     return annotation
+
+
+def _area(polygons):
+    """In px^2, as the COCO metric sorts objects by their size; None if the polygons are none."""
+    try:
+        points = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
+    except (ValueError, TypeError):
+        return None
+    with np.errstate(all="ignore"):
+        return float(sum(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2 for x, y in (part.T for part in points)))

@@ -214,6 +214,7 @@ def _label_of(photo, root):
     places = [place for place in range(len(parts) - 2, -1, -1) if parts[place].lower() in of_photos]
     candidates = [Path(*parts[:place], "labels", *parts[place + 1 :]) for place in places]
     candidates += [own, own.parent / "labels" / own.name, own.parent.parent / "labels" / own.name]
+    candidates += [root / "labels" / own.name, root / own.name]
     return next((path for path in candidates if is_there(path)), candidates[0])
 
 
