@@ -193,7 +193,7 @@ INSTEAD = {
     "256": "8",
     "128": "8",
 }
-QUICK = ("detect", "evaluate", "proposals", "compress")
+QUICK = ("detect", "evaluate", "proposals", "compress", "convert-data")
 
 
 def commands():

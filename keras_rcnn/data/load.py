@@ -54,8 +54,8 @@ def load(
 
     Example:
 
-    >>> train = keras_rcnn.data.load("roboflow_export", "train")
-    >>> val = keras_rcnn.data.load("roboflow_export", "valid", class_names=train.class_names)
+    >>> train = keras_rcnn.data.load("roboflow", "train")
+    >>> val = keras_rcnn.data.load("roboflow", "valid", class_names=train.class_names)
     >>> photos = keras_rcnn.data.load("via_project.json", images="photos")
     """
     for key in options:
@@ -94,15 +94,15 @@ def splits(path: FilePath, format: str | None = None) -> list[str]:
         format: As of `load`.
 
     Returns:
-        List of names, e.g. `["train", "valid", "test"]`; empty if the data is in one piece.
+        List of names, e.g. `["train", "val", "test"]`; empty if the data is in one piece.
 
     Raises:
         DataError: as of `load`.
 
     Example:
 
-    >>> keras_rcnn.data.splits("roboflow_export")
-    ['train', 'valid', 'test']
+    >>> keras_rcnn.data.splits("roboflow")
+    ['train', 'val', 'test']
     """
     return [name for name in detected(path, format).splits if name is not None]
 

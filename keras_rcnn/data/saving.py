@@ -33,7 +33,7 @@ def save_coco(dataset: Dataset, path: FilePath, images: FilePath | None = None) 
 
     Example:
 
-    >>> keras_rcnn.data.save_coco(keras_rcnn.data.load("yolo_folder", "train"), "train.json")
+    >>> keras_rcnn.data.save_coco(keras_rcnn.data.load("roboflow", "train"), "train_as_coco.json")
     """
     path = Path(path)
     folder = os.path.abspath(path.parent if images is None else images)
