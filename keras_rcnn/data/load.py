@@ -1,11 +1,13 @@
 """A data set of any format that is known, found out from its files."""
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from keras_rcnn.data.formats.detected import chosen_split, detected
 from keras_rcnn.data.formats.registry import FORMATS, OPTIONS
+from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.records import Dataset
 from keras_rcnn.interfaces import FilePath
 
@@ -62,6 +64,8 @@ def load(
         if key not in OPTIONS:
             raise ValueError(f"load has no option {key!r}; of one format there are {', '.join(OPTIONS)}")
     source = detected(path, format)
+    if images is not None and not os.path.isdir(images):
+        raise DataError(f"{path}: no image folder {images}")
     for key in options:
         if OPTIONS[key] != source.name:
             raise ValueError(f"{key} is an option of the format {OPTIONS[key]!r}; {path} is {source.name!r}")

@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import math
+import os
 import zlib
 
 import numpy as np
@@ -357,6 +358,50 @@ def test_folders_with_several_formats(tmp_path):
     (tmp_path / "coco.json").unlink()
     with pytest.raises(DataError, match=r"2 files with annotations of the same kind .via.json, via2.json."):
         load(tmp_path)
+
+
+def test_a_photo_that_is_annotated_twice(tmp_path):
+    photos(tmp_path)
+    write(tmp_path / "000.json", labelme("000", OBJECTS["000"]))
+    write(tmp_path / "001.json", labelme("001", OBJECTS["001"], "000.jpg"))
+    with pytest.raises(DataError, match="001.json: the image '000.jpg' has annotations already"):
+        load(tmp_path)
+    assert len(load(tmp_path, on_bad="skip")) == 1
+    content = via()
+    content["again"] = content["000.jpg1234"]
+    with pytest.raises(DataError, match="image 'again': the image '000.jpg' has annotations already"):
+        load(write(tmp_path / "b/via.json", content), images=tmp_path)
+
+
+def test_a_damaged_file_among_many(tmp_path):
+    photos(tmp_path)
+    write(tmp_path / "000.json", labelme("000", OBJECTS["000"]))
+    write(tmp_path / "001.json", "")
+    with pytest.raises(DataError, match="001.json: not valid json"):
+        load(tmp_path)
+    assert len(load(tmp_path, on_bad="skip")) == 1
+
+
+def test_labelme_files_that_begin_with_their_picture(tmp_path):
+    names = [f"{i:03d}" for i in range(60)]
+    photos(tmp_path, names)
+    for name in names:
+        write(tmp_path / f"{name}.json", {"imageData": "A" * 70_000} | labelme(name, OBJECTS["000"]))
+    assert len(load(tmp_path)) == 60
+
+
+def test_archives_pipes_and_folders_that_are_not_there(tmp_path):
+    with pytest.raises(DataError, match="an archive; unpack it"):
+        load(write(tmp_path / "export.zip", "PK"))
+    os.mkfifo(tmp_path / "a.tfrecord")
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(DataError, match="cannot be read .not a regular file"):
+        load(tmp_path / "a.tfrecord")
+    with pytest.raises(DataError, match=r"a.json: cannot be read .not a regular file"):
+        load(tmp_path)
+    path = write(tmp_path / "b/via.json", via())
+    with pytest.raises(DataError, match="no image folder gone"):
+        load(path, images="gone")
 
 
 def test_nothing_there(tmp_path):

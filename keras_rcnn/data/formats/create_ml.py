@@ -18,7 +18,7 @@ def read_create_ml(files, root, **_):
             tree.fault(f"image number {place}", f"is {type(entry).__name__}, expected an object of json")
             continue
         names = [entry[key] for key in ("image", "imagefilename", "imageURL", "filename") if key in entry]
-        image = tree.image(names[0] if names else None, where=f"image number {place}")
+        image = tree.image(names[0] if names else None, where=f"image number {place}", once=True)
         annotations = entry.get("annotations", entry.get("annotation")) or []
         if image is None:
             continue

@@ -29,7 +29,9 @@ def read_cvat(files, root, **_):
     labels = dict.fromkeys(label.strip() for label in labels if label and label.strip())
     tree = Tree(file, class_names=labels)
     for place, node in enumerate(images, 1):
-        image = tree.image(node.get("name"), node.get("width"), node.get("height"), where=f"image number {place}")
+        image = tree.image(
+            node.get("name"), node.get("width"), node.get("height"), where=f"image number {place}", once=True
+        )
         if image is None:
             continue
         for count, shape in enumerate(node, 1):

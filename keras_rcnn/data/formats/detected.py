@@ -59,6 +59,8 @@ def detected(path, chosen=None):
         if os.path.exists(path):
             raise DataError(f"{path}: cannot be read (not a regular file)")
         raise DataError(f"{path}: no such file or folder")
+    if path.suffix.lower() in (".zip", ".gz", ".tar", ".7z", ".rar"):
+        raise DataError(f"{path}: an archive; unpack it, and give the folder")
     title = None if chosen else kind(path, whole=True)
     if chosen is None and title not in NAME_OF:
         known = ", ".join(entry.title for entry in FORMATS.values())
@@ -87,7 +89,7 @@ def kind(path, whole=False):
     if ending == ".json" or (whole and _begins_as_json(path)):
         title = kind_of_file(path) or kind_of_file(path, _HEAD)
         return kind_of_json(read_json(path)) if whole and title is None else title
-    return kind_of_file(path)
+    return kind_of_file(path, _HEAD if ending in (".yaml", ".yml") else 4096)
 
 
 def _begins_as_json(path):
@@ -133,8 +135,8 @@ def _more(files):
 
 def _files(root):
     """`({format: files}, title of a format without a reader, an error of a file that is damaged)`."""
-    files, others, error = {name: [] for name in FORMATS}, None, None
-    tables = []  # that need not be of boxes
+    files, others = {name: [] for name in FORMATS}, None
+    tables, errors = [], {}  # what need not be of boxes; {damaged file: its error}
     parsed, texts = defaultdict(int), 0
     for path in walk(root, _ENDINGS):
         ending = path.suffix.lower()
@@ -146,10 +148,10 @@ def _files(root):
         try:
             title = kind(path)
             if title is None and ending == ".json" and parsed[path.parent] < _PARSED:
-                parsed[path.parent] += 1
                 title = kind(path, whole=True)
-        except DataError as problem:
-            error = error or problem
+                parsed[path.parent] += title is None
+        except DataError as error:
+            errors[path] = error
             continue
         if title == FORMATS["csv"].title and (ending == ".txt" or not is_table(beginning(path))):
             tables += [path] if ending != ".txt" else []
@@ -161,7 +163,10 @@ def _files(root):
         files["yolo"] = [file for file in files["yolo"] if file.suffix.lower() in (".yaml", ".yml")]
     if not any(files.values()):
         files["csv"] = tables
-    return files, others, error
+    for name in ("labelme", "supervisely"):  # a damaged file among those that have a photo each is one of them
+        folders = {file.parent for file in files[name]}
+        files[name] += [path for path in errors if path.parent in folders]
+    return files, others, next(iter(errors.values()), None)
 
 
 def _by_name(files, root, entry):

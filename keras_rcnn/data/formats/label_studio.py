@@ -35,7 +35,7 @@ def read_label_studio(files, root, **_):
             unlabelled += 1
             continue
         several += count > 1
-        image = tree.image(_image(task), where=where)
+        image = tree.image(_image(task), where=where, once=True)
         if image is None:
             continue
         named = _labels(results)

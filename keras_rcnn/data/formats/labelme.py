@@ -33,7 +33,7 @@ def read_labelme(files, root, *, images=None, **_):
             tree.fault(file, "not LabelMe's format, it has no list 'shapes'")
             continue
         size = content.get("imageWidth"), content.get("imageHeight")
-        image = tree.image(_image(file, content.get("imagePath"), root, images), *size, where=file)
+        image = tree.image(_image(file, content.get("imagePath"), root, images), *size, where=file, once=True)
         if image is None:
             continue
         for place, shape in enumerate(shapes, 1):

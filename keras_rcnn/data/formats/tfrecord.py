@@ -10,6 +10,7 @@ from pathlib import Path
 from keras_rcnn.data.fields import name, shown
 from keras_rcnn.data.formats.protobuf import read_example
 from keras_rcnn.data.formats.tree import Tree
+from keras_rcnn.data.names import is_there
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.reading import read_text
 from keras_rcnn.files import aside
@@ -24,6 +25,8 @@ _ITEM = re.compile(r"item\s*\{(.*?)\}", re.S)
 
 def is_tfrecord(path):
     """Whether a file begins with a record of an example."""
+    if not is_there(path):  # a pipe would wait for ever
+        return False
     try:
         with open(path, "rb") as stream:
             head = stream.read(13)

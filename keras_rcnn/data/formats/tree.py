@@ -31,11 +31,22 @@ class Tree:
         self.images, self.annotations, self.faults = {}, [], []
         self.ignored, self.groups = Counter(), {}
 
-    def image(self, file_name, width=None, height=None, where=None):
-        """Takes an image, or finds it again; its name as `add` wants it, or None (and a fault noted) if it has none."""
+    def image(self, file_name, width=None, height=None, where=None, once=False):
+        """Takes an image, or finds it again; its name as `add` wants it, or None (and a fault noted) if it has none.
+
+        Args:
+            file_name: Its file's name, as the source has it.
+            width: Its width in px, as the source has it; None to be read from the file.
+            height: Likewise.
+            where: What it is called in messages.
+            once: Whether it is a fault if the image was taken before.
+        """
         key = name(file_name)
         if key is None:
             self.fault(self.source if where is None else where, f"the name of its image is {shown(file_name)}")
+            return None
+        if once and key in self.images:
+            self.fault(self.source if where is None else where, f"the image {shown(key)} has annotations already")
             return None
         self.images.setdefault(key, {"id": key, "file_name": key, "width": width, "height": height})
         return key

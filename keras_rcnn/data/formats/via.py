@@ -99,7 +99,7 @@ def _in_json(file, tree):
             if not str(key).startswith("_via"):
                 tree.fault(f"image {shown(key)}", "has no 'filename'")
             continue
-        image = tree.image(entry["filename"], where=f"image {shown(key)}")
+        image = tree.image(entry["filename"], where=f"image {shown(key)}", once=True)
         regions = entry.get("regions") or []
         if isinstance(regions, dict):  # as VIA 1 wrote them
             regions = list(regions.values())
