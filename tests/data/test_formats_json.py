@@ -296,6 +296,26 @@ def test_label_studio_by_several_people(tmp_path, caplog):
     assert "1 tasks without an annotation" in caplog.text and "1 photos have several annotations" in caplog.text
 
 
+def test_label_studio_says_more_of_a_region(tmp_path, caplog):
+    photos(tmp_path)
+    tasks = label_studio()
+    for entry in tasks:
+        results = entry["annotations"][0]["result"]
+        for result in results[:]:
+            more = {key: side for key, side in result["value"].items() if "labels" not in key}
+            results.append(result | {"type": "choices", "value": more | {"choices": ["sharp"]}})
+            results.append(result | {"type": "textarea", "value": more | {"text": ["a note"]}})
+        # the tags Labels and Rectangle, in place of RectangleLabels
+        bare = {key: side for key, side in results[0]["value"].items() if key != "rectanglelabels"}
+        results.append(results[0] | {"type": "labels", "value": bare | {"labels": ["red"]}})
+        results[0] |= {"type": "rectangle", "value": bare}
+        point = {"x": 1, "y": 2, "width": 0.5, "keypointlabels": ["eye"]}
+        results.append({"id": "k", "type": "keypointlabels", "value": point})
+        results.append({"from_id": "a", "to_id": "b", "type": "relation", "direction": "right"})
+    same(load(write(tmp_path / "export.json", tasks)), truth(tmp_path / "t"))
+    assert "2 of keypointlabels" in caplog.text
+
+
 def test_label_studio_turned_and_painted(tmp_path):
     photos(tmp_path)
     tasks = label_studio()

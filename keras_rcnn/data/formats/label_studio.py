@@ -13,12 +13,9 @@ from keras_rcnn.data.reading import read_json
 logger = logging.getLogger(__name__)
 
 _BRUSH = "is painted by brush, which is not read from Label Studio's json; choose Export > COCO with images there"
-_SHAPES = {
-    "rectanglelabels": "rectangle",
-    "polygonlabels": "polygon",
-    "ellipselabels": "ellipse",
-    "brushlabels": "brush",
-}
+_SHAPES = ("rectangle", "polygon", "ellipse", "brush")
+_LABELS = (*(f"{shape}labels" for shape in _SHAPES), "labels")
+_OF_REGIONS = ("choices", "textarea", "rating", "number", "taxonomy", "datetime", "relation", "pairwise")
 
 
 def read_label_studio(files, root, **_):
@@ -38,10 +35,10 @@ def read_label_studio(files, root, **_):
         image = tree.image(_image(task), where=where, once=True)
         if image is None:
             continue
-        named = _labels(results)
+        named, drawn = _labels(results)
         for number_of, result in enumerate(results, 1):
             if isinstance(result, dict):
-                _add(tree, image, f"{number_of} of {image}", result, named)
+                _add(tree, image, f"{number_of} of {image}", result, named, drawn)
             else:
                 tree.fault(f"{number_of} of {image}", f"is {type(result).__name__}, expected an object of json")
     if unlabelled:
@@ -92,36 +89,40 @@ def _image(task):
 
 
 def _labels(results):
-    """The class that is given to a shape by another result of the same id."""
-    named = {}
+    """`({id: class}, ids of shapes)`: a class may be given to a shape by another result of the same id."""
+    named, drawn = {}, set()
     for result in results:
         value = result.get("value") if isinstance(result, dict) else None
-        if isinstance(value, dict):
-            label = _label(value)
-            if label is not None and isinstance(result.get("id"), str):
-                named.setdefault(result["id"], label)
-    return named
+        if isinstance(value, dict) and isinstance(result.get("id"), str):
+            if _label(value) is not None:
+                named.setdefault(result["id"], _label(value))
+            if str(result.get("type")).removesuffix("labels") in _SHAPES:
+                drawn.add(result["id"])
+    return named, drawn
 
 
 def _label(value):
-    for key in (*_SHAPES, "labels", "choices", "hypertextlabels"):
+    for key in _LABELS:
         labels = value.get(key)
         if isinstance(labels, list) and labels:
             return name(labels[0])
     return None
 
 
-def _add(tree, image, where, result, named):
-    value = result.get("value")
+def _add(tree, image, where, result, named, drawn):
+    value, kind = result.get("value"), result.get("type")
     if not isinstance(value, dict):
-        tree.fault(where, "has no 'value'")
+        if kind not in _OF_REGIONS:
+            tree.fault(where, "has no 'value'")
         return
-    shape = _shape(result, value)
-    if shape is None:
-        if not any(key in value for key in ("labels", "choices", "text", "rating")):
-            tree.ignore(result.get("type") or "another kind")
+    mark = result.get("id") if isinstance(result.get("id"), str) else None
+    if kind in _OF_REGIONS or (kind == "labels" and mark in drawn) or (kind is None and _label(value) is None):
+        return  # said of a shape that another result draws
+    shape = _shape(value)
+    if shape is None or (isinstance(kind, str) and kind.removesuffix("labels") not in ("", *_SHAPES)):
+        tree.ignore(kind or "another kind")
         return
-    label = _label(value) or named.get(result.get("id") if isinstance(result.get("id"), str) else None)
+    label = _label(value) or named.get(mark)
     if shape == "brush":
         tree.fault(where, _BRUSH)
     elif number(result.get("image_rotation") or 0) != 0:
@@ -137,7 +138,7 @@ def _add(tree, image, where, result, named):
         _add_box(tree, image, where, label, shape, result, value)
 
 
-def _shape(result, value):
+def _shape(value):
     """What is drawn: rectangle, polygon, ellipse or brush; None if it is nothing with an area."""
     if "rle" in value or "brushlabels" in value:
         return "brush"

@@ -2,7 +2,8 @@
 
 import struct
 
-DEEPEST = 10  # bytes of a number
+LONGEST = 10  # bytes of a number
+MOST = 1_000_000  # numbers of one feature
 
 
 def read_example(data):
@@ -38,6 +39,8 @@ def _values(feature):
         for field, value in _fields(entries):
             if field != 1:
                 continue
+            if kind != 1 and len(values) + (len(value) if isinstance(value, memoryview) else 1) > 4 * MOST:
+                raise ValueError("a feature of too many numbers")
             if kind == 1 and isinstance(value, memoryview):
                 values.append(bytes(value))
             elif kind == 2 and isinstance(value, memoryview):
@@ -82,7 +85,7 @@ def _fields(data):
 
 def _number(data, place):
     number = 0
-    for step in range(DEEPEST):
+    for step in range(LONGEST):
         if place >= len(data):
             raise ValueError("it is cut off")
         byte = data[place]

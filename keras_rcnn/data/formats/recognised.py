@@ -83,7 +83,7 @@ _KEYS = {
     r'"shapes"\s*:\s*\[': "LabelMe",
     r'"imagePath"\s*:': "LabelMe",
     r'"classTitle"\s*:': "Supervisely",
-    r'"images"\s*:\s*\[[^\]]*"file_name"\s*:': "COCO",
+    r'"images"\s*:\s*\[[^\]]{0,2000}"file_name"\s*:': "COCO",
 }
 
 

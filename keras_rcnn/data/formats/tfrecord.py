@@ -17,10 +17,10 @@ from keras_rcnn.files import aside
 
 logger = logging.getLogger(__name__)
 
-LARGEST = 512 << 20  # bytes of one record
+LARGEST = 256 << 20  # bytes of one record
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _BEGINNINGS = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"}
-_ITEM = re.compile(r"item\s*\{(.*?)\}", re.S)
+_ITEM = re.compile(r"item\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 
 
 def is_tfrecord(path):

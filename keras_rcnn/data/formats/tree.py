@@ -76,9 +76,9 @@ class Tree:
             box = [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]  # drawn from whatever corner
         item = {"id": where, "image_id": image, "category_id": label, "box": box, "polygons": polygons, "mask": mask}
         if group is not None and mask is None:
-            former = self.groups.setdefault((image, label, str(group)), item)
-            if former is not item:
-                _join(former, item)
+            parts = self.groups.setdefault((image, label, str(group)), [])
+            parts.append(item)
+            if len(parts) > 1:
                 return
         self.annotations.append(item)
 
@@ -92,6 +92,8 @@ class Tree:
 
     def dataset(self, images, *, on_bad="error", class_names=None, relative=False):
         """The `Dataset`; `images` is the folder of the images."""
+        for parts in self.groups.values():
+            _join(parts)
         if self.ignored:
             shapes = ", ".join(f"{count} of {shape}" for shape, count in self.ignored.most_common(10))
             logger.warning("%s: left out shapes that mark no box and no area: %s", self.source, shapes)
@@ -139,16 +141,16 @@ def corners(box):
     return [x1, y1, x2, y1, x2, y2, x1, y2]
 
 
-def _join(first, part):
-    """Makes an object's part, drawn on its own, a part of the object."""
-    polygons = []
-    if first["polygons"] is not None or part["polygons"] is not None:
-        for item in (first, part):
-            polygons += item["polygons"] if item["polygons"] is not None else [corners(item["box"])]
-    boxes = [item["box"] or _bounds(item["polygons"]) for item in (first, part)]
-    first["polygons"] = polygons or None
-    if None not in boxes:
-        first["box"] = [*np.min(boxes, axis=0)[:2].tolist(), *np.max(boxes, axis=0)[2:].tolist()]
+def _join(parts):
+    """Makes the parts of an object, each drawn on its own, one: the first."""
+    first = parts[0]
+    boxes = [item["box"] or _bounds(item["polygons"]) for item in parts]
+    if len(parts) == 1 or None in boxes:  # what is wrong with its polygons is said later
+        return
+    if any(item["polygons"] is not None for item in parts):
+        polygons = [[corners(item["box"])] if item["polygons"] is None else item["polygons"] for item in parts]
+        first["polygons"] = [polygon for part in polygons for polygon in part]
+    first["box"] = [*np.min(boxes, axis=0)[:2].tolist(), *np.max(boxes, axis=0)[2:].tolist()]
 
 
 def _bounds(polygons):

@@ -4,7 +4,7 @@ from keras_rcnn.data.fields import identity, name, shown
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.reading import read_text
 
-LARGEST = 2_000_000  # characters; a data.yaml has names and paths
+LARGEST = 300_000  # characters; a data.yaml has names and paths
 
 
 def read_yaml(file):
