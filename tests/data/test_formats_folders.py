@@ -7,7 +7,21 @@ import numpy as np
 import pytest
 
 from keras_rcnn.data import DataError, Dataset, Record, load, load_coco, save_coco, splits
-from tests.data.format_files import BOXES, HEIGHT, OBJECTS, WIDTH, coco_tree, photos, same, truth, via, write, yolo
+from tests.data.format_files import (
+    BOXES,
+    HEIGHT,
+    OBJECTS,
+    WIDTH,
+    coco_tree,
+    labelme,
+    photos,
+    same,
+    supervisely,
+    truth,
+    via,
+    write,
+    yolo,
+)
 
 NAMES = "names: [red, blue]\n"
 PARTS = {"train": {"000": OBJECTS["000"]}, "val": {"001": OBJECTS["001"]}}
@@ -228,6 +242,27 @@ def test_yolo_with_photos_elsewhere(tmp_path):
     photos(tmp_path / "photos")
     labels(tmp_path / "txt")
     same(load(tmp_path / "txt", images=tmp_path / "photos", class_names=["red", "blue"]), truth(tmp_path))
+
+
+def test_the_folder_of_the_annotations_alone(tmp_path):
+    photos(tmp_path / "y/images")
+    labels(tmp_path / "y/labels")
+    write(tmp_path / "y/labels/classes.txt", "red\nblue\n")
+    same(load(tmp_path / "y/labels"), truth(tmp_path))
+    photos(tmp_path / "v/JPEGImages")
+    voc(tmp_path / "v/Annotations")
+    same(load(tmp_path / "v/Annotations"), truth(tmp_path, BOXES))
+    photos(tmp_path / "c/images")
+    write(tmp_path / "c/annotations/instances_default.json", coco_tree())
+    same(load(tmp_path / "c/annotations"), truth(tmp_path))
+    photos(tmp_path / "l/images")
+    for name, items in OBJECTS.items():
+        write(tmp_path / f"l/json/{name}.json", labelme(name, items))
+        write(tmp_path / f"s/ann/{name}.jpg.json", supervisely(items))
+    photos(tmp_path / "s/img")
+    same(load(tmp_path / "l/json"), truth(tmp_path))
+    same(load(tmp_path / "s/ann"), truth(tmp_path))
+    same(load(tmp_path / "l/json/000.json"), truth(tmp_path / "t", {"000": OBJECTS["000"]}))
 
 
 # TFRecords

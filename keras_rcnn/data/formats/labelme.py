@@ -21,7 +21,7 @@ def read_labelme(files, root, *, images=None, **_):
         root: Folder that they are in.
         images: Folder of the photos. None: each is where its `imagePath` says, or has its json's name.
     """
-    tree = Tree(files[0] if len(files) == 1 else root, folder=None if len(files) == 1 or images else root)
+    tree = Tree(files[0] if len(files) == 1 else root)
     for file in files:
         try:
             content = read_json(file)

@@ -8,6 +8,7 @@ from keras_rcnn.data.names import ENDINGS, Finder, is_there
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.reading import spread
 
+_ANNOTATIONS = ("annotations", "ann", "labels", "json")
 FOLDERS = ("images", "imgs", "img", "photos", "JPEGImages")
 
 
@@ -51,12 +52,15 @@ def photo_folder(names, file, root):
         folders += [base / "images" / folder for folder in (file.stem, stem)]
     if root not in (parent, *parent.parents):
         folders = [folder for folder in folders if folder != root]
-    folders = [folder for folder in dict.fromkeys(folders) if os.path.isdir(folder)]
+    folders = [folder for folder in dict.fromkeys([*folders, parent.parent]) if os.path.isdir(folder)]
     some = spread(list(names), 50)
     counts = [sum(is_there(folder / name) for name in some) for folder in folders]
+    if not some:
+        return parent  # what reads them says that there are none
     if not max(counts):  # by other names than they have; in the nearer folders first
-        order = sorted(folders, key=lambda folder: folder in (parent, root))
-        folders = list(dict.fromkeys([*order, parent.parent])) if parent.name.lower() == "annotations" else order
+        above = parent.parent if parent.name.lower() in _ANNOTATIONS else None
+        folders = sorted(folders, key=lambda folder: folder in (parent, root, parent.parent))
+        folders = [folder for folder in folders if folder != parent.parent or folder in (root, above)]
         counts = [len(Finder(folder, file).find(some, tell=False)[0]) for folder in folders]
     if not max(counts):
         looked = ", ".join(map(str, folders[:8]))

@@ -8,7 +8,7 @@ from keras_rcnn.data.formats.create_ml import read_create_ml
 from keras_rcnn.data.formats.cvat import read_cvat
 from keras_rcnn.data.formats.label_studio import read_label_studio
 from keras_rcnn.data.formats.labelme import read_labelme
-from keras_rcnn.data.formats.photos import photo_folder
+from keras_rcnn.data.formats.photos import FOLDERS, photo_folder
 from keras_rcnn.data.formats.supervisely import read_supervisely
 from keras_rcnn.data.formats.tfrecord import read_tfrecords
 from keras_rcnn.data.formats.via import read_via
@@ -42,7 +42,7 @@ def _tree(read):
 
     def load(files, root, *, images, on_bad, class_names, relative, **options):
         tree = read(files, root, images=images, class_names=class_names, **options)
-        folder = images if images is not None and tree.folder is None else tree.folder
+        folder = tree.folder if images is None or tree.folder is not None else images
         if folder is None:
             if not tree.images:
                 tree.dataset(root)  # says why
@@ -67,6 +67,9 @@ def _load_coco(files, root, *, images, on_bad, class_names, relative, crowd_as_o
 
 def _load_voc(files, root, *, split, images, on_bad, class_names, relative, **options):
     known = {key: options[key] for key in ("one_based", "difficult_as_objects") if key in options}
+    if images is None and root.name.lower() == "annotations":  # the folder of the xml files alone
+        beside = [root.parent / name for name in FOLDERS if (root.parent / name).is_dir()]
+        images = beside[0] if beside else None
     return load_voc(root, split, images=images, on_bad=on_bad, class_names=class_names, relative=relative, **known)
 
 

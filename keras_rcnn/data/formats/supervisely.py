@@ -20,7 +20,7 @@ def read_supervisely(files, root, *, images=None, **_):
         root: Folder that they are in.
         images: Folder of the photos. None: `img` beside each file's `ann`.
     """
-    tree = Tree(files[0] if len(files) == 1 else root, folder=None if images else root)
+    tree = Tree(files[0] if len(files) == 1 else root)
     for file in files:
         try:
             content = read_json(file)

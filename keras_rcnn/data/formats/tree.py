@@ -144,13 +144,14 @@ def corners(box):
 def _join(parts):
     """Makes the parts of an object, each drawn on its own, one: the first."""
     first = parts[0]
-    boxes = [item["box"] or _bounds(item["polygons"]) for item in parts]
-    if len(parts) == 1 or None in boxes:  # what is wrong with its polygons is said later
+    if len(parts) == 1:
         return
+    boxes = [item["box"] or _bounds(item["polygons"]) for item in parts]
     if any(item["polygons"] is not None for item in parts):
         polygons = [[corners(item["box"])] if item["polygons"] is None else item["polygons"] for item in parts]
         first["polygons"] = [polygon for part in polygons for polygon in part]
-    first["box"] = [*np.min(boxes, axis=0)[:2].tolist(), *np.max(boxes, axis=0)[2:].tolist()]
+    # where polygons are wrong the box is that of the good ones
+    first["box"] = None if None in boxes else [*np.min(boxes, axis=0)[:2].tolist(), *np.max(boxes, axis=0)[2:].tolist()]
 
 
 def _bounds(polygons):

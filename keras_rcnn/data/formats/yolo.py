@@ -157,12 +157,21 @@ def _photos(settings, root, split, images):
             "%s: there are no photos where it says (%s); they are looked for in %s", settings["file"], wanted, root
         )
     if not listed:
-        photos = list(walk(root, ENDINGS))
+        photos = list(walk(root, ENDINGS)) or list(walk(_of_labels(root), ENDINGS))
         listed = [photo for photo in photos if split is None or _split_of(photo, root) == split]
         if not listed:
             of_split = f" of the split {split!r}" if split else ""
             raise DataError(f"{root}: no photos{of_split} in this folder; give theirs by images=... (--images DIR)")
     return list(dict.fromkeys(listed))
+
+
+def _of_labels(root):
+    """The folder of the photos whose txt files are in `root`, a folder `labels` or one below it."""
+    parts = list(root.absolute().parts)
+    for place in range(len(parts) - 1, -1, -1):
+        if parts[place].lower() == "labels":
+            return Path(*parts[:place], "images", *parts[place + 1 :])
+    return root
 
 
 def _listed(settings, key):
@@ -202,7 +211,7 @@ def _resolved(text, settings, *bases):
 
 def _split_of(path, root):
     """The folder of a photo's that is named as a split; None if there is none."""
-    folders = path.relative_to(root).parts[:-1]
+    folders = path.relative_to(root).parts[:-1] if root in path.parents else ()
     return next((part for part in folders if part.lower() in (*SPLITS, "validation", "training", "testing")), None)
 
 
