@@ -9,6 +9,7 @@ from keras_rcnn.cli.arguments import source_of
 from keras_rcnn.cli.command_line import command_line
 from keras_rcnn.cli.train import _parts
 from keras_rcnn.data import load
+from keras_rcnn.data.formats.registry import FORMATS
 from keras_rcnn.presets import save_preset
 from keras_rcnn.training import Settings
 from tests.data.format_files import BOXES, coco_tree, cvat, photos, same, truth, via, write
@@ -103,6 +104,10 @@ def test_proposals_for_data(run, tmp_path):
 
 def source(prefix, *options):
     return source_of(command_line().parse_args(["train", "--out", "x", *map(str, options)]), prefix)
+
+
+def test_the_help_names_every_format():
+    assert cli.arguments.FORMATS.split(", ") == list(FORMATS)
 
 
 def test_what_belongs_to_data():

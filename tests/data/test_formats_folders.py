@@ -90,6 +90,42 @@ def test_yolo_beside_the_photos(tmp_path, list_of):
     same(dataset[:2], truth(tmp_path))
 
 
+def as_cvat_darknet(folder):
+    """CVAT's "YOLO 1.1"."""
+    labels(photos(folder / "obj_train_data"))
+    write(folder / "obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+    write(folder / "obj.names", "red\nblue\n")
+    write(folder / "train.txt", "data/obj_train_data/000.jpg\ndata/obj_train_data/001.jpg\n")
+    return folder
+
+
+def as_cvat_ultralytics(folder):
+    """CVAT's "Ultralytics YOLO Detection 1.0"."""
+    photos(folder / "images/train")
+    labels(folder / "labels/train")
+    write(folder / "train.txt", "data/images/train/000.jpg\ndata/images/train/001.jpg\n")
+    write(folder / "data.yaml", "names:\n  0: red\n  1: blue\npath: .\ntrain: train.txt\n")
+    return folder
+
+
+def as_label_studio_yolo(folder):
+    photos(folder / "images")
+    labels(folder / "labels")
+    write(folder / "classes.txt", "red\nblue\n")
+    write(
+        folder / "notes.json",
+        {"categories": [{"id": 0, "name": "red"}, {"id": 1, "name": "blue"}], "info": {"year": 1}},
+    )
+    return folder
+
+
+@pytest.mark.parametrize("written", [as_cvat_darknet, as_cvat_ultralytics, as_label_studio_yolo])
+def test_yolo_from_other_tools(tmp_path, written):
+    folder = written(tmp_path / "a")
+    same(load(folder), truth(tmp_path))
+    assert splits(folder) == (["train"] if written is as_cvat_ultralytics else [])
+
+
 def test_yolo_without_settings(tmp_path, caplog):
     folder = as_roboflow(tmp_path / "a").parent
     (folder / "data.yaml").unlink()
