@@ -26,7 +26,7 @@ def write_photos(folder):
 
 
 def write_data(folder):
-    """Six pictures as COCO with polygons (train, val, trainval), as Pascal VOC, and as a table."""
+    """Six pictures as COCO with polygons (train, val, trainval), Pascal VOC, a table, YOLO and VIA."""
     data = shapes(6)
     for name, images, chosen in (("train", "train", data[:4]), ("val", "val", data[4:]), ("trainval", "images", data)):
         _write_coco(folder / f"{name}.json", folder / images, chosen)
@@ -39,6 +39,8 @@ def write_data(folder):
         csv.writer(file).writerows(rows)
     for name in VOC:
         _write_voc(folder / name, data)
+    _write_yolo(folder / "roboflow", data)
+    _write_via(folder / "via_project.json", data)
     return data
 
 
@@ -86,6 +88,41 @@ def _write_coco(path, folder, records):
                 }
             )
     path.write_text(json.dumps(content))
+
+
+def _write_yolo(root, data):
+    """As Roboflow exports it."""
+    for split, chosen in (("train", data[:4]), ("valid", data[4:5]), ("test", data[5:])):
+        for name in ("images", "labels"):
+            (root / split / name).mkdir(parents=True)
+        for record in chosen:
+            Image.fromarray(record.image).save(root / split / "images" / f"{record.image_id}.png")
+            height, width = record.height, record.width
+            lines = [
+                f"{CLASSES.index(name)} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} {(x2 - x1) / width} "
+                f"{(y2 - y1) / height}\n"
+                for (x1, y1, x2, y2), name in _objects(record)
+            ]
+            (root / split / "labels" / f"{record.image_id}.txt").write_text("".join(lines))
+    paths = "".join(
+        f"{key}: ../{split}/images\n" for key, split in (("train", "train"), ("val", "valid"), ("test", "test"))
+    )
+    (root / "data.yaml").write_text(f"{paths}\nnc: 2\nnames: {CLASSES}\n")
+
+
+def _write_via(path, data):
+    content = {}
+    for record in data:
+        regions = [
+            {
+                "shape_attributes": {"name": "rect", "x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1},
+                "region_attributes": {"class": name},
+            }
+            for (x1, y1, x2, y2), name in _objects(record)
+        ]
+        file = f"{record.image_id}.png"
+        content[f"{file}-1"] = {"filename": file, "size": -1, "regions": regions, "file_attributes": {}}
+    path.write_text(json.dumps({"_via_settings": {}, "_via_img_metadata": content, "_via_attributes": {}}))
 
 
 def _write_voc(root, data):

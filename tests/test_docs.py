@@ -193,7 +193,7 @@ INSTEAD = {
     "256": "8",
     "128": "8",
 }
-QUICK = ("check", "detect", "evaluate", "proposals", "compress")
+QUICK = ("check", "detect", "evaluate", "proposals", "compress", "convert-data")
 
 
 def commands():

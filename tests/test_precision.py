@@ -43,9 +43,13 @@ def test_fit_and_detect(kind, name):
         model.compile(keras.optimizers.SGD(1e-3))
         scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
         assert scaled == (which == "float16")
-        losses[which] = model.fit(batches, epochs=2, verbose=0).history["loss"]
+        losses[which] = model.fit(batches, epochs=2, verbose=0).history
         assert all(weight.dtype == "float32" for weight in model.trainable_weights)
-    np.testing.assert_allclose(losses[name], losses["float32"], rtol=0.1)
+    for key, values in losses["float32"].items():
+        # which of an untrained RPN's proposals come first, the last bits of their scores decide: other regions are
+        # sampled, and the losses on them are others
+        sampled = kind in ("faster", "mask") and "rpn" not in key and key != "loss_objectness"
+        np.testing.assert_allclose(losses[name][key], values, rtol=1.0 if sampled else 0.05, err_msg=key)
     image = data[3].image
     found = model.detect(image, score=0.0, proposals=proposals(image) if given else None)
     assert len(found["scores"]) and np.isfinite(found["boxes"]).all()

@@ -3,6 +3,11 @@
 import argparse
 import math
 
+from keras_rcnn.cli.output import say
+
+FORMATS = "coco, voc, yolo, csv, via, labelme, cvat, label_studio, createml, supervisely, tfrecord"
+SOURCES = "--data PATH, --coco FILE --images DIR, --voc DIR --split NAME or --csv FILE --images DIR"
+
 
 def add_preset(parser):
     """The preset that the command works on."""
@@ -46,15 +51,28 @@ def add_source(parser, prefix=""):
     """A data set; `prefix` is "" or "val-"."""
     title = "validation data" if prefix else "data"
     group = parser.add_argument_group(title)
+    group.add_argument(
+        f"--{prefix}data", metavar="PATH", help="folder or file as a tool exported it: its format is found out"
+    )
     group.add_argument(f"--{prefix}coco", metavar="ANN.json", help="COCO annotations")
     group.add_argument(f"--{prefix}voc", metavar="DIR", help="Pascal VOC folder")
     group.add_argument(
-        f"--{prefix}split", metavar="NAME", help="list in the VOC folder's ImageSets/Main; default: all its annotations"
+        f"--{prefix}split",
+        metavar="NAME",
+        help="part of --data, or list in the VOC folder's ImageSets/Main; default: all its annotations",
     )
     group.add_argument(f"--{prefix}csv", metavar="FILE", help="table: image,x1,y1,x2,y2,label")
     also = "; default: that of --images" if prefix else ""
     group.add_argument(f"--{prefix}images", metavar="DIR", help=f"folder of the images, for COCO and CSV{also}")
     if not prefix:
+        group.add_argument(
+            "--class-names",
+            type=names,
+            metavar="A,B,...",
+            help="of --data, in the order of the labels; default: its own",
+        )
+        group.add_argument("--class-attribute", metavar="NAME", help="of --data by VIA: which attribute has the class")
+        group.add_argument("--format", metavar="NAME", help=f"of --data, one of {FORMATS}; default: as the files are")
         group.add_argument("--box-format", choices=("xyxy", "xywh"), help="of the CSV files; default: xyxy")
         group.add_argument("--delimiter", metavar="C", help="of the CSV files; default: what makes columns")
         group.add_argument("--columns", metavar="A,B,...", help="of CSV files whose first row does not name them")
@@ -66,33 +84,71 @@ def add_source(parser, prefix=""):
 
 
 def source_of(args, prefix=""):
-    """What `load_data` takes, from `--coco`, `--voc` or `--csv` and what belongs to them; None without any."""
-    options = {key: getattr(args, prefix + key) for key in ("coco", "voc", "csv", "split", "images")}
+    """What `load_data` takes, from `--data`, `--coco`, `--voc` or `--csv` and their options; None without any."""
+    options = {key: getattr(args, prefix + key) for key in ("data", "coco", "voc", "csv", "split", "images")}
     dashed = "--" + prefix.replace("_", "-")
-    formats = [key for key in ("coco", "voc", "csv") if options[key] is not None]
+    formats = [key for key in ("data", "coco", "voc", "csv") if options[key] is not None]
     if len(formats) > 1:
         raise ValueError(f"give one of {', '.join(dashed + name for name in formats)}, not {len(formats)}")
-    if not formats and prefix and options["split"] is not None and args.voc is not None:
-        formats, options["voc"] = ["voc"], args.voc  # the same VOC folder, another list
+    for key in ("data", "voc"):
+        if not formats and prefix and options["split"] is not None and getattr(args, key) is not None:
+            formats, options[key] = [key], getattr(args, key)  # the same folder, another part of it
+            options["images"] = options["images"] or (args.images if key == "data" else None)
     if not formats:
         lonely = [key for key in ("split", "images") if options[key] is not None]
         if lonely:
-            raise ValueError(f"{dashed}{lonely[0]} needs {dashed}{'voc' if lonely[0] == 'split' else 'coco or --csv'}")
+            needed = "voc or --data" if lonely[0] == "split" else "coco or --csv, or --data"
+            raise ValueError(f"{dashed}{lonely[0]} needs {dashed}{needed}")
+        if not prefix and args.format is not None:
+            raise ValueError("--format needs --data")
         return None
     name = formats[0]
     source = {name: options[name]}
-    if name == "voc":
+    if name in ("data", "voc"):
         source |= {key: options[key] for key in ("split", "images") if options[key] is not None}
     else:
         images = options["images"] or (args.images if prefix else None)
         if images is None:
             raise ValueError(f"{dashed}{name} needs {dashed}images as well")
         source["images"] = images
+    if name == "data" and args.format is not None and (not prefix or options["data"] == args.data):
+        source["format"] = args.format
     taken = {"csv": ("box_format", "delimiter", "columns", "relative"), "coco": ("crowd_as_objects", "relative")}
+    taken["data"] = (*taken["csv"], "crowd_as_objects", "class_names", "class_attribute")
     source |= {key: getattr(args, key) for key in taken.get(name, ("relative",)) if getattr(args, key)}
     if source.get("delimiter") in ("tab", "\\t"):
         source["delimiter"] = "\t"
     return source
+
+
+def splits_of(source, val, settings):
+    """What to train and to validate on for `--data`: its own splits where it has some, else a fifth set aside."""
+    from keras_rcnn.data import splits
+
+    names = splits(source["data"], source.get("format"))
+    if "split" not in source and names:
+        training = [name for name in names if name.lower() in ("train", "training")] or names
+        if len(training) > 1:
+            known = ", ".join(names)
+            raise ValueError(f"{source['data']} has the splits {known}, and none is called train: name one by --split")
+        source = source | {"split": training[0]}
+    if val is not None:
+        if "data" in val and "split" not in val:
+            held = _held_out(splits(val["data"], val.get("format")))
+            val = val | ({"split": held[0]} if held else {})
+        return {"train": source, "val": val}
+    held = [name for name in _held_out(names) if name != source["split"]]
+    if held:
+        say(f"{source['data']}: trained on {source['split']}, validated on {held[0]}")
+        return {"train": source, "val": source | {"split": held[0]}}
+    if "val_fraction" in settings.changed():
+        return {"train": source}
+    say(f"{source['data']}: there is no split to validate on, so a fifth of the photos is set aside (val_fraction=0.2)")
+    return {"train": source, "val_fraction": 0.2}
+
+
+def _held_out(names):
+    return [name for name in names if name.lower() in ("val", "valid", "validation")]
 
 
 def proposals_for(args, model, dataset):

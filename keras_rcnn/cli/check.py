@@ -1,6 +1,6 @@
 """`keras-rcnn check`: what is in a data set, what is wrong with it, and what settings suit it."""
 
-from keras_rcnn.cli.arguments import add_source, source_of
+from keras_rcnn.cli.arguments import SOURCES, add_source, source_of, splits_of
 from keras_rcnn.cli.output import say, write_json
 
 HELP = "look at a data set before a training: counts, faults, duplicates, anchors, suggested settings"
@@ -12,6 +12,7 @@ DESCRIPTION = (
 
 def add_arguments(parser):
     """The options of this command."""
+    parser.add_argument("path", nargs="?", metavar="DATA", help="the same as --data DATA")
     add_source(parser)
     add_source(parser, "val-")
     parser.add_argument("--base", metavar="NAME_OR_DIR", help="preset that the training will start from")
@@ -22,15 +23,20 @@ def add_arguments(parser):
 
 def run(args):
     """A data set -> what is to be said about it."""
-    source, validation_source = source_of(args), source_of(args, "val_")
-    if source is None:
-        raise ValueError("what to check? Give --coco FILE --images DIR, --voc DIR or --csv FILE --images DIR")
+    if args.path is not None and args.data is not None:
+        raise ValueError("the data are given twice, as DATA and by --data")
+    args.data = args.data if args.path is None else args.path
+    sources = {"train": source_of(args), "val": source_of(args, "val_")}
+    if sources["train"] is None:
+        raise ValueError(f"what to check? Give a folder or a file, or {SOURCES}")
     from keras_rcnn.survey import BUILT, View, survey, survey_text, write_page
     from keras_rcnn.training.build import build_model, load_both
     from keras_rcnn.training.recipe import load_recipe
 
     settings = load_recipe(None, args.set)
-    settings = settings.replace(train=source, val=validation_source, base=args.base, on_bad=args.on_bad or "skip")
+    if "data" in sources["train"]:
+        sources |= splits_of(sources["train"], sources["val"], settings)
+    settings = settings.replace(**sources, base=args.base, on_bad=args.on_bad or "skip")
     training, validation = load_both(settings)
     if args.base is None:  # no weights are needed to see what it would see
         settings = settings.replace(backbone="efficientnet_lite0", backbone_weights="random")

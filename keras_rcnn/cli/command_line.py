@@ -6,10 +6,22 @@ import signal
 import sys
 
 import keras_rcnn
-from keras_rcnn.cli import check, compress, convert, demo, detect, evaluate, export, presets, proposals, train
+from keras_rcnn.cli import (
+    check,
+    compress,
+    convert,
+    convert_data,
+    demo,
+    detect,
+    evaluate,
+    export,
+    presets,
+    proposals,
+    train,
+)
 from keras_rcnn.cli.output import import_keras_quietly, library_log, message, say
 
-COMMANDS = (demo, detect, check, train, evaluate, compress, proposals, export, presets, convert)
+COMMANDS = (demo, detect, check, train, evaluate, compress, proposals, export, presets, convert, convert_data)
 
 
 def main(argv=None):
@@ -55,7 +67,7 @@ def command_line():
     parser.add_argument("--debug", action="store_true", help="show errors with a traceback")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
-        name = command.__name__.rpartition(".")[2]
+        name = command.__name__.rpartition(".")[2].replace("_", "-")
         own = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION, parents=[common])
         own.set_defaults(run=command.run)
         command.add_arguments(own)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from keras_rcnn.cli.arguments import (
+    SOURCES,
     add_overwrite,
     add_preset,
     add_proposals,
@@ -42,7 +43,7 @@ def run(args):
     check_out(out, args)
     source = source_of(args)
     if source is None:
-        raise ValueError("compared on what? Give --coco FILE --images DIR, --voc DIR --split NAME or --csv FILE")
+        raise ValueError(f"compared on what? Give {SOURCES}")
     from keras_rcnn.evaluation import compare
     from keras_rcnn.models import truncate_box_head
     from keras_rcnn.presets import from_preset, save_preset

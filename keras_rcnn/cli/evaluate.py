@@ -3,6 +3,7 @@
 import sys
 
 from keras_rcnn.cli.arguments import (
+    SOURCES,
     add_precision,
     add_preset,
     add_proposals,
@@ -33,9 +34,7 @@ def run(args):
     """A preset's COCO or VOC metrics on a data set."""
     source = source_of(args)
     if source is None:
-        raise ValueError(
-            "what to evaluate on? Give --coco FILE --images DIR, --voc DIR --split NAME or --csv FILE --images DIR"
-        )
+        raise ValueError(f"what to evaluate on? Give {SOURCES}")
     from keras_rcnn.evaluation import evaluate
     from keras_rcnn.presets import from_preset
     from keras_rcnn.training.build import load_data

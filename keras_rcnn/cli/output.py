@@ -28,6 +28,11 @@ def message(error):
     lines = [re.sub(r"\bbox_format='(\w+)'", r"--box-format \1", line) for line in lines]  # as it is said here
     lines = [line.replace("pass relative=True", "pass --relative") for line in lines]
     lines = [line.replace("columns=[...]", "--columns A,B,...") for line in lines]
+    lines = [line.replace("class_names=[...]", "--class-names A,B,...") for line in lines]
+    lines = [line.replace("class_attribute='...'", "--class-attribute NAME") for line in lines]
+    lines = [line.replace("images=... (--images DIR)", "--images DIR") for line in lines]
+    lines = [re.sub(r"format='\w+' \((--format \w+)\)", r"\1", line) for line in lines]
+    lines = [line.replace("read it by load(...) (--data)", "read it by --data") for line in lines]
     return ": ".join(line.strip() for line in lines) if len(lines) == 2 else "\n".join(lines)
 
 

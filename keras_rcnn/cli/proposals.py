@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from keras_rcnn.cli.arguments import add_source, positive_whole, source_of
+from keras_rcnn.cli.arguments import SOURCES, add_source, positive_whole, source_of
 from keras_rcnn.cli.output import say
 from keras_rcnn.cli.tables import recall_table
 
@@ -42,7 +42,7 @@ def run(args):
 
     source = source_of(args)
     if source is None:
-        raise ValueError("proposals for what? Give --coco FILE --images DIR, --voc DIR --split NAME or --csv FILE")
+        raise ValueError(f"proposals for what? Give {SOURCES}")
     if args.out and Path(args.out).suffix.lower() not in (".npz", ".json"):
         raise ValueError(f"--out {args.out}: proposals are kept in .npz or .json files")
     dataset = load_data(source, args.on_bad or "error")

@@ -4,7 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
-from keras_rcnn.cli.arguments import add_source, positive_number, positive_whole, source_of
+from keras_rcnn.cli.arguments import SOURCES, add_source, positive_number, positive_whole, source_of, splits_of
 from keras_rcnn.cli.output import check_out, message, say, write
 from keras_rcnn.cli.tables import settings_help
 
@@ -77,10 +77,9 @@ def run(args):
     }
     options = {name: value for name, value in options.items() if value is not None}
     if settings.train is None and "train" not in options:
-        raise ValueError(
-            "what to train on? Give a recipe, or --coco FILE --images DIR, --voc DIR --split NAME or "
-            "--csv FILE --images DIR"
-        )
+        raise ValueError(f"what to train on? Give a recipe, or {SOURCES}")
+    if "data" in options.get("train", {}):
+        options |= splits_of(options["train"], options.get("val", settings.val), settings)
     if settings.name == DEFAULTS["name"]:
         options["name"] = "".join(c if c.isalnum() else "_" for c in out.resolve().name) or settings.name
     settings = settings.replace(**options)

@@ -3,13 +3,14 @@
 import logging
 import os
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from keras_rcnn.data.fields import flag, identity, name, number, numbers, shown
-from keras_rcnn.data.formats import kind_of_json, way_out
+from keras_rcnn.data.formats.recognised import kind_of_json, way_out
 from keras_rcnn.data.masks import clean_segmentation, segmentation_box
 from keras_rcnn.data.names import Finder
 from keras_rcnn.data.problems import (
@@ -46,6 +47,7 @@ def load_coco(
     on_bad: Literal["error", "skip"] = "error",
     crowd_as_objects: bool = False,
     relative: bool = False,
+    class_names: Sequence[str] | None = None,
 ) -> Dataset:
     """Reads a data set in COCO's format, as tools write it.
 
@@ -64,6 +66,7 @@ def load_coco(
             images) out and logs one warning.
         crowd_as_objects: Takes objects with `iscrowd` as any other: some tools set it for whatever is drawn by brush.
         relative: Boxes and polygons are shares of the image's width and height, not px.
+        class_names: Names in the order of the labels. None: the categories, in the order of their ids.
 
     Returns:
         `Dataset`; labels are 0-based in the order of the category ids, which are kept in `category_ids`. An empty root
@@ -78,33 +81,78 @@ def load_coco(
     dataset = load_coco("annotations/instances_val2017.json", "val2017")
     ```
     """
-    annotations, folder = Path(annotations), Path(images)
-    problems = Problems(annotations, on_bad)
-    content = _read_json(annotations)
+    annotations = Path(annotations)
+    return dataset_of(
+        read_coco(annotations),
+        annotations,
+        images,
+        on_bad=on_bad,
+        crowd_as_objects=crowd_as_objects,
+        relative=relative,
+        class_names=class_names,
+    )
+
+
+def dataset_of(
+    content,
+    source,
+    images,
+    *,
+    on_bad="error",
+    crowd_as_objects=False,
+    relative=False,
+    class_names=None,
+    faults=(),
+    item="annotation",
+):
+    """The records of a tree of COCO's shape: the one way that all formats go but Pascal VOC's and tables.
+
+    Args:
+        content: Dict with the lists `images`, `annotations` and `categories`.
+        source: Path of what it was read from, for messages.
+        images: Folder that the images' `file_name`s are relative to.
+        on_bad, crowd_as_objects, relative: As of `load_coco`.
+        class_names: Names in the order of the labels. None: the categories, in the order of their ids.
+        faults: `(where, problem)` of each object that its reader could make nothing of.
+        item: What an annotation is called in messages, before its id.
+
+    Returns:
+        `Dataset`.
+
+    Raises:
+        DataError: What is wrong, with the file, the image and the value.
+    """
+    folder = Path(images)
+    problems = Problems(source, on_bad)
     if not os.path.isdir(folder):
-        raise DataError(f"{annotations}: no image folder {folder}")
+        raise DataError(f"{source}: no image folder {folder}")
     if not content["images"]:
-        raise DataError(f"{annotations}: no images in the file")
-    categories = _without_root(_categories(content["categories"], annotations), content["annotations"], annotations)
+        raise DataError(f"{source}: no images in the file")
+    categories = _without_root(_categories(content["categories"], source), content["annotations"], source)
+    names, ids = list(categories.values()), list(categories)
     label_of = {key: label for label, key in enumerate(categories)}
-    listed = _images(content["images"], annotations, problems)
+    if class_names is not None:
+        names, ids, label_of = _as_named(categories, [str(given) for given in class_names])
+    listed = _images(content["images"], source, problems)
+    for where, problem in faults:
+        problems.add(where, problem)
 
     objects = defaultdict(list)
     empty = 0
-    for place, item in enumerate(content["annotations"]):
-        key, annotation = _object(item, place, listed, label_of, crowd_as_objects)
+    for place, entry in enumerate(content["annotations"]):
+        key, annotation = _object(entry, _where(entry, place, item), listed, label_of, categories, crowd_as_objects)
         if isinstance(annotation, str):
-            problems.add(_where(item, place), annotation)
+            problems.add(_where(entry, place, item), annotation)
         elif annotation is None:
             empty += 1
         else:
             objects[key].append(annotation)
     if empty:
-        logger.warning("%s: %d annotations have neither a box nor a mask, and mark no object", annotations, empty)
+        logger.warning("%s: %d annotations have neither a box nor a mask, and mark no object", source, empty)
 
-    paths, tried = Finder(folder, annotations).find([entry["file_name"] for entry in listed.values()])
+    paths, tried = Finder(folder, source).find([entry["file_name"] for entry in listed.values()])
     usable = []  # (entry, path, size, objects, their segmentations)
-    masks = _Masks(annotations)
+    masks = _Masks(source)
     for key, entry in listed.items():
         path = paths.get(entry["file_name"])
         if path is None:
@@ -117,19 +165,28 @@ def load_coco(
     boxes = [annotation.box for _, _, _, items, _ in usable for annotation in items]
     sizes = [size for _, _, size, items, _ in usable for _ in items]
     if not relative:
-        refuse_relative(boxes, sizes, annotations, RELATIVE)
+        refuse_relative(boxes, sizes, source, RELATIVE)
         hint = "COCO's bbox is [x, y, width, height]; store [x1, y1, x2 - x1, y2 - y1]"
-        refuse_swapped(boxes, sizes, annotations, hint, given="xywh", on_bad=on_bad)
+        refuse_swapped(boxes, sizes, source, hint, given="xywh", on_bad=on_bad)
     records, clipped = [], 0
-    for item in usable:
-        record, moved = _record(*item, relative, problems)
+    for photo in usable:
+        record, moved = _record(*photo, relative, problems)
         records.append(record)
         clipped += moved
     problems.finish()
     masks.finish()
     if clipped:
-        logger.warning("%s: clipped %d objects whose polygons stick out of their image", annotations, clipped)
-    return Dataset(records, list(categories.values()), list(categories), annotations, problems.found)
+        logger.warning("%s: clipped %d objects whose polygons stick out of their image", source, clipped)
+    return Dataset(records, names, ids, source, problems.found)
+
+
+def _as_named(categories, class_names):
+    """`(names, ids, {id: label})` with the classes in an order that is given; a category left out has no label."""
+    label_of_name = {name: label for label, name in enumerate(class_names)}
+    label_of = {key: label_of_name[name] for key, name in categories.items() if name in label_of_name}
+    id_of = {label: key for key, label in reversed(label_of.items())}
+    free = (number for number in range(1, len(categories) + len(class_names) + 1) if number not in categories)
+    return class_names, [id_of[i] if i in id_of else next(free) for i in range(len(class_names))], label_of
 
 
 def _record(entry, path, size, items, segmentations, relative, problems):
@@ -213,14 +270,14 @@ def _with_boxes(items, size, path, folder, masks, problems):
     return kept, segmentations
 
 
-def _where(item, place):
+def _where(item, place, called):
     """What an annotation is called in messages."""
     if not isinstance(item, dict) or item.get("id") is None:
-        return f"annotation number {place}"
-    return f"annotation {shown(item['id']) if identity(item['id']) is None else item['id']}"
+        return f"{called} number {place}"
+    return f"{called} {shown(item['id']) if identity(item['id']) is None else item['id']}"
 
 
-def _object(item, place, images, label_of, crowd_as_objects):
+def _object(item, where, images, label_of, categories, crowd_as_objects):
     """`(image's key, _Object)`; in the place of the latter what is wrong as text, or None if it marks no object."""
     if not isinstance(item, dict):
         return None, f"is {type(item).__name__}, expected an object with image_id, category_id and bbox"
@@ -239,6 +296,9 @@ def _object(item, place, images, label_of, crowd_as_objects):
         box = None
     category = identity(item["category_id"])
     if category not in label_of:
+        if category in categories:
+            known = ", ".join(name for key, name in categories.items() if key in label_of)[:400]
+            return None, f"unknown class {shown(categories[category])}; of the file's classes {known} are wanted"
         known = f"the file's categories are {shown(list(label_of), 400)}"
         return None, f"unknown category_id {shown(item['category_id'])}; {known}"
     if box is not None:
@@ -252,7 +312,7 @@ def _object(item, place, images, label_of, crowd_as_objects):
     area = number(item.get("area"))
     area = area if area is not None and 0 <= area < 1e12 else None
     crowd = crowd and not crowd_as_objects
-    return image, _Object(_where(item, place), label_of[category], box, crowd, area, segmentation)
+    return image, _Object(where, label_of[category], box, crowd, area, segmentation)
 
 
 def _says_something(segmentation):
@@ -260,7 +320,8 @@ def _says_something(segmentation):
     return not isinstance(segmentation, list) or any(part not in (None, []) for part in segmentation)
 
 
-def _read_json(path):
+def read_coco(path):
+    """What a json file of COCO's format says: a dict with the lists `images`, `annotations` and `categories`."""
     content = read_json(path)
     keys = ("images", "annotations", "categories")
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]

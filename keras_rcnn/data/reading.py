@@ -3,8 +3,9 @@
 import json
 import logging
 from pathlib import Path
+from xml.etree import ElementTree
 
-from keras_rcnn.data.formats import kind_of_file, way_out
+from keras_rcnn.data.formats.recognised import kind_of_file, way_out
 from keras_rcnn.data.problems import DataError
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,25 @@ def read_json(path):
         raise DataError(f"{path}: not valid json (nested too deeply)") from error
     except ValueError as error:
         raise DataError(f"{path}: not valid json ({error}){way_out(_other(path))}") from error
+
+
+def read_xml(path):
+    """The root of an xml file, its tags without namespaces.
+
+    Raises:
+        DataError: it cannot be read, is no xml, or declares entities, which may grow to any size.
+    """
+    content = read_bytes(path)
+    if b"<!ENTITY" in content:
+        raise DataError(f"{path}: it declares entities (<!ENTITY ...>), which no annotation tool does; take them out")
+    try:
+        root = ElementTree.fromstring(content)
+    except (ElementTree.ParseError, LookupError, ValueError, RecursionError, MemoryError, OverflowError) as error:
+        raise DataError(f"{path}: not valid xml ({error})") from error
+    if any("}" in str(node.tag) for node in root.iter()):
+        for node in root.iter():
+            node.tag = str(node.tag).rpartition("}")[2]
+    return root
 
 
 def _other(path):

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from keras_rcnn.data.fields import number, shown
-from keras_rcnn.data.formats import kind_of_text, way_out
+from keras_rcnn.data.formats.recognised import kind_of_text, way_out
 from keras_rcnn.data.names import ENDINGS, Finder
 from keras_rcnn.data.problems import (
     DataError,
@@ -143,6 +143,23 @@ def load_csv(
             )
     problems.finish()
     return Dataset(records, class_names, name=file, bad=problems.found)
+
+
+def is_table(text):
+    """Whether a text begins as a table of boxes: with columns that are named as such, or four numbers among six."""
+    try:
+        row = next(csv.reader(text.splitlines(), delimiter=_sniffed(text)), [])
+    except csv.Error:
+        return False
+    counted = sum(number(cell, ",") is not None for cell in row)
+    places = _header([cell.strip() for cell in row], "xywh") or {}
+    return all(key in places for key in _ORDER) or (len(row) == len(_ORDER) and counted >= 4)
+
+
+def image_names(file, delimiter=None, columns=None, encoding=None):
+    """The names of the images in a table, as `load_csv` finds them."""
+    table = _read(Path(file), delimiter, "xywh", columns, encoding, Problems(file, "skip"))
+    return list(dict.fromkeys(name for name in table.names if name))
 
 
 def _check_format(raw, sizes, file, box_format, relative, on_bad):

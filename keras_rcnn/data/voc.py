@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 
 from keras_rcnn.data.fields import flag, number, shown
-from keras_rcnn.data.formats import kind_of_folder, way_out
+from keras_rcnn.data.formats.photos import walk
+from keras_rcnn.data.formats.recognised import kind_of_folder, way_out
 from keras_rcnn.data.names import ENDINGS, Finder, is_there, without_ending
 from keras_rcnn.data.problems import (
     DataError,
@@ -23,13 +23,14 @@ from keras_rcnn.data.problems import (
     refuse_relative,
     refuse_swapped,
 )
-from keras_rcnn.data.reading import read_bytes, read_text
+from keras_rcnn.data.reading import read_text, read_xml
 from keras_rcnn.data.records import Dataset, Record
 from keras_rcnn.interfaces import FilePath
 
 logger = logging.getLogger(__name__)
 
 _FIELDS = ("xmin", "ymin", "xmax", "ymax")
+_SPLITS = ("train", "val", "valid", "validation", "test")
 _MARK = re.compile(r"\s+(-?1|0)$")  # in the lists of one class: whether it is in the image
 
 
@@ -176,25 +177,26 @@ def _good(objects, path, label_of, problems):
 # === Which annotations ===
 
 
+def voc_splits(files, root):
+    """The lists in `ImageSets/Main`, but for those of one class, or the folders named as splits: `{split: files}`."""
+    lists = sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
+    whole = [name for name in lists if "_" not in name or not any(name.endswith(f"_{other}") for other in lists)]
+    if not whole:
+        parts = {part for path in files for part in path.relative_to(root).parts[:-1]}
+        whole = [name for name in _SPLITS if name in parts]
+    return dict.fromkeys(whole, files) or {None: files}
+
+
 def _xml_files(root):
     """`(folder, {name without .xml, relative to the folder: path})`."""
     usual = [path for path in sorted(root.iterdir()) if path.name.lower() == "annotations"]
     for folder in (*usual[:1], root):
         files = {}
-        for path in _walk(folder, (".xml",)):
+        for path in walk(folder, (".xml",)):
             files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
         if files:
             break
     return folder, files
-
-
-def _walk(folder, endings):
-    """The files of some endings in a folder and those below it, in order, but for hidden ones."""
-    for below, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in sorted(files):
-            if file.lower().endswith(endings) and not file.startswith("."):
-                yield Path(below, file)
 
 
 def _chosen(root, folder, split, files):
@@ -273,7 +275,7 @@ def _images(root, folder, files, annotations, chosen, problems):
     explicit = folder is not None
     folder = folder or (root / "JPEGImages" if (root / "JPEGImages").is_dir() else root)
     same = defaultdict(list)  # name without its ending -> files
-    for path in _walk(folder, ENDINGS):
+    for path in walk(folder, ENDINGS):
         same[path.relative_to(folder).with_suffix("").as_posix()].append(path)
     paths, left = {}, {}
     for name in chosen:
@@ -318,17 +320,10 @@ def _beside(path, folder):
 
 
 def _read(path):
-    content = read_bytes(path)
-    try:
-        tree = ElementTree.fromstring(content)
-    except (ElementTree.ParseError, LookupError, ValueError, RecursionError, MemoryError, OverflowError) as error:
-        raise DataError(f"{path}: not valid xml ({error})") from error
-    if tree.tag.rpartition("}")[2] != "annotation":
+    tree = read_xml(path)
+    if tree.tag != "annotation":
         way = way_out("CVAT's own xml") if tree.tag == "annotations" else ""
         raise DataError(f"{path}: not VOC's format, its root is <{tree.tag[:80]}>, expected <annotation>{way}")
-    if "}" in tree.tag:  # a namespace
-        for node in tree.iter():
-            node.tag = str(node.tag).rpartition("}")[2]
     size = tuple(tree.findtext(f"size/{key}") for key in ("height", "width"))
     objects = [
         _Object(

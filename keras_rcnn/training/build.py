@@ -6,6 +6,7 @@ from keras_rcnn import backbones, layers
 from keras_rcnn import data as readers
 from keras_rcnn.convert import assign, read_caffe_weights
 from keras_rcnn.data import augment as transforms
+from keras_rcnn.data.loading import OPTIONS as LOAD_OPTIONS
 from keras_rcnn.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
 from keras_rcnn.precision import policy
 from keras_rcnn.presets import detector_class, from_preset
@@ -60,7 +61,7 @@ def check(settings, detector):
     """
     problems = []
     if settings.train is None:
-        problems.append("There is no training data: set train = {'coco': ..., 'images': ...}.")
+        problems.append("There is no training data: set train = {'data': ...} or {'coco': ..., 'images': ...}.")
     problems += _base_problems(settings, detector) if settings.base is not None else _parts_problems(settings)
     files = [key for key in ("train_proposals", "val_proposals") if getattr(settings, key)]
     if files and issubclass(detector, (FasterRCNN, MaskRCNN)):
@@ -126,7 +127,8 @@ def load_data(source, on_bad="error", class_names=None):
     """A `Dataset` from a recipe's `train` or `val` entry, whose images can all be read.
 
     Args:
-        source: dict of `coco`, `voc` or `csv`, a path, and the reader's arguments: `images`, `split`, `box_format` ...
+        source: dict of `data`, `coco`, `voc` or `csv`, a path, and the reader's arguments: `images`, `split`,
+            `format`, `box_format` ...
         on_bad: `"error"` or `"skip"`, as of the readers; of images, too.
         class_names: list of str, for the readers that take them.
 
@@ -139,17 +141,21 @@ def load_data(source, on_bad="error", class_names=None):
     """
     if not isinstance(source, dict):
         raise RecipeError(f"A data set is given by a dict such as {{'coco': FILE, 'images': FOLDER}}, not {source!r}.")
-    formats = {"coco": readers.load_coco, "voc": readers.load_voc, "csv": readers.load_csv}
+    formats = {"data": readers.load, "coco": readers.load_coco, "voc": readers.load_voc, "csv": readers.load_csv}
     named = [name for name in formats if name in source]
     if len(named) != 1:
-        raise RecipeError(f"A data set is given by one of 'coco', 'voc' and 'csv', not {sorted(map(str, source))}.")
+        raise RecipeError(
+            f"A data set is given by one of 'data', 'coco', 'voc' and 'csv', not {sorted(map(str, source))}."
+        )
     (name,) = named
     options = {key: value for key, value in source.items() if key != name}
     known = list(inspect.signature(formats[name]).parameters)[1:]
+    if name == "data":
+        known = [*known[:-1], *LOAD_OPTIONS]
     for key in options:
         if key not in known:
             raise RecipeError(f"A data set of {name!r} has no {key!r}; it has {', '.join(known)}.")
-    if name != "voc" and options.get("images") is None:
+    if name in ("coco", "csv") and options.get("images") is None:
         raise RecipeError(f"A data set of {name!r} needs 'images', the folder of its images.")
     options.setdefault("on_bad", on_bad)
     if name != "coco" and options.get("class_names") is None:

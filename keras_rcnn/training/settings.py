@@ -78,7 +78,8 @@ class Settings(BaseModel):
     )
     train: Source = _data(
         None,
-        '`{"coco": file, "images": folder}`, `{"voc": folder, "split": name}` or `{"csv": file, "images": folder}`',
+        '`{"data": path, "split": name}`, `{"coco": file, "images": folder}`, `{"voc": folder, "split": name}` or '
+        '`{"csv": file, "images": folder}`',
     )
     val: Source = _data(None, "the same, for the validation data")
     val_fraction: Annotated[StrictFloat, Field(ge=0, lt=1)] = _data(

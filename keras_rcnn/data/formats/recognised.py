@@ -2,26 +2,27 @@
 
 import re
 
-_COCO = "load_coco (--coco)"
+_LOAD = "read it by load(...) (--data)"
 _WAYS = {
-    "VGG Image Annotator (VIA)": f"in VIA choose Annotation > Export Annotations (COCO format) and read it by {_COCO}",
-    "LabelMe": f"turn its files into one COCO json, e.g. with `labelme2coco FOLDER`, and read that by {_COCO}",
-    "YOLO": f"turn it into a COCO json, e.g. with FiftyOne, Roboflow or Label Studio, and read that by {_COCO}",
-    "Label Studio's own json": f"in Label Studio choose Export > COCO (or Pascal VOC XML) and read it by {_COCO}",
-    "CreateML": f"export it as COCO from the tool that wrote it, and read that by {_COCO}",
-    "Supervisely": f"in Supervisely run the app 'Export to COCO' and read its json by {_COCO}",
-    "CVAT's own xml": "in CVAT export the task as 'COCO 1.0' or 'Pascal VOC 1.1'",
+    "VGG Image Annotator (VIA)": _LOAD,
+    "LabelMe": f"{_LOAD}, or all files of its folder by giving the folder",
+    "YOLO": f"{_LOAD}, best by giving its folder or its data.yaml",
+    "Label Studio's own json": _LOAD,
+    "CreateML": _LOAD,
+    "Supervisely": f"{_LOAD}, or all files of its folder by giving the folder",
+    "CVAT's own xml": _LOAD,
+    "TFRecords": _LOAD,
     "COCO's results (detections without images and categories)": "give the annotations, e.g. instances_val2017.json",
-    "Datumaro": f"export it as COCO, `datum convert -f coco`, and read that by {_COCO}",
-    "Pascal VOC": "read its folder by load_voc (--voc)",
-    "COCO": f"read it by {_COCO}",
-    "a table (CSV)": "read it by load_csv (--csv)",
+    "Datumaro": "export it as COCO, `datum convert -f coco`, and read that by load_coco (--coco)",
+    "Pascal VOC": "read its folder by load(...) (--data) or load_voc (--voc)",
+    "COCO": "read it by load(...) (--data) or load_coco (--coco)",
+    "a table (CSV)": "read it by load(...) (--data) or load_csv (--csv)",
 }
 _YOLO_LINE = re.compile(r"^\s*\d+(\s+[-+0-9.eE]+){4,}\s*$")
 
 
 def way_out(format_name):
-    """What to say of a file of another format: `"; it looks like ...: ..."`, or nothing if `kind` is None."""
+    """What to say of a file of another format: `"; it looks like ...: ..."`, or nothing if it is None."""
     return f"; it looks like {format_name}: {_WAYS[format_name]}" if format_name else ""
 
 
@@ -42,13 +43,15 @@ def kind_of_json(content):
             return "Label Studio's own json"
     values = list(content.values()) if isinstance(content, dict) else content if isinstance(content, list) else []
     first = next((value for value in values if isinstance(value, dict)), {})
+    if isinstance(content, list) and "annotator" in first and "annotation_id" in first:
+        return "Label Studio's own json"
     if isinstance(content, dict):
         return "VGG Image Annotator (VIA)" if "regions" in first and "filename" in first else None
     if "data" in first and ("annotations" in first or "completions" in first or "predictions" in first):
         return "Label Studio's own json"
     if "image_id" in first and "score" in first:
         return "COCO's results (detections without images and categories)"
-    if "annotations" in first and ("image" in first or "imagefilename" in first):
+    if ("annotations" in first or "annotation" in first) and ({"image", "imagefilename", "imageURL"} & set(first)):
         return "CreateML"
     return "LabelMe" if "shapes" in first else None
 
@@ -68,31 +71,37 @@ def kind_of_text(text):
     if "region_shape_attributes" in lines[0]:
         return "VGG Image Annotator (VIA)"
     if head.startswith(("{", "[")):
-        return next((format_name for key, format_name in _KEYS.items() if key in head), None)
+        return next((format_name for key, format_name in _KEYS.items() if re.search(key, head)), None)
     if re.search(r"^(names|nc|train|val)\s*:", text, re.M) and "names" in text:
         return "YOLO"
     return "a table (CSV)" if len(re.split("[,;\t]", lines[0])) > 4 else None
 
 
+# what the beginning of some json has in it, at any depth
 _KEYS = {
-    '"categories"': "COCO",
-    '"shapes"': "LabelMe",
-    '"_via': "VGG Image Annotator (VIA)",
-    '"regions"': "VGG Image Annotator (VIA)",
-    '"imagePath"': "LabelMe",
+    r'"(_via_\w+|region_attributes|shape_attributes)"\s*:': "VGG Image Annotator (VIA)",
+    r'"shapes"\s*:\s*\[': "LabelMe",
+    r'"imagePath"\s*:': "LabelMe",
+    r'"classTitle"\s*:': "Supervisely",
+    r'"images"\s*:\s*\[[^\]]{0,2000}"file_name"\s*:': "COCO",
 }
 
 
-def kind_of_file(path):
+def kind_of_file(path, length=4096):
     """The format of a file by its beginning; None if it is none that is known, or cannot be read."""
+    return kind_of_text(beginning(path, length))
+
+
+def beginning(path, length=4096):
+    """The text that a file begins with; none if it cannot be read."""
     try:
         if not path.is_file():  # a pipe would wait for ever
-            return None
+            return ""
         with path.open("rb") as stream:
-            head = stream.read(4096)
-    except OSError:
-        return None
-    return kind_of_text(head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace"))
+            head = stream.read(length)
+    except (OSError, ValueError):
+        return ""
+    return head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace")
 
 
 def kind_of_folder(folder):

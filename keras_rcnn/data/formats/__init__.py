@@ -1,0 +1,1 @@
+"""What annotation tools export: whose format a file is, and a small reader for each format."""

@@ -1,0 +1,100 @@
+"""LabelMe: a json file for each photo."""
+
+import math
+import os
+from pathlib import Path
+
+from keras_rcnn.data.fields import name, number, shown
+from keras_rcnn.data.formats.photos import beside
+from keras_rcnn.data.formats.shapes import ellipse, finite, png_mask, points_of, run_lengths
+from keras_rcnn.data.formats.tree import Tree
+from keras_rcnn.data.names import is_there
+from keras_rcnn.data.problems import DataError
+from keras_rcnn.data.reading import read_json
+
+
+def read_labelme(files, root, *, images=None, **_):
+    """LabelMe's files -> `Tree`. A photo's picture in its json (`imageData`) is not looked at.
+
+    Args:
+        files: The json files.
+        root: Folder that they are in.
+        images: Folder of the photos. None: each is where its `imagePath` says, or has its json's name.
+    """
+    tree = Tree(files[0] if len(files) == 1 else root)
+    for file in files:
+        try:
+            content = read_json(file)
+        except DataError as error:
+            tree.fault(file, str(error).removeprefix(f"{file}: "))
+            continue
+        shapes = content.get("shapes") if isinstance(content, dict) else None
+        if not isinstance(shapes, list):
+            tree.fault(file, "not LabelMe's format, it has no list 'shapes'")
+            continue
+        size = content.get("imageWidth"), content.get("imageHeight")
+        image = tree.image(_image(file, content.get("imagePath"), root, images), *size, where=file, once=True)
+        if image is None:
+            continue
+        for place, shape in enumerate(shapes, 1):
+            where = f"{place} of {file.name}"
+            if isinstance(shape, dict):
+                _add(tree, image, where, shape, size)
+            else:
+                tree.fault(where, f"is {type(shape).__name__}, expected an object of json")
+    return tree
+
+
+def _image(file, path, root, images):
+    """The name of a file's photo: relative to `root` where it is there."""
+    text = name(path)
+    if images is None:
+        there = [Path(os.path.normpath(file.parent / text))] if text and is_there(file.parent / text) else beside(file)
+        if len(there) == 1:
+            try:
+                return there[0].relative_to(root).as_posix()
+            except ValueError:
+                return str(there[0].absolute())
+    return text or file.stem
+
+
+def _add(tree, image, where, shape, size):
+    kind, label, group = shape.get("shape_type") or "polygon", shape.get("label"), shape.get("group_id")
+    points = points_of(shape.get("points"))
+    if kind in ("point", "points", "line", "linestrip") or label in ("__ignore__", "_background_"):
+        tree.ignore(label if label in ("__ignore__", "_background_") else kind)
+    elif points is None:
+        tree.fault(where, f"its points {shown(shape.get('points'))} are not pairs of numbers")
+    elif kind == "rectangle" and len(points) >= 4:
+        tree.add(image, where, label, _around(points), group=group)
+    elif kind == "circle" and len(points) == 4 and finite(*points):
+        radius = math.dist(points[:2], points[2:])
+        box, polygon = ellipse(*points[:2], radius, radius)
+        tree.add(image, where, label, box, [polygon], group=group)
+    elif kind == "polygon":
+        tree.add(image, where, label, polygons=[points], group=group)
+    elif kind == "mask" and len(points) == 4 and finite(*points):
+        _add_mask(tree, image, where, shape, _around(points), size)
+    else:
+        expected = "is none of polygon, rectangle, circle, mask, line, linestrip, point"
+        tree.fault(where, f"its {shown(kind)} of {len(points) // 2} points {expected}, with its points")
+
+
+def _around(points):
+    xs, ys = points[::2], points[1::2]
+    return [min(xs), min(ys), max(xs), max(ys)]
+
+
+def _add_mask(tree, image, where, shape, box, size):
+    """A bitmap between two of its px, both of which it has."""
+    x1, y1, x2, y2 = box
+    try:
+        crop = png_mask(shape.get("mask"))
+        width, height = (number(side) for side in size)
+        if width is None or height is None:
+            raise ValueError("its mask needs imageWidth and imageHeight")
+        mask = run_lengths(crop, int(x1), int(y1), int(height), int(width))
+    except (ValueError, OverflowError) as error:
+        tree.fault(where, str(error))
+        return
+    tree.add(image, where, shape.get("label"), [x1, y1, x2 + 1, y2 + 1], mask=mask)
