@@ -108,7 +108,7 @@ def check_record(record, path):
             raise _wrong(path, place, value, SETTINGS[key])
         is_part = isinstance(value, dict) and "class_name" in value
         if not _is_users(detector) and key not in SETTINGS and value is not None and not is_part:
-            raise _wrong(path, place, value, Rule(None, PART))
+            raise _wrong(path, place, value, Rule(bool, PART))
     _check(detector, path, "detector")
 
 
@@ -171,7 +171,7 @@ def _check(value, path, place, rules=None):
         for i, item in enumerate(value):
             _check(item, path, f"{place}[{i}]")
     elif is_number(value) and not (math.isfinite(value) and abs(value) <= MAX_NUMBER):
-        raise _wrong(path, place, value, Rule(None, f"a finite number of at most {MAX_NUMBER}"))
+        raise _wrong(path, place, value, Rule(bool, f"a finite number of at most {MAX_NUMBER}"))
 
 
 def _check_object(value, path, place):

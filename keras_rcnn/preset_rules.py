@@ -4,7 +4,8 @@ of a detector.
 
 import re
 import urllib.parse
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 SCHEMES = ("http", "https")
 
@@ -12,7 +13,7 @@ SCHEMES = ("http", "https")
 class Rule(NamedTuple):
     """What a value may be."""
 
-    accepts: object  # value -> bool
+    accepts: Callable[[Any], bool]
     words: str
 
     def __or__(self, other):

@@ -1,9 +1,14 @@
 """Puts converted arrays into a model."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
 from keras_rcnn.convert.errors import ConversionError
 
 
-def assign(model, values):
+def assign(model: Any, values: Mapping[str, np.ndarray]) -> None:
     """Sets every weight of a model, by path.
 
     Args:
@@ -19,7 +24,7 @@ def assign(model, values):
         weights[path].assign(value)
 
 
-def compare(model, shapes):
+def compare(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
     """Whether arrays of these names and shapes are a model's weights.
 
     Args:

@@ -1,6 +1,7 @@
 """Caffe's weights -> ours, by `variable.path`: VGG16, CaffeNet and ZF, and the R-CNNs that were published on them."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from keras_rcnn.convert.caffe_file import read_caffemodel
 from keras_rcnn.convert.errors import ConversionError
 from keras_rcnn.convert.layouts import Tensors, conv, dense_after_flatten
 from keras_rcnn.convert.torch_file import read_torch_file
+from keras_rcnn.interfaces import FilePath
 
 
 class _Network(NamedTuple):
@@ -38,7 +40,14 @@ ASPECT_RATIOS = (0.5, 1.0, 2.0)
 ANCHOR_SIZES = {9: (128, 256, 512), 12: (64, 128, 256, 512)}
 
 
-def convert_caffe(model, blobs, *, heads=True, box_weights=(10.0, 10.0, 5.0, 5.0), anchor_sizes=None):
+def convert_caffe(
+    model: str,
+    blobs: Mapping[str, Sequence[np.ndarray]],
+    *,
+    heads: bool = True,
+    box_weights: bool = (10.0, 10.0, 5.0, 5.0),
+    anchor_sizes: Sequence[float] | None = None,
+) -> dict[str, np.ndarray]:
     """The weights of VGG16, CaffeNet or ZF, or of a Fast or Faster R-CNN on one of them, as ours.
 
     What differs and is taken care of: conv1 sees BGR in Caffe and RGB here; fc6 sees C x H x W cells in Caffe and
@@ -92,7 +101,7 @@ def convert_caffe(model, blobs, *, heads=True, box_weights=(10.0, 10.0, 5.0, 5.0
     return tensors.finish(_hint(model, blobs))
 
 
-def read_caffe_weights(model, path, heads=True):
+def read_caffe_weights(model: str, path: FilePath, heads: bool = True) -> dict[str, np.ndarray]:
     """The weights in a .caffemodel, or in the .safetensors that `keras-rcnn convert caffe` made of one, as ours.
 
     Args:

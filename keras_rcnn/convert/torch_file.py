@@ -17,6 +17,7 @@ from keras_rcnn.convert.arrays import ZIP_ENTRY, decode, fill, read_npz, read_sa
 from keras_rcnn.convert.errors import WeightsFileError
 from keras_rcnn.convert.limits import Limits
 from keras_rcnn.convert.pickles import MAX_AXES, Storage, Tensor, is_count, short, unpickle, width
+from keras_rcnn.interfaces import FilePath
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
@@ -31,7 +32,9 @@ NOT_WEIGHTS = (
 )
 
 
-def read_torch_file(path, max_bytes=None, max_parts=None):
+def read_torch_file(
+    path: FilePath, max_bytes: int | None = None, max_parts: int | None = None
+) -> dict[str, np.ndarray]:
     """The tensors of a PyTorch, .npz or .safetensors file, in its own names and layouts.
 
     Nothing in the file is run, and what it declares is checked before memory or time is spent on it.

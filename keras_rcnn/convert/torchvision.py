@@ -1,6 +1,7 @@
 """torchvision's weights -> ours, by `variable.path`. Every tensor is used, dropped by name, or an error."""
 
 import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -31,7 +32,7 @@ OLD_NAMES = (
 )
 
 
-def convert_torchvision(name, state):
+def convert_torchvision(name: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The weights of one of torchvision's detectors as ours.
 
     Args:
@@ -65,7 +66,7 @@ def convert_torchvision(name, state):
     return tensors.finish(_hint(name, state))
 
 
-def convert_resnet(depth, state, name=None):
+def convert_resnet(depth: int, state: Mapping[str, np.ndarray], name: str | None = None) -> dict[str, np.ndarray]:
     """torchvision's ImageNet weights of a ResNet or ResNeXt as ours; the classifier `fc` is left out.
 
     Args:
@@ -82,7 +83,7 @@ def convert_resnet(depth, state, name=None):
     return _classifier(name or f"resnet{depth}", f"resnet{depth}", state, "", ("fc.weight", "fc.bias"))
 
 
-def convert_mobilenet_v3_large(state):
+def convert_mobilenet_v3_large(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """torchvision's ImageNet weights of MobileNetV3-Large as ours; the classifier is left out.
 
     Args:
@@ -98,7 +99,7 @@ def convert_mobilenet_v3_large(state):
     return _classifier("mobilenet_v3_large", "mobilenet_v3_large", state, "features.", head)
 
 
-def convert_convnext(name, state):
+def convert_convnext(name: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """torchvision's ImageNet weights of ConvNeXt-T or -S as ours; the classifier is left out.
 
     Args:
@@ -134,7 +135,7 @@ def modern_names(state):
     return renamed
 
 
-def looks_like(state):
+def looks_like(state: Iterable[str]) -> str | None:
     """The name of the model that a state dict seems to be of, or None.
 
     >>> looks_like(read_torch_file("resnet101-63fe2227.pth"))

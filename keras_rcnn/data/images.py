@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -25,7 +26,7 @@ class ImageError(ValueError):
     """An image that cannot be read; the message names the file and what is wrong with it."""
 
 
-def read_image(source, max_pixels=None):
+def read_image(source: Any, max_pixels: int | None = None) -> np.ndarray:
     """Reads an image as uint8 RGB.
 
     EXIF orientation is applied, grey, palette and CMYK images and those of any other mode become RGB, alpha is dropped,

@@ -1,9 +1,14 @@
 """An image of any size -> what a model takes: normalised, resized, zero-padded into a batch."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_rcnn.data.images import pixel_limit, read_image
 from keras_rcnn.data.request import check_number, check_whole
@@ -40,14 +45,14 @@ class Preprocessor:
 
     def __init__(
         self,
-        min_size=800,
-        max_size=1333,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        size_divisor=32,
-        fixed_size=None,
-        few_shapes=None,
-    ):
+        min_size: int = 800,
+        max_size: int = 1333,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+        size_divisor: int = 32,
+        fixed_size: Sequence[int] | None = None,
+        few_shapes: bool | None = None,
+    ) -> None:
         for name, value in (("min_size", min_size), ("max_size", max_size), ("size_divisor", size_divisor)):
             check_whole(name, value, "px")
         self.min_size, self.max_size, self.size_divisor = int(min_size), int(max_size), int(size_divisor)
@@ -90,16 +95,16 @@ class Preprocessor:
         return cls(**config)
 
     @classmethod
-    def for_backbone(cls, backbone, **settings):
+    def for_backbone(cls, backbone: Any, **settings: Any) -> Preprocessor:
         """One that normalises as a backbone's `mean` and `std` say; without them, by ImageNet's."""
         known = {key: getattr(backbone, key) for key in ("mean", "std") if hasattr(backbone, key)}
         return cls(**{**known, **settings})
 
-    def replace(self, **changes):
+    def replace(self, **changes: Any) -> Preprocessor:
         """A copy with some settings changed, e.g. `replace(min_size=400)`."""
         return type(self)(**{**self.get_config(), **changes})
 
-    def at_size(self, size):
+    def at_size(self, size: int) -> Preprocessor:
         """A copy for photos whose shorter side becomes `size` px, as that of these becomes `min_size`.
 
         `max_size` and `fixed_size` grow or shrink in proportion, the latter to the next multiple of `size_divisor`.
@@ -114,7 +119,7 @@ class Preprocessor:
         fixed = [_up(side, self.size_divisor) for side in sides] or None
         return self.replace(min_size=size, max_size=max(round(self.max_size * factor), 1), fixed_size=fixed)
 
-    def size(self, height, width):
+    def size(self, height: int, width: int) -> tuple[int, int]:
         """`(height, width)` in px that an image of this size is resized to."""
         if min(height, width) < 1:
             raise ValueError(f"an image of {width} x {height} px has no pixels")
@@ -127,7 +132,7 @@ class Preprocessor:
             sides = [min(side, limit) for side, limit in zip(sides, self.fixed_size)]
         return tuple(sides)
 
-    def padded_size(self, sizes, compiled=False):
+    def padded_size(self, sizes: Sequence[Sequence[int]], compiled: bool | None = False) -> tuple[int, int]:
         """`(height, width)` in px of the batch that holds images of these resized sizes.
 
         Args:
@@ -143,7 +148,7 @@ class Preprocessor:
         return min(fitting, key=lambda shape: (shape[0] * shape[1], shape), default=needed)
 
     @property
-    def shapes(self):
+    def shapes(self) -> list[tuple[int, int]]:
         """The `(height, width)` in px that `few_shapes` pads to: eight for single photos, upright and lying, and a
         square that holds a batch of both."""
         short, long = min(self.min_size, self.max_size), self.max_size
@@ -175,7 +180,9 @@ class Preprocessor:
         values /= np.asarray(self.std, np.float32)
         return resize_bilinear(values, *(size or self.size(*image.shape[:2])))
 
-    def batch(self, images, padded_size=None, compiled=False):
+    def batch(
+        self, images: Sequence[np.ndarray], padded_size: Sequence[int] | None = None, compiled: bool | None = False
+    ) -> dict[str, np.ndarray]:
         """Images -> a model's input.
 
         Args:
@@ -203,7 +210,7 @@ class Preprocessor:
             answer[i, :height, :width] = self(image, (height, width))
         return {"images": answer, "image_sizes": np.array(sizes, np.float32)}
 
-    def restore(self, boxes, original, resized):
+    def restore(self, boxes: ArrayLike, original: Sequence[int], resized: ArrayLike) -> np.ndarray:
         """Boxes of the resized image -> boxes of the original one; the same as `scale_boxes(boxes, resized, original)`.
 
         Args:
@@ -217,7 +224,7 @@ class Preprocessor:
         return scale_boxes(boxes, resized, original)
 
 
-def scale_boxes(boxes, old, new):
+def scale_boxes(boxes: ArrayLike, old: Any, new: Any) -> np.ndarray:
     """Boxes of an image of size `old` (height, width) -> of the same image at size `new`; float32 `[..., 4]`."""
     height, width = np.float32(new[0]) / np.float32(old[0]), np.float32(new[1]) / np.float32(old[1])
     return np.asarray(boxes, np.float32) * np.array([width, height, width, height], np.float32)

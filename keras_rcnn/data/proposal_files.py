@@ -1,10 +1,13 @@
 """Files of proposals: .npz and .json, of this package or of another program."""
 
+from __future__ import annotations
+
 import json
 import os
 import zipfile
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +15,13 @@ from keras_rcnn.data.problems import DataError, clean_boxes, refuse_swapped
 from keras_rcnn.data.proposals import ProposalSet, proposal_error, write_npz
 from keras_rcnn.data.reading import read_json
 from keras_rcnn.files import aside
+from keras_rcnn.interfaces import FilePath
+
+if TYPE_CHECKING:
+    from keras_rcnn.data.records import Dataset
 
 
-def save_proposals(path, proposals):
+def save_proposals(path: FilePath, proposals: ProposalSet) -> None:
     """Writes proposals to a file that `load_proposals` reads.
 
     Args:
@@ -38,7 +45,7 @@ def save_proposals(path, proposals):
         temporary.write_text(json.dumps(text), encoding="utf-8")
 
 
-def load_proposals(path, dataset):
+def load_proposals(path: FilePath, dataset: Dataset) -> ProposalSet:
     """Reads the proposals of a data set from a file.
 
     Boxes are put in the order of their scores, where the file has scores, and otherwise stay in the file's.

@@ -1,5 +1,7 @@
 """Where to look, from outside the network: selective search, or boxes that another program has found."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -10,12 +12,14 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from keras_rcnn.data import search as worker_file
@@ -26,6 +30,10 @@ from keras_rcnn.data.problems import DataError, clean_boxes
 from keras_rcnn.data.records import Record
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.files import aside
+from keras_rcnn.interfaces import FilePath
+
+if TYPE_CHECKING:
+    from keras_rcnn.data.records import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +59,7 @@ class ProposalSet(Mapping):
     ```
     """
 
-    def __init__(self, boxes):
+    def __init__(self, boxes: Mapping[Any, ArrayLike]) -> None:
         self._boxes = {}
         for image_id, values in boxes.items():
             values = np.asarray(values, np.float32)
@@ -74,7 +82,7 @@ class ProposalSet(Mapping):
     def __repr__(self):
         return f"<ProposalSet: {len(self)} images, {sum(map(len, self._boxes.values()))} boxes>"
 
-    def check(self, dataset):
+    def check(self, dataset: Dataset) -> None:
         """Raises a `DataError` unless every image of `dataset` has proposals, and these lie in it."""
         missing = [record.name for record in dataset if record.image_id not in self._boxes]
         if missing:
@@ -122,7 +130,14 @@ def check_proposals(proposals, dataset):
 # === Selective search ===
 
 
-def selective_search(image, mode="fast", max_boxes=2000, min_size=20, width=500, seed=0):
+def selective_search(
+    image: Any,
+    mode: Literal["fast", "quality"] = "fast",
+    max_boxes: int = 2000,
+    min_size: float = 20,
+    width: int | None = 500,
+    seed: int = 0,
+) -> np.ndarray:
     """Boxes that may hold an object: segments of similar px, merged step by step (Uijlings et al. 2013, by OpenCV).
 
     The same image and settings give the same boxes: the C library's `rand` is seeded for each image. It is one for the
@@ -147,16 +162,16 @@ def selective_search(image, mode="fast", max_boxes=2000, min_size=20, width=500,
 
 
 def compute_proposals(
-    dataset,
-    mode="fast",
-    cache=None,
-    workers=None,
-    max_boxes=2000,
-    min_size=20,
-    width=500,
-    seed=0,
-    progress=True,
-):
+    dataset: Dataset,
+    mode: Literal["fast", "quality"] = "fast",
+    cache: FilePath | None = None,
+    workers: int | None = None,
+    max_boxes: int = 2000,
+    min_size: float = 20,
+    width: int | None = 500,
+    seed: int = 0,
+    progress: bool = True,
+) -> ProposalSet:
     """Runs `selective_search` over a data set, in several processes.
 
     Args:
@@ -307,7 +322,12 @@ def _listed(lines, separator, shown=5):
 # === How good they are ===
 
 
-def proposal_recall(dataset, proposals, thresholds=(0.5, 0.7), limits=(100, 300, 1000, 2000)):
+def proposal_recall(
+    dataset: Dataset,
+    proposals: ProposalSet,
+    thresholds: Sequence[float] = (0.5, 0.7),
+    limits: Sequence[int] = (100, 300, 1000, 2000),
+) -> dict[str, Any]:
     """The share of the objects that proposals cover: what no detector on top of them can exceed.
 
     Crowd and difficult objects are left out.

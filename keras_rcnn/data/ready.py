@@ -8,6 +8,7 @@ import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -23,7 +24,7 @@ _TOLD = weakref.WeakSet()  # datasets of which it was said that most of it teach
 _READ = set()  # (path, its time, its bytes, height, width) of what was read in this process
 
 
-def check_targets(dataset, difficult=False):
+def check_targets(dataset: Dataset, difficult: bool = False) -> None:
     """Refuses a dataset in which nothing can be learned, and warns where most objects or images teach nothing.
 
     Args:
@@ -62,7 +63,7 @@ def check_targets(dataset, difficult=False):
         logger.warning("%s: most of it has no training targets: %s", dataset.name, "; ".join(reasons))
 
 
-def check_masks(dataset, on_bad="error", difficult=False):
+def check_masks(dataset: Dataset, on_bad: Literal["error", "skip"] = "error", difficult: bool = False) -> Dataset:
     """The dataset of the objects that masks can be learned of; each target needs a mask that can be read.
 
     Args:
@@ -116,7 +117,7 @@ def _bad_masks(record, difficult):
     return reasons
 
 
-def check_images(dataset, on_bad="error", progress=None):
+def check_images(dataset: Dataset, on_bad: Literal["error", "skip"] = "error", progress: bool | None = None) -> Dataset:
     """The dataset of the images that can be read, each of which is decoded once.
 
     What was found good is remembered by path, time and size: in this process, and of large datasets in `checked/` in

@@ -1,8 +1,12 @@
 """What a data set is once it has been read: a list of records and the names of their classes."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +14,10 @@ from keras_rcnn.data.images import read_image
 from keras_rcnn.data.masks import segmentation_box, segmentation_problem
 from keras_rcnn.data.problems import DataError, Problems, clean_boxes
 from keras_rcnn.data.request import check_number, check_whole
+
+if TYPE_CHECKING:
+    from keras_rcnn.data.batches import Batches
+    from keras_rcnn.data.preprocess import Preprocessor
 
 __all__ = ["DataError", "Dataset", "Record", "check"]
 
@@ -40,8 +48,8 @@ class Record:
     image_id: object
     height: int
     width: int
-    boxes: np.ndarray = ()
-    labels: np.ndarray = ()
+    boxes: Any = ()
+    labels: Any = ()
     crowd: np.ndarray | None = None
     difficult: np.ndarray | None = None
     areas: np.ndarray | None = None
@@ -82,7 +90,7 @@ class Record:
             raise DataError(f"{self.name}: object {i} has no box, and its mask is empty")
         return box
 
-    def chosen(self, kept):
+    def chosen(self, kept: Any) -> Record:
         """The record with some of its objects.
 
         Args:
@@ -95,17 +103,17 @@ class Record:
         return dataclasses.replace(self, **fields)
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The image's path, or its id where the image is an array: for messages."""
         return str(self.image) if isinstance(self.image, (str, Path)) else f"image {self.image_id!r}"
 
-    def read(self):
+    def read(self) -> np.ndarray:
         """The image as uint8 RGB `[height, width, 3]`; a `DataError` if it has not the size that was annotated."""
         image = read_image(self.image)
         self.check_size(*image.shape[:2])
         return image
 
-    def check_size(self, height, width):
+    def check_size(self, height: int, width: int) -> None:
         """Raises a `DataError` if the image, of this size in px, has not the size that was annotated."""
         if (height, width) != (self.height, self.width):
             turned = " (its EXIF orientation applied: annotate the image as it is shown)"
@@ -129,7 +137,14 @@ class Dataset:
         DataError: No records, image ids given twice, labels or boxes out of range.
     """
 
-    def __init__(self, records, class_names, category_ids=None, name="dataset", bad=()):
+    def __init__(
+        self,
+        records: Iterable[Record],
+        class_names: Iterable[str],
+        category_ids: Iterable[Any] | None = None,
+        name: object = "dataset",
+        bad: Iterable[str] = (),
+    ) -> None:
         self.records = list(records)
         self.class_names = [str(name) for name in class_names]
         self.category_ids = list(range(1, len(self.class_names) + 1)) if category_ids is None else list(category_ids)
@@ -148,11 +163,11 @@ class Dataset:
     def __repr__(self):
         return f"<Dataset {self.name!r}: {len(self)} images, {len(self.class_names)} classes>"
 
-    def filter(self, keep):
+    def filter(self, keep: Callable[[Record], bool]) -> Dataset:
         """The dataset of the records for which `keep(record)` is true."""
         return self._with([record for record in self.records if keep(record)])
 
-    def split(self, share, seed=0):
+    def split(self, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Keeps a random part of the images apart, to validate on: `train, val = dataset.split(0.2)`.
 
         Args:
@@ -177,13 +192,13 @@ class Dataset:
         rest, part = ([record for i, record in enumerate(self) if (i in chosen) == held] for held in (False, True))
         return self._with(rest), self._with(part)
 
-    def batches(self, preprocessor, batch_size=2, **kwargs):
+    def batches(self, preprocessor: Preprocessor, batch_size: int = 2, **kwargs: Any) -> Batches:
         """The padded batches that `fit` takes: `keras_rcnn.data.Batches(self, preprocessor, ...)`."""
         from keras_rcnn.data.batches import Batches
 
         return Batches(self, preprocessor, batch_size=batch_size, **kwargs)
 
-    def summary(self):
+    def summary(self) -> str:
         """What is in it, as text: images, objects and how many of each class."""
         counts = Counter(int(label) for record in self.records for label in record.labels)
         empty = sum(len(record.boxes) == 0 for record in self.records)

@@ -93,10 +93,10 @@ class BoxHead(_ConvStack):
             for i, n in enumerate(self.units)
         ]
         self.ranks = None if ranks is None else tuple(ranks)
-        if ranks is not None and len(self.ranks) != len(self.units):
+        if self.ranks is not None and len(self.ranks) != len(self.units):
             raise ValueError(f"{len(self.ranks)} ranks for {len(self.units)} fully connected layers.")
         self.factors = [
-            rank and keras.layers.Dense(rank, use_bias=False, dtype=self.dtype_policy, name=f"fc_{i}_factor")
+            keras.layers.Dense(rank, use_bias=False, dtype=self.dtype_policy, name=f"fc_{i}_factor") if rank else None
             for i, rank in enumerate(self.ranks or [None] * len(self.units))
         ]
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy) if dropout else None
@@ -167,12 +167,12 @@ class BoxPredictor(keras.layers.Layer):
         return spec(*x.shape[:2], self.num_classes + 1), spec(*x.shape[:2], self.boxes, 4)
 
     @property
-    def class_free_weights(self):
+    def class_free_weights(self) -> list[Any]:
         """The weights that serve any classes; the others are fitted to these."""
         return self.deltas.weights if self.class_agnostic else []
 
     @property
-    def class_columns(self):
+    def class_columns(self) -> list[tuple[Any, int]]:
         """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
         return [(weight, 1) for weight in self.logits.weights] + [(weight, 4) for weight in self.deltas.weights]
 
@@ -236,13 +236,13 @@ class MaskHead(_ConvStack):
         return spec(*x.shape[:2], x.shape[2] * 2, x.shape[3] * 2, self.logits.filters)
 
     @property
-    def class_free_weights(self):
+    def class_free_weights(self) -> list[Any]:
         """The weights that serve any classes; the others are fitted to these."""
         kept = [*self.convs, *self.norms, self.deconv, *([self.logits] if self.class_agnostic else [])]
         return [weight for layer in kept for weight in layer.weights]
 
     @property
-    def class_columns(self):
+    def class_columns(self) -> list[tuple[Any, int]]:
         """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
         return [(weight, 1) for weight in self.logits.weights]
 

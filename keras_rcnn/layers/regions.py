@@ -7,6 +7,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_rcnn.layers.base import Float32Layer, register
 from keras_rcnn.ops import roi
@@ -89,7 +90,7 @@ class RoIPool(_Regions):
     def call(self, features, boxes):
         return roi.roi_pool(features[0], boxes, 1.0 / self.strides[0], self.size)
 
-    def cells(self, boxes):
+    def cells(self, boxes: ArrayLike) -> np.ndarray:
         """The corners of boxes in cells, numpy int [n, 4]: regions of the same cells have the same features."""
         return ops.convert_to_numpy(roi.cells(np.asarray(boxes, np.float32), 1.0 / self.strides[0]))
 

@@ -42,7 +42,7 @@ class AnchorGenerator(Float32Layer):
         self.sizes = tuple(tuple(level) for level in sizes)
         self.aspect_ratios, self.rounded = tuple(aspect_ratios), rounded
         self.strides = None if strides is None else tuple(strides)
-        if strides is not None and len(self.strides) != len(self.sizes):
+        if self.strides is not None and len(self.strides) != len(self.sizes):
             raise ValueError(f"{len(self.strides)} strides for {len(self.sizes)} lists of anchor sizes.")
 
     @property

@@ -105,7 +105,7 @@ class RegionSVMs(keras.layers.Layer):
         return spec(*features.shape[:2], self.num_classes)
 
     @property
-    def class_columns(self):
+    def class_columns(self) -> list[tuple[Any, int]]:
         """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
         return [(self.kernel, 1), (self.bias, 1), (self.fitted, 0)]
 
@@ -144,7 +144,7 @@ class BoxRegressors(keras.layers.Layer):
         return spec(*x.shape[:2], self.num_classes, 4)
 
     @property
-    def class_columns(self):
+    def class_columns(self) -> list[tuple[Any, int]]:
         """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
         return [(self.kernel, 4), (self.bias, 4)]
 
@@ -161,5 +161,5 @@ class ScoreDecoder(DetectionDecoder):
     ) -> None:
         super().__init__(iou_threshold=iou_threshold, weights=weights, **kwargs)
 
-    def scores(self, scores: Tensor) -> Tensor:
-        return scores
+    def scores(self, logits: Tensor) -> Tensor:
+        return logits

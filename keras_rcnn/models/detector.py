@@ -1,6 +1,5 @@
 """What the detectors share: two functional graphs over one set of layers, one loss function, config, `detect`."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, Self, overload
 
@@ -17,6 +16,7 @@ from keras_rcnn.data.proposals import pad_proposals
 from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_request, refuse_proposals
 from keras_rcnn.interfaces import AnyPhoto, Detections, MaskForm, Photo
+from keras_rcnn.models.parts import check_fit, is_part, is_serialised, own_arguments
 from keras_rcnn.models.process import check_process
 from keras_rcnn.ops.backend import compiled_on_request
 from keras_rcnn.ops.backend.replicas import num_replicas
@@ -60,8 +60,8 @@ class Detector(keras.Model):
         check_process()
         super().__init__(inputs=inputs, outputs=detections, name=name)
         self.training_graph = keras.Model({**inputs, **targets}, losses, name="training_graph")
-        self.parts = {key: value for key, value in config.items() if _is_part(value)}
-        self._values = {key: value for key, value in config.items() if not _is_part(value)}
+        self.parts = {key: value for key, value in config.items() if is_part(value)}
+        self._values = {key: value for key, value in config.items() if not is_part(value)}
         self.num_classes = config["num_classes"]
         self.class_names = config["class_names"] or [str(i) for i in range(self.num_classes)]
         self.loss_weights = dict.fromkeys(losses, 1.0)
@@ -352,8 +352,8 @@ class Detector(keras.Model):
     def get_config(self) -> dict[str, Any]:
         config = {"name": self.name}
         for key, value in {**self._values, **self.parts, "class_names": self.class_names}.items():
-            config[key] = keras.saving.serialize_keras_object(value) if _is_part(value) else value
-        lost = _arguments(type(self)) - set(config)
+            config[key] = keras.saving.serialize_keras_object(value) if is_part(value) else value
+        lost = own_arguments(type(self)) - set(config)
         if lost and type(self).get_config is Detector.get_config:
             name = sorted(lost)[0]
             raise NotImplementedError(
@@ -364,32 +364,22 @@ class Detector(keras.Model):
 
     @staticmethod
     def arguments(values: dict[str, Any]) -> dict[str, Any]:
-        """Those of `values`, a constructor's locals, that are arguments of it, for `get_config`."""
-        names = _arguments(values["__class__"])  # where the constructor stands, which a subclass's may call
+        """Those of `values`, a constructor's locals, that are arguments of it, for `get_config`.
+
+        Raises:
+            ValueError: parts that do not fit each other, which would be seen no sooner than in the first image.
+        """
+        check_fit(values)
+        names = own_arguments(values["__class__"])  # where the constructor stands, which a subclass's may call
         return {name: value for name, value in values.items() if name in names - {"name"}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
         config = {
-            key: keras.saving.deserialize_keras_object(value, custom_objects) if _is_serialised(value) else value
+            key: keras.saving.deserialize_keras_object(value, custom_objects) if is_serialised(value) else value
             for key, value in config.items()
         }
         return cls(**config)
-
-
-def _arguments(detector):
-    """The names of a class's own arguments."""
-    parameters = list(inspect.signature(detector.__init__).parameters.values())[1:]  # without self
-    several = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    return {parameter.name for parameter in parameters if parameter.kind not in several}
-
-
-def _is_part(value):
-    return isinstance(value, (keras.layers.Layer, Preprocessor))
-
-
-def _is_serialised(value):
-    return isinstance(value, dict) and "class_name" in value and "config" in value
 
 
 def _short(names):

@@ -46,7 +46,7 @@ def _size(dataset, view):
     shorter = np.median([min(record.height, record.width) for record in dataset])
     sides = [side for side in SIDES if side <= ENLARGED * shorter] or [SIDES[0]]
     long = np.quantile([max(r.height, r.width) / min(r.height, r.width) for r in dataset], 0.9)
-    ratio = max(view.max_size / view.min_size, min(long, 2.0))
+    ratio, size = max(view.max_size / view.min_size, min(long, 2.0)), {}
     for side in sides:
         size = {"min_size": side, "max_size": int(np.ceil(side * ratio / 32) * 32)}
         boxes, _, _ = seen_boxes(dataset, view._replace(**size))

@@ -5,14 +5,14 @@ from keras_rcnn.training.callbacks import BestAndLast, EarlyStopping, StopOnNaN,
 from keras_rcnn.training.checkpoint import Checkpoint, CheckpointError
 from keras_rcnn.training.cluster import ClusterError, WorkerLost
 from keras_rcnn.training.distribute import fit, strategy
-from keras_rcnn.training.history import HistoryCSV, plot_history
+from keras_rcnn.training.history import HistoryCSV, plot_history, plot_violations
 from keras_rcnn.training.pictures import Pictures
 from keras_rcnn.training.plans.alternating import alternate
 from keras_rcnn.training.recipe import load_recipe
 from keras_rcnn.training.run import TrainingDiverged
 from keras_rcnn.training.schedules import WarmupCosine, WarmupMultiStep
 from keras_rcnn.training.settings import RecipeError, Settings
-from keras_rcnn.training.svms import fit_box_regressors, fit_svms, plot_violations, stage_detections
+from keras_rcnn.training.svms import fit_box_regressors, fit_svms, stage_detections
 
 __all__ = [
     "BestAndLast",

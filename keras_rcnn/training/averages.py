@@ -1,5 +1,8 @@
 """Evaluating and saving a running average of the weights, which scores better than the weights of the last step."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_rcnn.training.keras_internals import averaged, unwrapped
@@ -22,15 +25,15 @@ class WithAverages(keras.callbacks.CallbackList):
     >>> callbacks = [WithAverages([EvaluateCallback(val), BestAndLast(out, save)]), HistoryCSV(path), checkpoint]
     """
 
-    def __init__(self, callbacks):
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         super().__init__(callbacks)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not getattr(unwrapped(self.model.optimizer), "use_ema", False):
             raise ValueError("WithAverages needs an optimizer that keeps averages: use_ema=True.")
         super().on_train_begin(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         with averaged(self.model):
             for callback in self.callbacks:  # the logs as they are: they report in them
                 callback.on_epoch_end(epoch, logs)

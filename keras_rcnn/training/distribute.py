@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from typing import Any, Literal
 
 import keras
 
@@ -14,7 +15,7 @@ logger = logging.getLogger(__name__)
 NAMES = ("mirrored", "multiworker", "jax")
 
 
-def strategy(name, wait=600.0):
+def strategy(name: Literal["mirrored", "multiworker", "jax"] | None, wait: float = 600.0) -> Any:
     """What a detector is built, compiled and trained under.
 
     Args:

@@ -3,12 +3,15 @@
 import csv
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_rcnn.files import aside
+from keras_rcnn.interfaces import FilePath
 from keras_rcnn.training.memory import resident_mb
 
 
@@ -25,22 +28,22 @@ class HistoryCSV(keras.callbacks.Callback):
         plot: a `.png` to draw with `plot_history` after each epoch, if any.
     """
 
-    def __init__(self, path, plot=None):
+    def __init__(self, path: FilePath, plot: FilePath | None = None) -> None:
         super().__init__()
         self.path = Path(path)
         self.plot = plot
         self.rows = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.rows = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.rows is None:
             rows = read_history(self.path) if epoch and self.path.exists() else []
             self.rows = [row for row in rows if row["epoch"] <= epoch]
         self._started = time.monotonic()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         row = {"epoch": epoch + 1, "seconds": round(time.monotonic() - self._started, 1)}
         rate = getattr(self.model.optimizer, "learning_rate", None)
         if rate is not None:
@@ -74,7 +77,7 @@ def read_history(path):
         raise ValueError(f"{path}: not a history file (a table of numbers with a column 'epoch'): {error}") from error
 
 
-def plot_history(path, picture):
+def plot_history(path: FilePath, picture: FilePath) -> None:
     """Draws a `HistoryCSV` file: the losses, the average precisions, the learning rate and the memory over the epochs.
 
     Args:
@@ -116,4 +119,28 @@ def plot_history(path, picture):
         if len(keys) > 1:
             axes.legend(fontsize="small")
     with aside(picture) as temporary:
+        figure.savefig(temporary)
+
+
+def plot_violations(history: Sequence[Mapping[str, Any]], path: FilePath) -> None:
+    """Draws the share of margin violations over the trainings of every class's SVM.
+
+    Args:
+        history: what `fit_svms` returned.
+        path: the picture to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name in dict.fromkeys(row["class"] for row in history):
+        rows = [row for row in history if row["class"] == name]
+        shares = [row["violations"] / max(row["seen"], 1) for row in rows]
+        axes.plot(range(1, len(rows) + 1), shares, marker="o", ms=3, label=name)
+    axes.set(xlabel="training of the SVM", ylabel="regions with margin > -1", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    with aside(path) as temporary:
         figure.savefig(temporary)

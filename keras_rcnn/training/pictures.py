@@ -1,14 +1,22 @@
 """Pictures of what a model finds, for TensorBoard, epoch by epoch."""
 
+from __future__ import annotations
+
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from keras_rcnn.data.request import check_score, check_whole
 from keras_rcnn.evaluation.scoring import check_proposals_for
+from keras_rcnn.interfaces import FilePath
 from keras_rcnn.visualize import draw
+
+if TYPE_CHECKING:
+    from keras_rcnn.data.proposals import ProposalSet
+    from keras_rcnn.data.records import Dataset
 
 
 class Pictures(keras.callbacks.Callback):
@@ -34,7 +42,16 @@ class Pictures(keras.callbacks.Callback):
     ...              Pictures("runs/a/board", val)]
     """
 
-    def __init__(self, folder, dataset, count=4, every=1, score=0.5, proposals=None, side=800):
+    def __init__(
+        self,
+        folder: FilePath,
+        dataset: Dataset,
+        count: int = 4,
+        every: int = 1,
+        score: float = 0.5,
+        proposals: ProposalSet | None = None,
+        side: int = 800,
+    ) -> None:
         super().__init__()
         check_whole("count", count, "photos")
         check_whole("every", every, "epochs")
@@ -47,10 +64,10 @@ class Pictures(keras.callbacks.Callback):
         self.chosen = sorted(set(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()))
         self._writer = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         check_proposals_for(self.model, self.dataset, self.proposals)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every:
             return
         import tensorflow as tf
@@ -66,7 +83,7 @@ class Pictures(keras.callbacks.Callback):
                 tf.summary.image(f"detections/{i}", _shrunk(picture, self.side)[None])
         self._writer.flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._writer is not None:
             self._writer.close()
         self._writer = None

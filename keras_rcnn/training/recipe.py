@@ -2,12 +2,15 @@
 
 import ast
 import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from keras_rcnn.interfaces import FilePath
 from keras_rcnn.training.settings import RecipeError, Settings, canonical, cast, listed
 
 
-def load_recipe(path, overrides=()):
+def load_recipe(path: FilePath | None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Settings:
     """Runs a recipe and returns its settings.
 
     A recipe is Python, run top to bottom; the names it assigns are the settings, save those that begin with an

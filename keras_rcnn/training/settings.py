@@ -215,7 +215,7 @@ class Settings(BaseModel):
         False, "losses, AP and pictures for TensorBoard, in `OUT/board`; needs `pip install -e '.[board]'`"
     )
 
-    def __init__(self, **values):
+    def __init__(self, **values: Any) -> None:
         values, problems = _renamed(values)
         try:
             super().__init__(**values)
@@ -227,11 +227,11 @@ class Settings(BaseModel):
         if problems:
             raise RecipeError(listed(problems))
 
-    def replace(self, **changes):
+    def replace(self, **changes: Any) -> "Settings":
         """The settings with some of them changed, and checked again."""
         return Settings(**{**vars(self), **changes})
 
-    def changed(self):
+    def changed(self) -> dict[str, Any]:
         """Those that are not as they are by default: `{name: value}`."""
         return {name: value for name, value in vars(self).items() if value != DEFAULTS[name]}
 

@@ -3,11 +3,14 @@
 Section 2.3 and appendices B and C of the paper; the numbers are those of its published code.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,8 +18,13 @@ from keras_rcnn.data.preprocess import scale_boxes
 from keras_rcnn.data.proposals import check_proposals, pad_proposals
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.files import aside
+from keras_rcnn.interfaces import FilePath
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
+
+if TYPE_CHECKING:
+    from keras_rcnn.data.proposals import ProposalSet
+    from keras_rcnn.data.records import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +35,19 @@ _NEVER = -20.0
 
 
 def fit_svms(
-    model,
-    dataset,
-    proposals,
-    cache,
-    positives="truth",
-    background=0.3,
-    C=1e-3,
-    positive_weight=2.0,
-    bias=10.0,
-    retrain_every=2000,
-    passes=1,
-    progress=True,
-):
+    model: Any,
+    dataset: Dataset,
+    proposals: ProposalSet,
+    cache: FilePath,
+    positives: Literal["truth", "overlap"] = "truth",
+    background: float = 0.3,
+    C: float = 1e-3,
+    positive_weight: float = 2.0,
+    bias: float = 10.0,
+    retrain_every: int = 2000,
+    passes: int = 1,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
     """Trains one linear SVM a class on the CNN's vectors, with hard negative mining (R-CNN, section 2.3).
 
     Negatives are the regions that overlap every object of the class by less than `background`. Image after image,
@@ -116,7 +124,15 @@ def fit_svms(
     return history
 
 
-def fit_box_regressors(model, dataset, proposals, cache, overlap=0.6, regularisation=1000.0, progress=True):
+def fit_box_regressors(
+    model: Any,
+    dataset: Dataset,
+    proposals: ProposalSet,
+    cache: FilePath,
+    overlap: float = 0.6,
+    regularisation: float | Literal["cv"] = 1000.0,
+    progress: bool = True,
+) -> dict[str, dict[str, Any]]:
     """Fits a ridge regression a class from a region's map to the deltas onto its object (R-CNN, appendix C).
 
     Args:
@@ -160,7 +176,9 @@ def fit_box_regressors(model, dataset, proposals, cache, overlap=0.6, regularisa
     return answer
 
 
-def stage_detections(model, dataset, proposals, progress=True):
+def stage_detections(
+    model: Any, dataset: Dataset, proposals: ProposalSet, progress: bool = True
+) -> dict[str, list[Any]]:
     """What a fitted R-CNN detects with and without its later stages, from one run of the CNN over each image.
 
     Args:
@@ -222,30 +240,6 @@ def ridge(x, targets, regularisation=1000.0):
     model.fit(x, whitened)
     kernel, bias = model.coef_.T @ back, model.intercept_ @ back + mean
     return kernel.astype(np.float32), bias.astype(np.float32), float(model.alpha_ if many else model.alpha)
-
-
-def plot_violations(history, path):
-    """Draws the share of margin violations over the trainings of every class's SVM.
-
-    Args:
-        history: what `fit_svms` returned.
-        path: the picture to write.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for name in dict.fromkeys(row["class"] for row in history):
-        rows = [row for row in history if row["class"] == name]
-        shares = [row["violations"] / max(row["seen"], 1) for row in rows]
-        axes.plot(range(1, len(rows) + 1), shares, marker="o", ms=3, label=name)
-    axes.set(xlabel="training of the SVM", ylabel="regions with margin > -1", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    with aside(path) as temporary:
-        figure.savefig(temporary)
 
 
 class _Miner:

@@ -211,3 +211,11 @@ def test_a_detector_can_be_subclassed():
     again.set_weights(model.get_weights())
     x, _ = batch()
     np.testing.assert_allclose(again.predict_on_batch(x)["boxes"], model.predict_on_batch(x)["boxes"], atol=1e-4)
+
+
+def test_parts_that_do_not_fit_are_refused_at_once():
+    with pytest.raises(ValueError, match=r"gives 2 anchors a cell, and rpn_head is for 3"):
+        anchors = layers.AnchorGenerator([[4 * 2**i] for i in range(2, 7)], (1.0, 2.0))
+        tiny_detector(anchors=anchors, rpn_head=layers.RPNHead(3))
+    with pytest.raises(ValueError, match="box_pool pools from 5 levels.*the neck has 4 for it"):
+        tiny_detector(box_pool=layers.RoIAlign(7, (4, 8, 16, 32, 64), name="box_pool"))

@@ -1,5 +1,10 @@
 """Faster R-CNN's 4-step alternating training (section 3.2): RPN and Fast R-CNN in turn, until they share layers."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import keras
 
 from keras_rcnn.convert import assign
@@ -9,6 +14,9 @@ from keras_rcnn.files import aside
 from keras_rcnn.models import FasterRCNN, FastRCNN
 from keras_rcnn.models.rpn import RPN
 from keras_rcnn.training.keras_internals import frozen
+
+if TYPE_CHECKING:
+    from keras_rcnn.data.records import Dataset
 
 _RPN = ("anchors", "rpn_head", "proposals", "rpn_targets", "rpn_loss")
 _BOXES = ("box_targets", "box_pool", "box_head", "box_predictor", "box_loss", "decoder")
@@ -91,7 +99,14 @@ def propose(model, dataset, progress=True):
     return ProposalSet({record.image_id: model.detect(record.read(), score=0.0)["boxes"] for record in bar})
 
 
-def alternate(model, dataset, fit, progress=True, done=0, start=None):
+def alternate(
+    model: Any,
+    dataset: Dataset,
+    fit: Callable[..., Any],
+    progress: bool = True,
+    done: int = 0,
+    start: dict[str, Any] | None = None,
+) -> Any:
     """Trains a Faster R-CNN in the four steps of the paper, in the place of its `fit`.
 
     1. The RPN, on the backbone as it is now (ImageNet's weights). 2. Fast R-CNN, on a backbone of its own that starts

@@ -11,7 +11,8 @@ from keras_rcnn.files import aside
 from keras_rcnn.json_text import to_json
 from keras_rcnn.models import RCNN
 from keras_rcnn.presets import from_preset
-from keras_rcnn.training.svms import fit_box_regressors, fit_svms, plot_violations, stage_detections
+from keras_rcnn.training.history import plot_violations
+from keras_rcnn.training.svms import fit_box_regressors, fit_svms, stage_detections
 
 
 def suits(settings, detector):

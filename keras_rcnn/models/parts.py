@@ -1,0 +1,53 @@
+"""A detector's arguments: which are parts of it, and whether they fit each other."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from keras_rcnn.data.preprocess import Preprocessor
+
+
+def check_fit(parts: Mapping[str, Any]) -> None:
+    """Refuses parts that do not fit each other, and that a graph of unknown sizes would not find out.
+
+    Args:
+        parts: dict, a detector's arguments by name.
+
+    Raises:
+        ValueError: what does not fit, and what would.
+    """
+    anchors, rpn_head, neck = (parts.get(key) for key in ("anchors", "rpn_head", "neck"))
+    counts = [getattr(part, "num_anchors", None) for part in (anchors, rpn_head)]
+    if None not in counts and counts[0] != counts[1]:
+        raise ValueError(
+            f"anchors gives {counts[0]} anchors a cell, and rpn_head is for {counts[1]}: make it "
+            "RPNHead(anchors.num_anchors)."
+        )
+    if neck is None or not hasattr(neck, "roi_levels"):
+        return
+    for key in ("box_pool", "mask_pool"):
+        strides = getattr(parts.get(key), "strides", None)
+        if strides is not None and len(strides) > neck.roi_levels():
+            raise ValueError(
+                f"{key} pools from {len(strides)} levels, of strides {list(strides)[:8]}; the neck has "
+                f"{neck.roi_levels()} for it."
+            )
+
+
+def own_arguments(detector: type) -> set[str]:
+    """The names of a class's own arguments."""
+    parameters = list(inspect.signature(detector.__init__).parameters.values())[1:]  # without self
+    several = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    return {parameter.name for parameter in parameters if parameter.kind not in several}
+
+
+def is_part(value: Any) -> bool:
+    """Whether an argument of a detector is a layer or the preprocessor."""
+    return isinstance(value, (keras.layers.Layer, Preprocessor))
+
+
+def is_serialised(value: Any) -> bool:
+    """Whether a value is what Keras makes of an object in a config."""
+    return isinstance(value, dict) and "class_name" in value and "config" in value
