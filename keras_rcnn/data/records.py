@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keras_rcnn.data.batches import Batches
     from keras_rcnn.data.preprocess import Preprocessor
 
+UNUSED = "N/A"  # torchvision's word for COCO's ten ids that mean nothing
 __all__ = ["DataError", "Dataset", "Record", "check"]
 
 
@@ -227,7 +228,7 @@ def check(dataset):
 
     Raises:
         DataError: No records, no or double class names, double image ids, labels out of range, or boxes that are NaN,
-            empty or outside their image.
+            empty or outside their image. Classes without objects may all be called `"N/A"`.
     """
     if not dataset.records:
         skipped = f": {len(dataset.bad)} images and objects were skipped as bad" if dataset.bad else ""
@@ -236,8 +237,10 @@ def check(dataset):
     if not names:
         raise DataError(f"{dataset.name}: no classes in the dataset")
     problems = Problems(dataset.name)
+    labels = np.concatenate([record.labels for record in dataset.records])
+    used = [label for label in np.unique(labels) if 0 <= label < len(names)]
     for name, count in Counter(names).items():
-        if count > 1:
+        if count > 1 and (name != UNUSED or any(names[label] == name for label in used)):
             problems.add("classes", f"name {name!r} is given to {count} classes")
     if len(dataset.category_ids) != len(names):
         problems.add("classes", f"{len(names)} names but {len(dataset.category_ids)} category_ids")
@@ -245,7 +248,6 @@ def check(dataset):
         if count > 1:
             problems.add(f"image id {image_id!r}", f"given to {count} images")
     owners = [record for record in dataset.records for _ in record.labels]
-    labels = np.concatenate([record.labels for record in dataset.records])
     boxes = np.concatenate([record.boxes for record in dataset.records])
     for i in np.flatnonzero((labels < 0) | (labels >= len(names))):
         problems.add(owners[i].name, f"label {labels[i]} is not one of the {len(names)} classes")

@@ -9,7 +9,7 @@ import numpy as np
 from keras_rcnn.data.ahead import read_ahead
 from keras_rcnn.data.proposals import ProposalSet, check_proposals, compute_proposals
 from keras_rcnn.data.ready import check_images
-from keras_rcnn.data.records import Dataset
+from keras_rcnn.data.records import UNUSED, Dataset
 from keras_rcnn.data.request import check_whole, refuse_proposals
 from keras_rcnn.evaluation.coco import check_max_detections, coco_metrics, encode_masks, has_segmentation
 from keras_rcnn.evaluation.voc import voc_metrics
@@ -167,7 +167,7 @@ def label_map(model: BatchDetector, dataset: Dataset) -> np.ndarray | None:
 def _places(names, dataset):
     """The labels that names have in a data set, -1 for none."""
     ours = list(dataset.class_names)
-    unknown = [name for name in names if name not in (*ours, "N/A")]  # torchvision's word for COCO's unused ids
+    unknown = [name for name in names if name not in (*ours, UNUSED)]
     told = _TOLD.setdefault(dataset, set())
     if unknown and _some(unknown) not in told:
         told.add(_some(unknown))

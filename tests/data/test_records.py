@@ -104,3 +104,12 @@ def test_objects_of_masks_alone():
 def test_records_of_the_wrong_kind(changes):
     with pytest.raises(DataError, match="image 0"):
         record(**changes)
+
+
+def test_classes_that_mean_nothing_may_share_a_name():
+    names = ["a", "N/A", "b", "N/A"]
+    assert Dataset([record()], names).class_names == names
+    unused = record()
+    unused.labels[:] = 3
+    with pytest.raises(DataError, match="'N/A' is given to 2 classes"):
+        Dataset([unused], names)
