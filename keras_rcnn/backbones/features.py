@@ -114,6 +114,11 @@ class Features(Backbone):
         self._inner, self._frozen_norm = inner, norm == "frozen"
         self._set_trainable(self.trainable)
 
+    @property
+    def body(self) -> keras.Model:
+        """The functional model that the features are of."""
+        return self._inner
+
     def _freezable(self):
         return self._inner.layers if hasattr(self, "_inner") else ()
 

@@ -12,6 +12,7 @@ from keras_rcnn.training.recipe import load_recipe
 from keras_rcnn.training.run import TrainingDiverged
 from keras_rcnn.training.schedules import WarmupCosine, WarmupMultiStep
 from keras_rcnn.training.settings import RecipeError, Settings
+from keras_rcnn.training.silent import SilentUnits, silent_units
 from keras_rcnn.training.svms import fit_box_regressors, fit_svms, stage_detections
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Pictures",
     "RecipeError",
     "Settings",
+    "SilentUnits",
     "StopOnNaN",
     "TimeLimit",
     "TrainingDiverged",
@@ -39,6 +41,7 @@ __all__ = [
     "load_recipe",
     "plot_history",
     "plot_violations",
+    "silent_units",
     "stage_detections",
     "strategy",
 ]

@@ -90,7 +90,11 @@ def plot_history(path: FilePath, picture: FilePath) -> None:
     rows = read_history(path)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     precisions = [key for key in columns if "AP" in key]
-    losses = [key for key in columns if key not in (*precisions, "epoch", "seconds", "learning_rate", "memory_mb")]
+    losses = [
+        key
+        for key in columns
+        if key not in (*precisions, "epoch", "seconds", "learning_rate", "memory_mb", "silent_units")
+    ]
     losses.sort(key=lambda key: key not in ("loss", "val_loss"))
     panels = [
         ("loss", losses),

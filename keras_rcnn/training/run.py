@@ -23,6 +23,7 @@ from keras_rcnn.training.interrupt import Interruption
 from keras_rcnn.training.keras_internals import slow_down
 from keras_rcnn.training.optimizer import build_optimizer
 from keras_rcnn.training.pictures import Pictures
+from keras_rcnn.training.silent import SilentUnits
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,13 @@ class Run:
             if settings.patience:
                 callbacks.append(EarlyStopping(monitor, mode="max", patience=settings.patience))
 
+        silent = None
+        if settings.strategy is None:
+            silent = SilentUnits(self.validation or self.training, settings.evaluate_every)
+            callbacks.append(silent)
+
         def save(model, folder):
-            self.save(model, folder, evaluation and evaluation.last)
+            self.save(model, folder, evaluation and evaluation.last, silent and silent.last)
 
         return [*callbacks, BestAndLast(self.out, save, monitor=monitor)]
 
@@ -160,17 +166,20 @@ class Run:
             with aside(self.out / file) as temporary:
                 shutil.copyfile(self.best() / file, temporary)
 
-    def save(self, model, folder, metrics=None):
+    def save(self, model, folder, metrics=None, silent=None):
         """A preset with what was measured on the validation data, and the time that the training took.
 
         Args:
             model: `Detector`.
             folder: path.
             metrics: of `evaluate`, if any.
+            silent: of `silent_units`, if it was measured.
         """
         settings, facts = self.settings, {}
         if metrics is not None:
             facts = {"dataset": self.validation.name, **{k: v for k, v in metrics.items() if k != "per_class"}}
+        if silent:
+            facts["silent_units"] = silent
         facts["seconds"] = round(self._spent.get("seconds", 0) + time.monotonic() - self._started)
         facts["cpu_seconds"] = round(self._spent.get("cpu_seconds", 0) + _cpu_seconds() - self._cpu)
         save_preset(

@@ -208,7 +208,7 @@ def test_every_detector_is_built_as_the_settings_say():
     [
         ({"roi_pool": "pool"}, "for a single map"),
         ({"backbone": "vgg16"}, r"set backbone_weights to its \.caffemodel"),
-        ({"backbone": "resnet9000"}, "A recipe's backbone is efficientnet_lite0"),
+        ({"backbone": "resnet9000"}, "A recipe's backbone is one of efficientnet_lite0"),
         ({"base": "nuclei_frcnn", "detector": "rcnn"}, "is a FasterRCNN"),
         ({"base": "nuclei_frcnn", "masks": True}, "has no mask branch"),
         ({"detector": "fast_rcnn", "masks": True}, "leave one of them out"),
