@@ -17,12 +17,12 @@ import keras_rcnn
 from keras_rcnn import cli
 from keras_rcnn.cli.command_line import command_line
 from keras_rcnn.cli.tables import presets_table
-from keras_rcnn.export.measure import litert_table
 from keras_rcnn.presets import list_presets
 from keras_rcnn.training.recipe import load_recipe
 from keras_rcnn.training.settings import settings_markdown
 from tests.standing import pages, write_data, write_photos, write_runs
 from tools.pages import family
+from tools.pages.litert import litert_table
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, SITE = ROOT / "docs", ROOT / "docs" / "pages"

@@ -3,6 +3,6 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-from keras_rcnn.export.measure import main
+from pages.litert import main
 
 main()

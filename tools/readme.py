@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from pages.family import diffs, family, stages
+from pages.litert import litert_table
 
 from keras_rcnn.cli.tables import presets_table
-from keras_rcnn.export.measure import litert_table
 from keras_rcnn.presets import list_presets, zoo_folder
 from keras_rcnn.training.settings import settings_markdown
 

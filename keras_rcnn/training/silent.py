@@ -95,8 +95,8 @@ class SilentUnits(keras.callbacks.Callback):
             self._told = True
             logger.warning(
                 "%.0f %% of the backbone's units respond to no photo any more (%.0f %% when the training began), "
-                "%.0f %% of %s: the learning rate is too high for it. Lower learning_rate or backbone_lr_multiplier, or set "
-                "backbone_norm='batch'.",
+                "%.0f %% of %s: the learning rate is too high for it. Lower learning_rate or backbone_lr_multiplier, "
+                "or set backbone_norm='batch'.",
                 100 * share, 100 * self._first, 100 * worst["share"], worst["layer"],
             )  # fmt: skip
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from keras_rcnn.export import measure
 from tests.export.detectors import detector
 from tests.models.tiny import shapes
+from tools.pages import litert as measure
 
 pytest.importorskip("ai_edge_litert", reason="the extra litert is not installed")
 
