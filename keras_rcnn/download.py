@@ -310,7 +310,7 @@ class _Part:
 
 
 @contextlib.contextmanager
-def alone(path, what):
+def alone(path, task):
     """Waits until no other process is in such a block, and then is in it.
 
     The system takes the lock of a process that ends, however it ends, so that there are no stale ones; the file itself
@@ -318,19 +318,19 @@ def alone(path, what):
 
     Args:
         path: pathlib.Path of the lock's file, in a folder that exists; it is gone at the end.
-        what: str, what is done meanwhile, for the message of the one who waits: "downloads weights.pth".
+        task: str, what is done meanwhile, for the message of the one who waits: "downloads weights.pth".
 
     Raises:
         OSError: if the file cannot be made.
         DownloadError: if this very thread is in such a block already, and would wait for itself.
     """
     if _held.get(path) == threading.get_ident():
-        raise DownloadError(f"This thread {what} already (lock {path}).")
+        raise DownloadError(f"This thread {task} already (lock {path}).")
     file, told = _locked(path), False
     while file is None:
         if not told:
             owner = _owner(path)
-            logger.warning("%s %s (lock %s); this one waits until it is done.", owner, what, path)
+            logger.warning("%s %s (lock %s); this one waits until it is done.", owner, task, path)
             told = True
         time.sleep(WAIT)
         file = _locked(path)

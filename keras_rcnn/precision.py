@@ -90,7 +90,7 @@ def _has_accelerator():
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return any(one.device_type != "CPU" for one in tf.config.list_physical_devices())
+        return any(device.device_type != "CPU" for device in tf.config.list_physical_devices())
     if keras.backend.backend() == "jax":
         import jax
 

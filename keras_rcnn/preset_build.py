@@ -74,8 +74,8 @@ def _check_registered(value, path, place):
     import keras
 
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in parts:
-        _check_registered(one, path, f"{place}.{key}")
+    for key, part in parts:
+        _check_registered(part, path, f"{place}.{key}")
     registered = value.get("registered_name") if isinstance(value, dict) and "class_name" in value else None
     if isinstance(registered, str) and ">" in registered and keras.saving.get_registered_object(registered) is None:
         where = "a newer version of keras_rcnn" if registered.startswith(PACKAGE) else "a part of somebody's own"

@@ -230,8 +230,8 @@ def detector_class(name_or_folder: FilePath) -> type[Detector] | None:
     detector = read_preset(_find(name_or_folder))["detector"]
     importlib.import_module("keras_rcnn.models")
     name = detector.get("registered_name") or f"keras_rcnn>{detector.get('class_name')}"
-    found = keras.saving.get_registered_object(str(name))
-    return found if isinstance(found, type) else None
+    registered = keras.saving.get_registered_object(str(name))
+    return registered if isinstance(registered, type) else None
 
 
 def _summary(folder, record):
@@ -258,12 +258,12 @@ def describe(model: Detector) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if not isinstance(value, dict):
         return value
     serialised = "class_name" in value and "config" in value
     left_out = ("build_config", "compile_config") if serialised else ()
-    value = {key: _plain(one) for key, one in value.items() if key not in left_out}
+    value = {key: _plain(item) for key, item in value.items() if key not in left_out}
     if serialised and isinstance(value["config"], dict):
         policy = value["config"].get("dtype")
         if isinstance(policy, dict) and policy.get("class_name") == "DTypePolicy":

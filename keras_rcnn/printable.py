@@ -22,7 +22,7 @@ def printable(text, lines=False):
     >>> printable("fig\x1b[2J")
     'fig\\x1b[2J'
     """
-    return _UNSAFE.sub(lambda found: found[0] if lines and found[0] in "\n\t" else _escaped(found[0]), str(text))
+    return _UNSAFE.sub(lambda match: match[0] if lines and match[0] in "\n\t" else _escaped(match[0]), str(text))
 
 
 def _escaped(character):

@@ -50,7 +50,7 @@ def compare(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
     )
 
 
-def _report(model, what, names):
+def _report(model, problem, names):
     if names:
         more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-        raise ConversionError(f"{model.name} {what}: {', '.join(names[:6])}{more}.")
+        raise ConversionError(f"{model.name} {problem}: {', '.join(names[:6])}{more}.")

@@ -32,7 +32,7 @@ class Limits:
         self.max_parts = _limit("max_parts", max_parts, PARTS_VARIABLE, MAX_PARTS)
         self.bytes = self.parts = 0
 
-    def take_bytes(self, count, what):
+    def take_bytes(self, count, content):
         """Counts the bytes of an array that is about to be made.
 
         Raises:
@@ -41,7 +41,7 @@ class Limits:
         self.bytes += count
         if self.bytes > self.max_bytes:
             raise WeightsFileError(
-                f"{self.path} has {self.size} bytes and declares arrays of {self.bytes} and more ({what}); at most "
+                f"{self.path} has {self.size} bytes and declares arrays of {self.bytes} and more ({content}); at most "
                 f"{self.max_bytes} are read from it. It looks made to fill memory. If you trust it, allow more by "
                 f"max_bytes= or the environment's {BYTES_VARIABLE}."
             )

@@ -102,9 +102,9 @@ def weights_file(path):
 def _reader(path, head):
     if not head:
         raise WeightsFileError(f"{path} is empty (0 bytes).")
-    for start, what in NOT_WEIGHTS:
+    for start, description in NOT_WEIGHTS:
         if head.lstrip().lower().startswith(start):
-            raise WeightsFileError(f"{path} is {what}, not a weights file.")
+            raise WeightsFileError(f"{path} is {description}, not a weights file.")
     if head.startswith(b"PK"):
         return _read_zip
     if head[:1] == b"\x80":

@@ -159,7 +159,7 @@ class Preprocessor:
             ends = [(short, short * 4 / 3), *((short * share, long) for share in (1, 0.7, 0.4))]
         else:
             ends = [(short, side) for side in (short * 4 / 3, short * 16 / 9, (short * 16 / 9 * long) ** 0.5, long)]
-        sides = [tuple(_up(math.ceil(side), self.size_divisor) for side in one) for one in (*ends, (long, long))]
+        sides = [tuple(_up(math.ceil(side), self.size_divisor) for side in pair) for pair in (*ends, (long, long))]
         return sorted({*sides, *((width, height) for height, width in sides)})
 
     def __call__(self, image, size=None):

@@ -82,8 +82,8 @@ def load_proposals(path: FilePath, dataset: Dataset) -> ProposalSet:
         problem = f"{len(reasons)} of {len(raw)} boxes do not fit their image as {form} (are they {other}, or those of"
         raise proposal_error(path, f"{problem} another size of the image?)", lines)
     parts = np.split(boxes, np.cumsum(counts)[:-1])
-    found = {owners[key].image_id: part for key, part in zip(keys, parts, strict=True)}
-    return ProposalSet({record.image_id: found[record.image_id] for record in dataset})
+    boxes_of = {owners[key].image_id: part for key, part in zip(keys, parts, strict=True)}
+    return ProposalSet({record.image_id: boxes_of[record.image_id] for record in dataset})
 
 
 def _read_npz(path):

@@ -51,8 +51,8 @@ def read_xml(path):
 
 
 def _other(path):
-    kind = kind_of_file(path)
-    return None if kind == "COCO" else kind
+    format_name = kind_of_file(path)
+    return None if format_name == "COCO" else format_name
 
 
 def read_bytes(path):

@@ -74,7 +74,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         self.last = evaluate(self.model, self.dataset, **self.arguments)
         self.last_epoch = epoch
         if logs is not None:
-            for kind, prefix in (("bbox", "val_"), ("segm", "val_segm_")):
+            for iou_type, prefix in (("bbox", "val_"), ("segm", "val_segm_")):
                 for name in ("AP", "AP50"):
-                    if name in self.last.get(kind, {}):
-                        logs[prefix + name] = self.last[kind][name]
+                    if name in self.last.get(iou_type, {}):
+                        logs[prefix + name] = self.last[iou_type][name]

@@ -71,7 +71,7 @@ def export_model(
     proposals = _check_proposals(model, photos, proposals)
     module, name = _FORMATS[format]
     function = getattr(importlib.import_module(f"keras_rcnn.export.{module}"), name)
-    known = [one for one in inspect.signature(function).parameters if one not in ("model", "path")]
+    known = [parameter for parameter in inspect.signature(function).parameters if parameter not in ("model", "path")]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ExportError(f"The format {format!r} has no option {', '.join(unknown)}; it has {', '.join(known)}.")
@@ -96,7 +96,7 @@ def _check_proposals(model, photos, proposals):
 def _check_model(model):
     import keras
 
-    if not all(hasattr(model, one) for one in ("preprocessor", "detect", "wants_proposals")):
+    if not all(hasattr(model, attribute) for attribute in ("preprocessor", "detect", "wants_proposals")):
         raise ExportError(f"A detector is exported, such as from_preset returns, not a {type(model).__name__}.")
     if keras.backend.backend() != "tensorflow":
         raise ExportError(

@@ -164,9 +164,9 @@ class RegionCNN(keras.layers.Layer):
         chunks = (count + self.chunk - 1) // self.chunk
         padded = ops.pad(boxes, ((0, 0), (0, chunks * self.chunk - count), (0, 0)))
         parts = ops.reshape(padded, (ops.shape(boxes)[0], chunks, self.chunk, 4))
-        found = ops.map(lambda part: self._features(images, part, image_sizes, False), ops.moveaxis(parts, 1, 0))
-        found = ops.moveaxis(found, 0, 1)
-        return ops.reshape(found, (ops.shape(boxes)[0], chunks * self.chunk, *found.shape[3:]))[:, :count]
+        pooled = ops.map(lambda part: self._features(images, part, image_sizes, False), ops.moveaxis(parts, 1, 0))
+        pooled = ops.moveaxis(pooled, 0, 1)
+        return ops.reshape(pooled, (ops.shape(boxes)[0], chunks * self.chunk, *pooled.shape[3:]))[:, :count]
 
     def _features(self, images, boxes, image_sizes, training):
         crops = self.warp(images, boxes, image_sizes)

@@ -43,10 +43,10 @@ class RPN(Detector):
         grid = anchors(features, images)
         logits, deltas = rpn_head(features)
         boxes, scores = proposals(grid, logits, deltas, image_sizes, training=False)
-        found = {"boxes": boxes, "scores": scores, "labels": ops.where(scores > 0, 0, -1)}
+        detections = {"boxes": boxes, "scores": scores, "labels": ops.where(scores > 0, 0, -1)}
         rpn_labels, rpn_deltas = rpn_targets(grid, targets["boxes"], targets["labels"], image_sizes)
         losses = rpn_loss(logits, deltas, rpn_labels, rpn_deltas, num_anchors=anchors.num_anchors)
-        super().__init__(inputs=inputs, targets=targets, detections=found, losses=losses, config=config, name=name)
+        super().__init__(inputs=inputs, targets=targets, detections=detections, losses=losses, config=config, name=name)
 
     def _check_classes(self, batches):
         """To an RPN every class is an object."""

@@ -98,7 +98,7 @@ def _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_per_class
     def step(i, alive, out_scores, out_index):
         index = ops.cast(ops.argmax(alive, axis=1), "int32")[:, None]
         score = ops.take_along_axis(alive, index, axis=1)
-        found = score > nothing
+        better = score > nothing
         box = ops.take_along_axis(boxes, index[..., None], axis=1)
         suppressed = iou(box, boxes)[:, 0] > iou_threshold
         if labels is not None:
@@ -110,7 +110,7 @@ def _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_per_class
                 full = ops.sum(ops.cast(taken, "int32"), axis=1, keepdims=True) + 1 >= max_per_class
                 suppressed = ops.logical_or(suppressed, ops.logical_and(full, labels == label))
         alive = ops.where(ops.logical_or(suppressed, positions == index), nothing, alive)
-        here = ops.logical_and(slots == i, found)
+        here = ops.logical_and(slots == i, better)
         return i + 1, alive, ops.where(here, score, out_scores), ops.where(here, index, out_index)
 
     state = (ops.convert_to_tensor(0, "int32"), alive, out_scores, out_index)

@@ -88,7 +88,7 @@ def _axis(low, high, first, end, size):
     below = ops.floor(source)
     above = ops.minimum(below + 1, cells[..., None] - 1)
     offset = ops.where(inside, first[..., None], 0.0)
-    below, above = (ops.where(inside, one, 0.0) + offset for one in (below, above))
+    below, above = (ops.where(inside, neighbour, 0.0) + offset for neighbour in (below, above))
     return ops.cast(below, "int32"), ops.cast(above, "int32"), source - ops.floor(source), inside
 
 

@@ -32,13 +32,13 @@ def suggestions(dataset: Dataset, view: View, fixed: Collection[str] = ()) -> di
     """
     if not any((~record.crowd & ~record.difficult).any() for record in dataset):
         return {}
-    found = {} if {"min_size", "max_size"} & set(fixed) else _size(dataset, view)
+    chosen = {} if {"min_size", "max_size"} & set(fixed) else _size(dataset, view)
     if view.sizes is not None and len(view.sizes) > 1:
-        found |= _anchors(dataset, view._replace(**found), fixed)
+        chosen |= _anchors(dataset, view._replace(**chosen), fixed)
     most = max(len(record.boxes) for record in dataset)
     if most > view.max_detections:
-        found |= dict.fromkeys(("max_detections", "eval_max_detections"), math.ceil(1.2 * most / 50) * 50)
-    return {key: value for key, value in found.items() if key not in fixed}
+        chosen |= dict.fromkeys(("max_detections", "eval_max_detections"), math.ceil(1.2 * most / 50) * 50)
+    return {key: value for key, value in chosen.items() if key not in fixed}
 
 
 def _size(dataset, view):
@@ -68,13 +68,13 @@ def _anchors(dataset, view, fixed):
     now = {"anchor_scale": view.sizes[0][0] / view.strides[0], "aspect_ratios": tuple(view.aspect_ratios)}
     scales = [now["anchor_scale"]] if "anchor_scale" in fixed else SCALES
     shapes = [now["aspect_ratios"]] if "aspect_ratios" in fixed else dict.fromkeys((now["aspect_ratios"], fitted))
-    best, found = best_anchor_iou(boxes, sizes, view).mean() + GAIN, now
+    best, fitting = best_anchor_iou(boxes, sizes, view).mean() + GAIN, now
     for ratios in shapes:
         for scale in scales:
             tried = view._replace(aspect_ratios=ratios, sizes=[[scale * stride] for stride in view.strides])
             iou = best_anchor_iou(boxes, sizes, tried).mean()
             if iou > best:
-                best, found = iou, {"anchor_scale": scale, "aspect_ratios": ratios}
-        if found is not now:
+                best, fitting = iou, {"anchor_scale": scale, "aspect_ratios": ratios}
+        if fitting is not now:
             best += GAIN  # other ratios have to be worth it as well
-    return {key: value for key, value in found.items() if value != now[key]}
+    return {key: value for key, value in fitting.items() if value != now[key]}

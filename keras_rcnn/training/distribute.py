@@ -147,9 +147,9 @@ def _check_shares(batches, count, devices):
     same = keras.backend.backend() == "jax"
     for size in sizes:
         if size < count or (same and size % count):
-            which = "The last batch" if size != batches.batch_size else "A batch"
+            subject = "The last batch" if size != batches.batch_size else "A batch"
             how = f"a multiple of {count}" if same else f"at least {count}"
             raise ValueError(
-                f"{which} has {size} images for {count} devices: take a batch_size of {how}"
+                f"{subject} has {size} images for {count} devices: take a batch_size of {how}"
                 + (", and drop_remainder=True." if size != batches.batch_size else ".")
             )

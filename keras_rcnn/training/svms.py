@@ -332,13 +332,13 @@ class _Features:
 
     def mean_norm(self):
         """The mean length of all vectors."""
-        norms = [np.linalg.norm(one.vectors, axis=1) for one in self.each("features")]
+        norms = [np.linalg.norm(regions.vectors, axis=1) for regions in self.each("features")]
         return float(np.concatenate(norms).mean())
 
-    def each(self, what):
+    def each(self, field):
         from tqdm import tqdm
 
-        for record in tqdm(self.dataset, desc=what, unit="image", disable=not self.progress):
+        for record in tqdm(self.dataset, desc=field, unit="image", disable=not self.progress):
             yield _Image(record, self._of(record))
 
     def _of(self, record):
@@ -364,14 +364,14 @@ class _Features:
         given = boxes if len(boxes) else np.zeros((1, 4), np.float32)
         x["proposals"] = scale_boxes(given, image.shape[:2], x["image_sizes"][0])[None]
         outputs = self.model.region_features.predict_on_batch(x)
-        found = {k: np.asarray(v)[0, : len(boxes)] for k, v in outputs.items()}
+        arrays = {k: np.asarray(v)[0, : len(boxes)] for k, v in outputs.items()}
         near = np.zeros(len(boxes), bool)
         if len(objects):
             near = np.asarray(box_ops.iou(boxes, objects)).max(axis=1) > self.least
-        maps = found["maps"].reshape(len(boxes), int(np.prod(found["maps"].shape[1:])))[near]
+        maps = arrays["maps"].reshape(len(boxes), int(np.prod(arrays["maps"].shape[1:])))[near]
         return {
             "boxes": boxes,
-            "vectors": found["vectors"].astype(np.float16),
+            "vectors": arrays["vectors"].astype(np.float16),
             "near": np.flatnonzero(near),
             "maps": maps.astype(np.float16),
         }

@@ -45,34 +45,34 @@ def read_cvat(files, root, **_):
 
 
 def _add(tree, image, where, shape, node):
-    kind, label, group = shape.tag, shape.get("label"), shape.get("group_id")
+    shape_type, label, group = shape.tag, shape.get("label"), shape.get("group_id")
     group = None if number(group) in (None, 0) else group
     turned = number(shape.get("rotation")) or 0
-    if kind in _NO_AREA:
-        tree.ignore(kind)
-    elif kind == "box":
+    if shape_type in _NO_AREA:
+        tree.ignore(shape_type)
+    elif shape_type == "box":
         box = [number(shape.get(key)) for key in ("xtl", "ytl", "xbr", "ybr")]
         if turned and None not in box and math.isfinite(turned):
             box, _ = turned_box(box, turned)
         tree.add(image, where, label, box, group=group)
-    elif kind == "polygon":
+    elif shape_type == "polygon":
         pairs = [pair.split(",") for pair in (shape.get("points") or "").split(";") if pair.strip()]
         points = [number(side) for pair in pairs for side in pair]
         if None in points or any(len(pair) != 2 for pair in pairs):
             tree.fault(where, f"its points {shown(shape.get('points'))} are not x,y;x,y;...")
         else:
             tree.add(image, where, label, polygons=[points], group=group)
-    elif kind == "ellipse":
+    elif shape_type == "ellipse":
         sides = finite(*(shape.get(key) for key in ("cx", "cy", "rx", "ry")), turned)
         if sides is None:
             tree.fault(where, "its ellipse has no centre and radii")
         else:
             box, polygon = ellipse(*sides[:4], math.radians(sides[4]))
             tree.add(image, where, label, box, [polygon], group=group)
-    elif kind == "mask":
+    elif shape_type == "mask":
         _add_mask(tree, image, where, label, shape, node)
     else:
-        tree.fault(where, f"its shape <{kind[:40]}> is none of box, polygon, ellipse and mask")
+        tree.fault(where, f"its shape <{shape_type[:40]}> is none of box, polygon, ellipse and mask")
 
 
 def _add_mask(tree, image, where, label, shape, node):

@@ -110,17 +110,21 @@ def _label(value):
 
 
 def _add(tree, image, where, result, named, drawn):
-    value, kind = result.get("value"), result.get("type")
+    value, shape_type = result.get("value"), result.get("type")
     if not isinstance(value, dict):
-        if kind not in _OF_REGIONS:
+        if shape_type not in _OF_REGIONS:
             tree.fault(where, "has no 'value'")
         return
     mark = result.get("id") if isinstance(result.get("id"), str) else None
-    if kind in _OF_REGIONS or (kind == "labels" and mark in drawn) or (kind is None and _label(value) is None):
+    if (
+        shape_type in _OF_REGIONS
+        or (shape_type == "labels" and mark in drawn)
+        or (shape_type is None and _label(value) is None)
+    ):
         return  # said of a shape that another result draws
     shape = _shape(value)
-    if shape is None or (isinstance(kind, str) and kind.removesuffix("labels") not in ("", *_SHAPES)):
-        tree.ignore(kind or "another kind")
+    if shape is None or (isinstance(shape_type, str) and shape_type.removesuffix("labels") not in ("", *_SHAPES)):
+        tree.ignore(shape_type or "another kind")
         return
     label = _label(value) or named.get(mark)
     if shape == "brush":

@@ -59,25 +59,25 @@ def _image(file, path, root, images):
 
 
 def _add(tree, image, where, shape, size):
-    kind, label, group = shape.get("shape_type") or "polygon", shape.get("label"), shape.get("group_id")
+    shape_type, label, group = shape.get("shape_type") or "polygon", shape.get("label"), shape.get("group_id")
     points = points_of(shape.get("points"))
-    if kind in ("point", "points", "line", "linestrip") or label in ("__ignore__", "_background_"):
-        tree.ignore(label if label in ("__ignore__", "_background_") else kind)
+    if shape_type in ("point", "points", "line", "linestrip") or label in ("__ignore__", "_background_"):
+        tree.ignore(label if label in ("__ignore__", "_background_") else shape_type)
     elif points is None:
         tree.fault(where, f"its points {shown(shape.get('points'))} are not pairs of numbers")
-    elif kind == "rectangle" and len(points) >= 4:
+    elif shape_type == "rectangle" and len(points) >= 4:
         tree.add(image, where, label, _around(points), group=group)
-    elif kind == "circle" and len(points) == 4 and finite(*points):
+    elif shape_type == "circle" and len(points) == 4 and finite(*points):
         radius = math.dist(points[:2], points[2:])
         box, polygon = ellipse(*points[:2], radius, radius)
         tree.add(image, where, label, box, [polygon], group=group)
-    elif kind == "polygon":
+    elif shape_type == "polygon":
         tree.add(image, where, label, polygons=[points], group=group)
-    elif kind == "mask" and len(points) == 4 and finite(*points):
+    elif shape_type == "mask" and len(points) == 4 and finite(*points):
         _add_mask(tree, image, where, shape, _around(points), size)
     else:
         expected = "is none of polygon, rectangle, circle, mask, line, linestrip, point"
-        tree.fault(where, f"its {shown(kind)} of {len(points) // 2} points {expected}, with its points")
+        tree.fault(where, f"its {shown(shape_type)} of {len(points) // 2} points {expected}, with its points")
 
 
 def _around(points):

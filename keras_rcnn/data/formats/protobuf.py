@@ -69,16 +69,16 @@ def _fields(data):
     data, place = memoryview(data), 0
     while place < len(data):
         tag, place = _number(data, place)
-        kind = tag & 7
-        if kind == 0:
+        wire_type = tag & 7
+        if wire_type == 0:
             value, place = _number(data, place)
         else:
-            if kind == 2:
+            if wire_type == 2:
                 length, place = _number(data, place)
             else:
-                length = {1: 8, 5: 4}.get(kind)
+                length = {1: 8, 5: 4}.get(wire_type)
             if length is None or place + length > len(data):
-                raise ValueError(f"a field of kind {kind} at byte {place}, or one that is cut off")
+                raise ValueError(f"a field of kind {wire_type} at byte {place}, or one that is cut off")
             value, place = data[place : place + length], place + length
         yield tag >> 3, value
 

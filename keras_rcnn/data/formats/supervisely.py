@@ -53,25 +53,25 @@ def _image(file, root, images):
 
 
 def _add(tree, image, where, item, size):
-    kind, label = item.get("geometryType") or item.get("shape"), item.get("classTitle")
+    geometry, label = item.get("geometryType") or item.get("shape"), item.get("classTitle")
     points = item.get("points") if isinstance(item.get("points"), dict) else {}
     exterior = points_of(points.get("exterior"))
-    if kind in _NO_AREA:
-        tree.ignore(kind)
-    elif kind == "bitmap":
+    if geometry in _NO_AREA:
+        tree.ignore(geometry)
+    elif geometry == "bitmap":
         _add_bitmap(tree, image, where, label, item.get("bitmap"), size)
     elif exterior is None or not exterior:
         tree.fault(where, f"its points {shown(points.get('exterior'))} are not pairs of numbers")
-    elif kind == "rectangle":
+    elif geometry == "rectangle":
         tree.add(
             image, where, label, [min(exterior[::2]), min(exterior[1::2]), max(exterior[::2]), max(exterior[1::2])]
         )
-    elif kind == "polygon":
+    elif geometry == "polygon":
         if points.get("interior"):
             tree.ignore("hole in a polygon, which is filled")
         tree.add(image, where, label, polygons=[exterior])
     else:
-        tree.fault(where, f"its geometryType {shown(kind)} is none of rectangle, polygon and bitmap")
+        tree.fault(where, f"its geometryType {shown(geometry)} is none of rectangle, polygon and bitmap")
 
 
 def _add_bitmap(tree, image, where, label, bitmap, size):

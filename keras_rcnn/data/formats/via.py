@@ -56,32 +56,32 @@ def read_via(files, root, *, class_attribute=None, **_):
 
 
 def _add(tree, image, where, label, shape):
-    kind = shape.get("name")
-    if kind in ("polyline", "line", "point"):
-        tree.ignore(kind)
-    elif kind == "rect":
+    shape_name = shape.get("name")
+    if shape_name in ("polyline", "line", "point"):
+        tree.ignore(shape_name)
+    elif shape_name == "rect":
         x, y, width, height = (number(shape.get(key)) for key in ("x", "y", "width", "height"))
         if None in (x, y, width, height):
             tree.fault(where, f"its rect {shown(shape)} has not the numbers x, y, width and height")
         else:
             tree.add(image, where, label, [x, y, x + width, y + height])
-    elif kind == "polygon":
+    elif shape_name == "polygon":
         xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
         if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
             tree.fault(where, "its polygon has not as many all_points_x as all_points_y")
         else:
             tree.add(image, where, label, polygons=[[side for point in zip(xs, ys) for side in point]])
-    elif kind in ("circle", "ellipse"):
-        keys = ("cx", "cy", "r", "r") if kind == "circle" else ("cx", "cy", "rx", "ry")
+    elif shape_name in ("circle", "ellipse"):
+        keys = ("cx", "cy", "r", "r") if shape_name == "circle" else ("cx", "cy", "rx", "ry")
         sides = finite(*(shape.get(key) for key in keys), shape.get("theta") or 0)
         if sides is None or min(sides[2:4]) <= 0:
-            tree.fault(where, f"its {kind} {shown(shape)} has no centre and radius")
+            tree.fault(where, f"its {shape_name} {shown(shape)} has no centre and radius")
         else:
             box, polygon = ellipse(*sides)
             tree.add(image, where, label, box, [polygon])
     else:
         tree.fault(
-            where, f"its shape {shown(kind)} is none of rect, polygon, circle, ellipse, polyline, line and point"
+            where, f"its shape {shown(shape_name)} is none of rect, polygon, circle, ellipse, polyline, line and point"
         )
 
 
