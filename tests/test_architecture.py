@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "ops": set(),
     "files": set(),
     "data": {"ops", "files"},
-    "evaluation": {"ops", "data"},
+    "html_page": {"files"},
+    "evaluation": {"data", "files", "html_page", "ops", "visualize"},
     "printable": set(),
     "visualize": {"data", "files", "printable"},
     "layers": {"ops"},
@@ -61,7 +62,7 @@ MAY_IMPORT = {
         "published",
         "renamed",
     },
-    "survey": {"data", "files", "ops", "visualize"},
+    "survey": {"data", "html_page", "ops", "visualize"},
     "training": {
         "backbones",
         "convert",

@@ -7,6 +7,7 @@ from keras_rcnn.evaluation.confusion import confusion_matrix
 from keras_rcnn.evaluation.curves import Curve, best_thresholds, precision_recall
 from keras_rcnn.evaluation.errors import error_kinds
 from keras_rcnn.evaluation.matches import Matches, PhotoMatches, match_detections
+from keras_rcnn.evaluation.page import write_report
 from keras_rcnn.evaluation.scoring import detect_all, evaluate
 from keras_rcnn.evaluation.voc import voc_metrics
 
@@ -26,4 +27,5 @@ __all__ = [
     "match_detections",
     "precision_recall",
     "voc_metrics",
+    "write_report",
 ]

@@ -42,10 +42,10 @@ def error_kinds(matches: Matches, score: float | Mapping[str, float] = DEFAULT_S
       not to be found.
 
     If several detections would find the same object when mended, the best of them does and the others are gone. Each
-    kind is mended alone, with all others as they are (section 2.3), so that the gains add up to no whole. AP is that of
-    COCO at the IoU of the matches, the mean over the classes with objects; where every class has some and no photo has a
-    crowd or more detections than `match_detections` allows, the numbers are those of the authors' program, `tidecv`, which
-    sorts the detections of a crowd, too.
+    kind is mended alone, with all others as they are (section 2.3), so that the gains add up to no whole. AP is COCO's
+    at the IoU of the matches, the mean over the classes with objects. Where every class has some, and no photo has a
+    crowd or more detections than `match_detections` allows, the numbers are those of the authors' program, `tidecv`;
+    it sorts the detections of a crowd, too.
 
     Args:
         matches: of `match_detections`.
