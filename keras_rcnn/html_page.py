@@ -22,7 +22,8 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1080p
 h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2rem }
 li.error { color: #b00020 } li.warning { color: #8a5a00 }
 table { border-collapse: collapse } td, th { padding: .15rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
-td:first-child, th:first-child, td.words { text-align: left } .wide { overflow-x: auto }
+td:first-child, th:first-child, td:has(> small) { text-align: left }
+td:has(> .bar) { white-space: nowrap } .wide { overflow-x: auto }
 .sheet { display: flex; flex-wrap: wrap; gap: .5rem } .sheet figure { margin: 0; width: 250px }
 .sheet.pairs figure { width: 100% } .sheet.pairs img { max-width: 860px }
 .sheet img { width: 100%; display: block } figcaption { font-size: .75rem; overflow-wrap: anywhere; color: #555 }
@@ -99,7 +100,7 @@ def colour_key(colour: tuple[int, int, int], text: Any) -> Markup:
 
 def bar(share: float, text: Any) -> Markup:
     """A text behind a bar; `share` is 0 to 1."""
-    return Markup(f'<span class="bar" style="width: {200 * share:.0f}px"></span> {escaped(text)}')
+    return Markup(f'<span class="bar" style="width: {160 * share:.0f}px"></span> {escaped(text)}')
 
 
 def figure(picture: np.ndarray | None, caption: str, side: int = SIDE) -> Markup:

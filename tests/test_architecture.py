@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "preset_rules": set(),
     "preset_file": {"preset_rules"},
     "preset_build": {"backbones", "classes", "convert", "layers", "models", "preset_file"},
+    "preset_thresholds": {"files", "json_text", "preset_file"},
     "published": {"convert", "download", "preset_build", "preset_file"},
     "presets": {
         "backbones",

@@ -40,7 +40,8 @@ def class_advice(curves: Mapping[str, Curve]) -> str:
     worst = min(known, key=lambda name: known[name].average_precision)
     few = [name for name, curve in known.items() if curve.objects < FEW]
     counted = f"{known[worst].objects} object{'s' * (known[worst].objects != 1)}"
-    text = f"{worst} has the lowest AP50 ({known[worst].average_precision:.3f}, {counted}): "
+    lowest = "has the lowest AP50" if len(known) > 1 else "has AP50"
+    text = f"{worst} {lowest} ({known[worst].average_precision:.3f}, {counted}): "
     if worst in few:
         text += "so few objects that it says little; evaluate on more photos of it first."
     else:
@@ -97,7 +98,9 @@ def confusion_advice(counts: np.ndarray, names: list[str]) -> str:
     remedy = (
         "raise the threshold, and train on such backgrounds" if wrong > lost else "lower it or train on more objects"
     )
-    return f"Classes are seldom taken for each other; {more} missed objects ({lost}) at these scores: {remedy}."
+    seldom = "Classes are seldom taken for each other; " if len(names) > 1 else ""
+    more = more if seldom else more.capitalize()
+    return f"{seldom}{more} missed objects ({lost}) at these scores: {remedy}."
 
 
 def confused(counts: np.ndarray) -> list[tuple[int, int, int]]:

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_rcnn.data.request import check_score
+from keras_rcnn.data.request import DEFAULT_SCORE, check_score
 from keras_rcnn.evaluation.matches import Matches, PhotoMatches
-
-DEFAULT_SCORE = 0.5  # of a class without a threshold of its own
 
 
 def confusion_matrix(matches: Matches, score: float | Mapping[str, float] = DEFAULT_SCORE) -> np.ndarray:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_rcnn.evaluation.confusion import DEFAULT_SCORE, least_scores, shown_and_missed
+from keras_rcnn.data.request import DEFAULT_SCORE
+from keras_rcnn.evaluation.confusion import least_scores, shown_and_missed
 from keras_rcnn.evaluation.curves import interpolated_precision
 from keras_rcnn.evaluation.matches import BACKGROUND_IOU, Matches, PhotoMatches
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 
 from keras_rcnn.data.records import Dataset
+from keras_rcnn.data.request import DEFAULT_SCORE
 from keras_rcnn.evaluation import advice
 from keras_rcnn.evaluation.coco import coco_metrics
-from keras_rcnn.evaluation.confusion import DEFAULT_SCORE, confusion_matrix, least_scores
+from keras_rcnn.evaluation.confusion import confusion_matrix, least_scores
 from keras_rcnn.evaluation.curves import RECALL_LEVELS, precision_recall
 from keras_rcnn.evaluation.errors import KINDS, error_kinds
 from keras_rcnn.evaluation.matches import match_detections
@@ -179,8 +180,9 @@ def _confusion(counts, names):
         yield html_table(["is", "detected as", "times"], [row for row in rows if row[2]])
         return
     labels = [*names, "background"]
-    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shades = [[None, *row] for row in (counts / totals).tolist()]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares[-1] = counts[-1] / np.maximum(counts.sum(axis=0), 1)  # of what is detected
+    shades = [[None, *row] for row in shares.tolist()]
     shades[-1][-1] = None
     rows = [[label, *row] for label, row in zip(labels, counts.tolist(), strict=True)]
     rows[-1][-1] = ""

@@ -85,7 +85,7 @@ class Run:
                 callbacks.append(EarlyStopping(monitor, mode="max", patience=settings.patience))
 
         def save(model, folder):
-            self.save(model, folder, evaluation and evaluation.last)
+            self.save(model, folder, evaluation and evaluation.last, evaluation and evaluation.thresholds)
 
         return [*callbacks, BestAndLast(self.out, save, monitor=monitor)]
 
@@ -160,13 +160,14 @@ class Run:
             with aside(self.out / file) as temporary:
                 shutil.copyfile(self.best() / file, temporary)
 
-    def save(self, model, folder, metrics=None):
+    def save(self, model, folder, metrics=None, thresholds=None):
         """A preset with what was measured on the validation data, and the time that the training took.
 
         Args:
             model: `Detector`.
             folder: path.
             metrics: of `evaluate`, if any.
+            thresholds: of `best_thresholds`, if any.
         """
         settings, facts = self.settings, {}
         if metrics is not None:
@@ -183,6 +184,7 @@ class Run:
             source=settings.source,
             notes=settings.notes,
             metrics=facts,
+            thresholds=thresholds,
         )
 
     def _board(self):
