@@ -22,7 +22,7 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1080p
 h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2rem }
 li.error { color: #b00020 } li.warning { color: #8a5a00 }
 table { border-collapse: collapse } td, th { padding: .15rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
-td:first-child, th:first-child, td:has(> small) { text-align: left }
+td:first-child, th:first-child, td:has(> small), th:has(> small) { text-align: left }
 td:has(> .bar) { white-space: nowrap } .wide { overflow-x: auto }
 .sheet { display: flex; flex-wrap: wrap; gap: .5rem } .sheet figure { margin: 0; width: 250px }
 .sheet.pairs figure { width: 100% } .sheet.pairs img { max-width: 860px }

@@ -86,7 +86,7 @@ def confusion_advice(counts: np.ndarray, names: list[str]) -> str:
     """About the confusion matrix."""
     pairs = confused(counts)
     wrong, lost = int(counts[-1].sum()), int(counts[:, -1].sum())
-    if pairs and pairs[0][0] >= 0.1 * max(wrong, lost):
+    if pairs and sum(number for number, *_ in pairs) >= 0.1 * max(wrong, lost):
         number, true, detected = pairs[0]
         return (
             f"{names[true]} is taken for {names[detected]} the most ({number} times): compare how both are annotated, "
@@ -95,9 +95,7 @@ def confusion_advice(counts: np.ndarray, names: list[str]) -> str:
     if wrong == lost == 0:
         return "Nothing is taken for anything else."
     more = f"wrong detections ({wrong}) outnumber" if wrong > lost else f"wrong detections ({wrong}) do not outnumber"
-    remedy = (
-        "raise the threshold, and train on such backgrounds" if wrong > lost else "lower it or train on more objects"
-    )
+    remedy = "raise them, and train on such backgrounds" if wrong > lost else "lower them, or train on more objects"
     seldom = "Classes are seldom taken for each other; " if len(names) > 1 else ""
     more = more if seldom else more.capitalize()
     return f"{seldom}{more} missed objects ({lost}) at these scores: {remedy}."

@@ -277,7 +277,7 @@ def object_mask(record, i):
     """The mask of a record's object `i` as one RLE, as pycocotools makes it."""
     from pycocotools import mask as rle
 
-    segmentation = _segmentation(record, i)
+    segmentation: Any = _segmentation(record, i)
     if isinstance(segmentation, list):
         return rle.merge(rle.frPyObjects(segmentation, record.height, record.width))
     return encode_masks([segmentation])[0]

@@ -126,7 +126,7 @@ def _pooled(matches):
     empty = [np.zeros(0), np.zeros(0, int), np.zeros(0, bool), np.zeros(0, "<U12"), np.zeros(0, int)]
     columns = [np.concatenate(column) for column in zip(empty, *rows, strict=True)]
     objects = np.array([matches.objects_of(label) for label in range(classes)])
-    return _Pool(*columns, objects, unfound, missed)
+    return _Pool(*columns[:5], objects=objects, unfound=unfound, missed=missed)
 
 
 def _mended(pool, kind):

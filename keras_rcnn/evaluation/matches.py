@@ -17,7 +17,7 @@ class PhotoMatches(NamedTuple):
     """The detections of one photo, best first, and its objects.
 
     Attributes:
-        index: int, the place of the photo in the data set.
+        record_index: int, the place of the photo in the data set.
         places: int `[n]`, the places of the detections in what the model returned.
         labels, scores: `[n]`.
         objects: int `[n]`, the object that each detection finds, or -1.
@@ -31,7 +31,7 @@ class PhotoMatches(NamedTuple):
         mixed: int `[k, 2]`, all pairs of a detection and an object of another class with at least the IoU of a match.
     """
 
-    index: int
+    record_index: int
     places: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
@@ -136,7 +136,7 @@ def _matched(index, record, detections, num_classes, iou_type, iou, limit):
     own, own_iou = _most(np.where(same & counted, overlap, 0.0))
     other, other_iou = _most(np.where(~same & counted, overlap, 0.0))
     return PhotoMatches(
-        index=index,
+        record_index=index,
         places=kept[order],
         labels=labels,
         scores=scores,

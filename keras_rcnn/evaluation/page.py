@@ -125,7 +125,9 @@ def _errors(errors):
         ]
         for kind in KINDS
     ]
-    yield html_table(["error", "AP50 that it costs", "at any score", "at the best F1", "what helps"], rows)
+    yield html_table(
+        ["error", "AP50 that it costs", "at any score", "at the best F1", element("small", "what helps")], rows
+    )
     yield element(
         "p",
         f"AP50 is {_figure(errors['AP'])}. Without any wrong detections it would be "
@@ -200,7 +202,8 @@ def _photos(dataset, detections, matches, least, count):
         "Right: the detections, green where they are right, red where they are wrong, with the kind of error.",
     )
     yield sheet(
-        (_pair(records[photo.index], detections[photo.index], photo, matches, least) for photo in chosen), "pairs"
+        (_pair(records[photo.record_index], detections[photo.record_index], photo, matches, least) for photo in chosen),
+        "pairs",
     )
 
 

@@ -33,9 +33,9 @@ def worst_photos(matches: Matches, least: np.ndarray, count: int) -> list[PhotoM
     errors = {}
     for photo in matches.photos:
         shown, right, missed = shown_and_missed(photo, least)
-        errors[photo.index] = int((shown & ~right).sum() + missed.sum())
-    ranked = sorted(matches.photos, key=lambda photo: -errors[photo.index])
-    return [photo for photo in ranked[:count] if errors[photo.index]]
+        errors[photo.record_index] = int((shown & ~right).sum() + missed.sum())
+    ranked = sorted(matches.photos, key=lambda photo: -errors[photo.record_index])
+    return [photo for photo in ranked[:count] if errors[photo.record_index]]
 
 
 def photo_caption(record: Record, photo: PhotoMatches, matches: Matches, least: np.ndarray) -> str:

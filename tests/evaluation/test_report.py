@@ -1,19 +1,28 @@
 """Matches, curves, confusions and kinds of errors against pycocotools, TIDE's own program and examples by hand."""
 
+import re
+
 import numpy as np
 import pytest
 
+import keras_rcnn
+from keras_rcnn.data import Dataset
 from keras_rcnn.evaluation import (
     best_thresholds,
     coco_metrics,
     confusion_matrix,
+    detect_all,
     error_kinds,
     match_detections,
     precision_recall,
+    write_report,
 )
 from keras_rcnn.evaluation.coco import _run
+from keras_rcnn.evaluation.confusion import least_scores
 from keras_rcnn.evaluation.curves import interpolated_precision
 from keras_rcnn.evaluation.errors import KINDS, photo_kinds
+from keras_rcnn.evaluation.worst import AMBER, GREEN, GREY, RED, photo_caption, photo_pair, worst_photos
+from tests.shared import SHARED, needs_data
 
 
 def without_difficult(dataset):
@@ -50,7 +59,7 @@ def test_matches_are_those_of_pycocotools(make, iou_type):
     evaluation = _run(dataset, detections, iou_type, 100)
     images = {record.image_id: i for i, record in enumerate(dataset)}
     labels = {category: k for k, category in enumerate(dataset.category_ids)}
-    photos = {photo.index: photo for photo in match_detections(dataset, detections, iou_type).photos}
+    photos = {photo.record_index: photo for photo in match_detections(dataset, detections, iou_type).photos}
     seen = 0
     for case in filter(None, evaluation.evalImgs):
         if case["aRng"] != evaluation.params.areaRng[0]:
@@ -107,7 +116,7 @@ def slow_matches(record, own, iou=0.5):
 def test_a_slow_twin_matches_the_same(make, seed):
     dataset, detections = make.random(seed)
     for photo in match_detections(dataset, detections).photos:
-        answers = slow_matches(list(dataset)[photo.index], detections[photo.index])
+        answers = slow_matches(list(dataset)[photo.record_index], detections[photo.record_index])
         ours = np.where(photo.ignored, -2, photo.objects)
         assert dict(zip(photo.places.tolist(), ours.tolist(), strict=True)) == answers
         for i, j in enumerate(photo.objects):
@@ -288,3 +297,94 @@ def test_wrong_arguments(make):
         match_detections(dataset, detections, iou_type="mask")
     with pytest.raises(ValueError, match="score is a number"):
         confusion_matrix(match_detections(dataset, detections), 2)
+
+
+# === The page ===
+
+
+def report(make, tmp_path, dataset, detections, **options):
+    text = write_report(tmp_path / "report.html", dataset, detections, **options).read_text()
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", text)
+    return text
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_the_page(make, tmp_path, iou_type):
+    dataset, detections = make.random(1, masks=iou_type == "segm")
+    names = ["<b>fig</b>", *dataset.class_names[1:]]
+    text = report(
+        make, tmp_path, make.data(list(dataset), names), detections, iou_type=iou_type, photos=5, title="A & B"
+    )
+    assert "<title>A &amp; B</title>" in text and "<b>fig</b>" not in text and "&lt;b&gt;fig&lt;/b&gt;" in text
+    assert text.count("data:image/jpeg;base64,") == 5
+    assert text.count('class="todo"') == 5 and text.count("<polyline") == 3
+    assert "http://" not in text and "https://" not in text and "<script" not in text
+    assert "difficult objects count in COCO&#x27;s AP" in text
+
+
+def test_a_page_of_nothing_and_of_what_is_perfect(make, tmp_path):
+    empty = make.data([make.record([], [])], ["fig"])
+    text = report(make, tmp_path, empty, [make.found([], [], [])])
+    assert "There are no objects in these photos" in text and "No photo has an error." in text
+    dataset = make.data([make.record([SQUARE], [0])], ["fig"])
+    text = report(make, tmp_path, dataset, [make.found([SQUARE], [0.9], [0])])
+    assert "No kind of error costs any AP." in text and "No photo has an error." in text
+    text = report(make, tmp_path, dataset, [make.found([], [], [])])
+    assert "1 of 1 missed (fig 1), 0 wrong, 0 right" in text and "Nothing is found, whatever the score" in text
+
+
+def test_many_classes_make_a_list_of_confusions(make, tmp_path):
+    names = [f"class {i}" for i in range(30)]
+    dataset = make.data([make.record([SQUARE], [3])], names)
+    text = report(make, tmp_path, dataset, [make.found([SQUARE], [0.9], [7])])
+    assert "<td>class 3</td><td>class 7</td><td>1</td>" in text
+
+
+def test_the_worst_photos_come_first(make):
+    dataset, detections = make.random(2)
+    matches = match_detections(dataset, detections)
+    least = least_scores(matches.class_names, 0.3)
+    photos = worst_photos(matches, least, 24)
+    errors = []
+    for photo in photos:
+        record, own = list(dataset)[photo.record_index], detections[photo.record_index]
+        keep = own["scores"] >= 0.3
+        answers = slow_matches(record, {key: own[key][keep] for key in ("boxes", "scores", "labels")})
+        found = [j for j in answers.values() if j >= 0]
+        missed = int((~(record.crowd | record.difficult)).sum()) - len(found)
+        errors.append(missed + list(answers.values()).count(-1))
+        assert photo_caption(record, photo, matches, least).endswith(f"{len(found)} right")
+    assert errors == sorted(errors, reverse=True) and errors[-1] > 0
+
+
+def test_a_photo_is_drawn_beside_what_is_in_it(make):
+    boxes = [[10, 10, 50, 50], [100, 100, 180, 180], [200, 20, 260, 80]]
+    record = make.record(boxes, [0, 0, 0], crowd=[False, False, True])
+    found = make.found([boxes[0], [200, 120, 280, 190]], [0.9, 0.8], [0, 0])
+    matches = match_detections(make.data([record], ["fig"]), [found])
+    picture = photo_pair(record, found, matches.photos[0], matches, least_scores(["fig"], 0.5))
+    assert picture.shape == (200, 2 * 300 + 8, 3)
+    for y, x, colour in ((49, 30, GREEN), (179, 140, AMBER), (79, 230, GREY), (49, 338, GREEN), (189, 548, RED)):
+        assert tuple(picture[y, x]) == colour
+    large = make.record(np.array(boxes) * 10, [0, 0, 0], size=(2000, 3000))
+    small = make.found(found["boxes"] * 10, found["scores"], found["labels"])
+    matches = match_detections(make.data([large], ["fig"]), [small])
+    picture = photo_pair(large, small, matches.photos[0], matches, least_scores(["fig"], 0.5))
+    assert picture.shape == (427, 2 * 640 + 8, 3)
+
+
+# === A preset ===
+
+
+@needs_data
+@pytest.mark.slow
+def test_a_presets_curves_are_those_of_pycocotools():
+    val = keras_rcnn.load_coco(SHARED / "data" / "nuclei" / "val.json", SHARED / "data" / "nuclei" / "val")
+    dataset = Dataset(list(val)[:8], val.class_names, val.category_ids)
+    detections = detect_all(keras_rcnn.from_preset("nuclei_mrcnn"), dataset, progress=False)
+    assert sum(len(own["boxes"]) for own in detections) > 100
+    for iou_type in ("bbox", "segm"):
+        expected = _run(dataset, detections, iou_type, 100).eval["precision"][0, :, 0, 0, -1]
+        curve = precision_recall(match_detections(dataset, detections, iou_type))["nucleus"]
+        np.testing.assert_allclose(curve.precision, expected, atol=1e-6)
+        assert 0.3 < curve.threshold < 0.9 and curve.best_f1 > 0.6
