@@ -114,7 +114,7 @@ def listed(names: list[str], limit: int = 8) -> str:
 
 
 PHOTO_ADVICE = (
-    "Look at the red ones first: what is an object but not annotated belongs into the annotations before anything is "
-    "trained again; what is no object belongs into the training data as a negative. Then look for what the amber ones "
+    "Look at the red ones first: what is an object but not annotated belongs in the annotations before anything is "
+    "trained again; what is no object belongs in the training data as a negative. Then look for what the amber ones "
     "have in common (small, hidden, dark, at the edge), and add photos of that."
 )
