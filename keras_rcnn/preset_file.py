@@ -8,7 +8,7 @@ import math
 import os
 import reprlib
 
-from keras_rcnn.preset_rules import NULL, OBJECT, SETTINGS, WEIGHTS_KEYS, Rule, is_number, text
+from keras_rcnn.preset_rules import NULL, OBJECT, SETTINGS, UNIT, WEIGHTS_KEYS, Rule, is_number, text
 
 MAX_BYTES = 2**22
 PRESET, WEIGHTS = "preset.json", "weights.safetensors"
@@ -110,6 +110,7 @@ def check_record(record, path):
         if not _is_users(detector) and key not in SETTINGS and value is not None and not is_part:
             raise _wrong(path, place, value, Rule(bool, PART))
     _check(detector, path, "detector")
+    check_thresholds(record.get("thresholds"), detector["config"], path)
 
 
 def unregistered(value):
@@ -157,6 +158,30 @@ def _check_weights(weights, path):
     missing = [key for key in WANTED_OF_URL if key not in weights] if "url" in weights else []
     if missing:
         raise PresetError(f"{path}: weights has a url, and no {' and no '.join(missing)}. {_REMEDY}")
+
+
+def check_thresholds(thresholds, config, path):
+    """Checks the least scores of the classes.
+
+    Args:
+        thresholds: None, or what should be a dict, class name -> score.
+        config: the detector's, with `class_names` and `num_classes`.
+        path: where they are from, for messages.
+
+    Raises:
+        PresetError: for the name of no class, or what is no number from 0 to 1.
+    """
+    if thresholds is None:
+        return
+    if not isinstance(thresholds, dict):
+        raise _wrong(path, "thresholds", thresholds, OBJECT | NULL)
+    names = config.get("class_names") or map(str, range(config["num_classes"]))
+    unknown = sorted(set(thresholds) - set(names), key=str)
+    if unknown:
+        raise PresetError(f"{path}: thresholds has {reprlib.repr(unknown[0])}, which is no class of it. {_REMEDY}")
+    for name, value in thresholds.items():
+        if not UNIT.accepts(value):
+            raise _wrong(path, f"thresholds.{name:.200}", value, UNIT)
 
 
 def _check(value, path, place, rules=None):

@@ -26,7 +26,15 @@ from keras_rcnn.files import write_together
 from keras_rcnn.json_text import to_json
 from keras_rcnn.precision import precision
 from keras_rcnn.preset_build import build_detector
-from keras_rcnn.preset_file import PRESET, TENSOR, WEIGHTS, PresetError, read_preset_file, unregistered
+from keras_rcnn.preset_file import (
+    PRESET,
+    TENSOR,
+    WEIGHTS,
+    PresetError,
+    check_thresholds,
+    read_preset_file,
+    unregistered,
+)
 from keras_rcnn.published import converted, weights_path
 from keras_rcnn.renamed import keep_former_name
 
@@ -91,6 +99,8 @@ def from_preset(
     values = _read_weights(path, weights.get("sha256"))
     with precision(dtype):
         model = build_detector(config, folder / PRESET, values, path, change)
+    thresholds = record.get("thresholds") or {}
+    model.thresholds = {name: thresholds[name] for name in model.class_names if name in thresholds} or None
     told = None if change is None else change.told(model, folder.name)
     if told:
         logger.warning(told)
@@ -109,7 +119,8 @@ def save_preset(model: Detector, folder: FilePath, dtype: str = "float32", **met
         dtype: `"float32"`, or `"float16"`, half the size: kernels are rounded to 11 bits; vectors (biases,
             normalisation statistics) and kernels beyond float16's range stay float32.
         **metadata: what else is to be known: `name` (by default the folder's), `title`, `license`, `source`,
-            `metrics` (`{"bbox": {"AP": ...}, "dataset": ...}`), `notes`, anything that JSON can say.
+            `metrics` (`{"bbox": {"AP": ...}, "dataset": ...}`), `notes`, `thresholds` (by default the model's; None:
+            none), anything that JSON can say.
 
     Returns:
         The folder as a `pathlib.Path`.
@@ -139,7 +150,9 @@ def save_preset(model: Detector, folder: FilePath, dtype: str = "float32", **met
             '@keras.saving.register_keras_serializable("my_package") before the class.'
         )
     content = _to_safetensors(model, dtype)
-    known = {key: value for key, value in metadata.items() if value is not None}
+    known = {**metadata, "thresholds": metadata.get("thresholds", model.thresholds)}
+    known = {key: value for key, value in known.items() if value is not None}
+    check_thresholds(known.get("thresholds"), detector["config"], folder / PRESET)
     record = {"name": folder.resolve().name, "title": "", **known}
     record["weights"] = {
         "file": WEIGHTS,

@@ -39,6 +39,7 @@ def draw(
     path: FilePath | None = None,
     score: float | None = None,
     class_names: Sequence[str] | None = None,
+    colours: Sequence[tuple[int, int, int]] | None = None,
 ) -> np.ndarray:
     """Draw boxes, masks and labels of one image's detections.
 
@@ -54,6 +55,7 @@ def draw(
         path: where to save the picture, if anywhere; the ending decides the format (`.png`, `.jpg` ...).
         score: float. Leave out detections that score less.
         class_names: list of words for the labels, if there are no `"names"`.
+        colours: list of n colours `(red, green, blue)`, 0..255, one for each detection, instead of the classes'.
 
     Returns:
         uint8 RGB array `[height, width, 3]`.
@@ -67,21 +69,24 @@ def draw(
     """
     from PIL import Image
 
-    _check(detections, score, class_names)
+    _check(detections, score, class_names, colours)
     picture = _pixels(image)
     chosen = _chosen(detections, score)
-    colours = [class_colour(label) for label in chosen["labels"]]
+    if colours is None:
+        shown = [class_colour(label) for label in chosen["labels"]]
+    else:
+        shown = [tuple(colours[i]) for i in chosen["places"]]
     style = _style(picture.shape, chosen["boxes"])
     if chosen["masks"] is not None:
         _check_masks(chosen["masks"], picture.shape)
-        shades = _shades(colours) if len(set(colours)) == 1 else colours
-        picture = _with_masks(picture, chosen["masks"], shades, style)
-        colours = shades
+        if colours is None and len(set(shown)) == 1:
+            shown = _shades(shown)
+        picture = _with_masks(picture, chosen["masks"], shown, style)
     canvas = Image.fromarray(picture)
-    _draw_boxes(canvas, chosen["boxes"], colours, style, faint=chosen["masks"] is not None)
+    _draw_boxes(canvas, chosen["boxes"], shown, style, faint=chosen["masks"] is not None)
     texts = _texts(chosen, class_names)
     if texts is not None and not (style["dense"] and len(np.unique(chosen["labels"])) == 1):
-        _draw_labels(canvas, chosen["boxes"], texts, colours, style)
+        _draw_labels(canvas, chosen["boxes"], texts, shown, style)
     if path is not None:
         _save(canvas, Path(path))
     return np.asarray(canvas).copy()
@@ -104,7 +109,7 @@ def _pixels(image):
     return read_image(image)
 
 
-def _check(detections, score, class_names):
+def _check(detections, score, class_names, colours=None):
     """Refuses what cannot be drawn, or would be left out without a word."""
     from keras_rcnn.data.request import check_boxes, check_score
 
@@ -118,6 +123,8 @@ def _check(detections, score, class_names):
         values = detections.get(key)
         if values is not None and len(values) != count:
             raise ValueError(f"The detections have {count} boxes, but {len(values)} {key}.")
+    if colours is not None and len(colours) != count:
+        raise ValueError(f"The detections have {count} boxes, but there are {len(colours)} colours.")
     if score is not None:
         check_score(score, math.inf)
         if detections.get("scores") is None:
@@ -143,6 +150,7 @@ def _chosen(detections, score):
         order = np.argsort(-size, kind="stable")  # without scores: small ones on top
     order = order[keep[order]]
     return {
+        "places": order,
         "boxes": boxes[order],
         "labels": labels[order],
         "scores": None if scores is None else scores[order],

@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "ops": set(),
     "files": set(),
     "data": {"ops", "files"},
-    "evaluation": {"ops", "data"},
+    "html_page": {"files"},
+    "evaluation": {"data", "files", "html_page", "ops", "visualize"},
     "printable": set(),
     "visualize": {"data", "files", "printable"},
     "layers": {"ops"},
@@ -44,6 +45,7 @@ MAY_IMPORT = {
     "preset_rules": set(),
     "preset_file": {"preset_rules"},
     "preset_build": {"backbones", "classes", "convert", "layers", "models", "preset_file"},
+    "preset_thresholds": {"files", "json_text", "preset_file"},
     "published": {"convert", "download", "preset_build", "preset_file"},
     "presets": {
         "backbones",
@@ -61,7 +63,7 @@ MAY_IMPORT = {
         "published",
         "renamed",
     },
-    "survey": {"data", "files", "ops", "visualize"},
+    "survey": {"data", "html_page", "ops", "visualize"},
     "training": {
         "backbones",
         "convert",

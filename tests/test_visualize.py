@@ -178,3 +178,20 @@ def test_what_cannot_be_drawn_is_refused(found, arguments, message):
 def test_names_with_control_characters_are_drawn_escaped():
     expected = draw(blank(), one([40, 30, 100, 90], names=[r"cat\x1b[2J\nfig"]))
     np.testing.assert_array_equal(draw(blank(), one([40, 30, 100, 90], names=["cat\x1b[2J\nfig"])), expected)
+
+
+def test_colours_instead_of_the_classes():
+    boxes = np.array([[10, 10, 40, 40], [60, 60, 90, 90]])
+    found = {"boxes": boxes, "labels": [0, 0], "scores": [0.1, 0.9]}
+    picture = draw(
+        np.zeros((100, 100, 3), np.uint8), {"boxes": boxes, "labels": [0, 0]}, colours=[(1, 2, 3), (4, 5, 6)]
+    )
+    assert tuple(picture[39, 20]) == (1, 2, 3) and tuple(picture[89, 70]) == (4, 5, 6)
+    picture = draw(np.zeros((100, 100, 3), np.uint8), found, score=0.5, colours=[(1, 2, 3), (4, 5, 6)])
+    assert tuple(picture[89, 70]) == (4, 5, 6) and not picture[:50, :50].any()
+    masks = np.zeros((2, 100, 100), bool)
+    masks[:, 20:30, 20:30] = True
+    picture = draw(np.zeros((100, 100, 3), np.uint8), {"boxes": boxes, "masks": masks}, colours=[(0, 200, 0)] * 2)
+    assert picture[..., 1].max() == 200 and not picture[..., (0, 2)].any()  # no shades of it
+    with pytest.raises(ValueError, match="2 boxes, but there are 1 colours"):
+        draw(np.zeros((100, 100, 3), np.uint8), found, colours=[(1, 2, 3)])

@@ -30,7 +30,9 @@ def add_precision(parser):
 
 def add_score(parser):
     """The least score of what is shown."""
-    parser.add_argument("--score", type=fraction, default=0.5, metavar="S", help="least score; default: 0.5")
+    parser.add_argument(
+        "--score", type=fraction, metavar="S", help="least score; default: the preset's for each class, or else 0.5"
+    )
 
 
 def add_out(parser, default):

@@ -45,10 +45,10 @@ def run(args):
         for option in ("preset", "size", "precision"):
             if getattr(args, option):
                 raise ValueError(f"--{option} is not for --server: the model is there already")
-        model, options = ServedDetector(args.server), {}
+        model, options = ServedDetector(args.server), {"score": 0.5 if args.score is None else args.score}
     else:
         model = from_preset(args.preset or DEFAULT_PRESET, dtype=args.precision)
-        options = {"size": args.size}
+        options = {"score": args.score, "size": args.size}
     for photo in photos:
         try:
             if isinstance(photo, ImageError):
@@ -58,7 +58,7 @@ def run(args):
             say(f"keras-rcnn: {error}", file=sys.stderr)
             results.append({"image": str(getattr(error, "path", photo)), "error": str(error)})
             continue
-        detections = model.detect(photo if args.server else image, score=args.score, **options)
+        detections = model.detect(photo if args.server else image, **options)
         path = picture_path(photo, Path(args.out), taken)
         draw(image, detections, path)
         height, width = image.shape[:2]

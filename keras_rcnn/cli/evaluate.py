@@ -28,6 +28,14 @@ def add_arguments(parser):
     add_precision(parser)
     add_proposals(parser)
     parser.add_argument("--json", metavar="FILE", help="write the metrics to this file as well")
+    parser.add_argument(
+        "--report", metavar="FILE", help="write a page with curves, confusions, errors by kind and the worst photos"
+    )
+    parser.add_argument(
+        "--store-thresholds",
+        action="store_true",
+        help="write the score with the best F1 of each class into the preset's folder, for detect",
+    )
 
 
 def run(args):
@@ -35,22 +43,33 @@ def run(args):
     source = source_of(args)
     if source is None:
         raise ValueError(f"what to evaluate on? Give {SOURCES}")
-    from keras_rcnn.evaluation import evaluate
+    from keras_rcnn.evaluation import best_thresholds, detect_all, match_detections, write_report
+    from keras_rcnn.evaluation.scoring import best_iou_type, metrics_of
+    from keras_rcnn.preset_thresholds import preset_to_change, store_thresholds
     from keras_rcnn.presets import from_preset
     from keras_rcnn.training.build import load_data
 
+    folder = preset_to_change(args.preset) if args.store_thresholds else None
     model = from_preset(args.preset, dtype=args.precision)
     dataset = load_data(source, args.on_bad or "error")
     proposals = proposals_for(args, model, dataset)
-    metrics = evaluate(
-        model,
-        dataset,
-        batch_size=args.batch_size or 1,
-        metric=args.metric,
-        progress=sys.stderr.isatty(),
-        proposals=proposals,
+    detections = detect_all(
+        model, dataset, batch_size=args.batch_size or 1, progress=sys.stderr.isatty(), proposals=proposals
     )
+    metrics, iou_type = metrics_of(dataset, detections, args.metric), best_iou_type(dataset, detections)
     say(f"{args.preset} on {dataset.name}, {len(dataset)} images\n")
     say(metrics_table(metrics))
     if args.json:
         write_json(args.json, metrics)
+    if args.report:
+        page = write_report(
+            args.report, dataset, detections, iou_type, metrics=metrics, title=f"{args.preset} on {dataset.name}"
+        )
+        say(f"\nThe report: {page}")
+    if folder is not None:
+        thresholds = best_thresholds(match_detections(dataset, detections, iou_type))
+        store_thresholds(folder, thresholds)
+        scores = (
+            ", ".join(f"{name} {value:.3f}" for name, value in thresholds.items()) or "none, since nothing is found"
+        )
+        say(f"\nThresholds in {folder}: {scores}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+DEFAULT_SCORE = 0.5  # of a class without a threshold of its own
 MASKS = (True, False, "rle", "crops")
 
 
@@ -62,6 +63,19 @@ def check_score(score, most=1.0):
     if not good or not 0 <= number <= most or not math.isfinite(number):
         limit = f"from 0 to {most:g}" if math.isfinite(most) else "of at least 0"
         raise ValueError(f"score is a number {limit}, not {score!r}.")
+
+
+def least_score(score, thresholds, class_names):
+    """The least score of detections: a float, or float32 [classes] for the thresholds that a model has of its own.
+
+    Args:
+        score: as in `Detector.detect`, and not checked here.
+        thresholds: dict, class name -> score, or None.
+        class_names: list of str.
+    """
+    if score is not None or not thresholds:
+        return DEFAULT_SCORE if score is None else score
+    return np.array([thresholds.get(name, DEFAULT_SCORE) for name in class_names], np.float32)
 
 
 def check_whole(name, value, what="", least=1):

@@ -8,7 +8,16 @@ from keras_rcnn.data.proposals import ProposalSet
 from keras_rcnn.data.ready import check_images
 from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_whole
-from keras_rcnn.evaluation.scoring import check_proposals_for, check_settings, evaluate, label_map
+from keras_rcnn.evaluation.curves import best_thresholds
+from keras_rcnn.evaluation.matches import match_detections
+from keras_rcnn.evaluation.scoring import (
+    best_iou_type,
+    check_proposals_for,
+    check_settings,
+    detect_all,
+    label_map,
+    metrics_of,
+)
 
 
 class EvaluateCallback(keras.callbacks.Callback):
@@ -26,7 +35,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         progress: bool. Show a progress bar for the evaluation.
 
     Attributes:
-        last: what `evaluate` returned last, or `None`.
+        last: what `evaluate` would have returned last, or `None`.
+        thresholds: the `best_thresholds` of the same detections (by masks, where there are such), or `None`.
         last_epoch: the epoch that it belongs to, from 0.
 
     Example:
@@ -51,14 +61,11 @@ class EvaluateCallback(keras.callbacks.Callback):
         check_settings(batch_size, metric, max_detections)
         self.dataset = dataset
         self.every = every
-        self.arguments: dict[str, Any] = {
-            "batch_size": batch_size,
-            "metric": metric,
-            "max_detections": max_detections,
-            "progress": progress,
-            "proposals": proposals,
-        }
+        self.metric: Literal["coco", "voc07", "voc10"] = metric
+        self.max_detections = max_detections
+        self.arguments: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "proposals": proposals}
         self.last: dict[str, Any] | None = None
+        self.thresholds: dict[str, float] | None = None
         self.last_epoch: int | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -71,7 +78,10 @@ class EvaluateCallback(keras.callbacks.Callback):
         final = self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs")
         if (epoch + 1) % self.every and not final:
             return
-        self.last = evaluate(self.model, self.dataset, **self.arguments)
+        detections = detect_all(self.model, self.dataset, **self.arguments)
+        self.last = metrics_of(self.dataset, detections, self.metric, self.max_detections)
+        iou_type = best_iou_type(self.dataset, detections)
+        self.thresholds = best_thresholds(match_detections(self.dataset, detections, iou_type))
         self.last_epoch = epoch
         if logs is not None:
             for iou_type, prefix in (("bbox", "val_"), ("segm", "val_segm_")):

@@ -100,9 +100,9 @@ def coco_results(
         compressed RLE) in place of `"bbox"`.
     """
     results = []
-    for record, own in _pairs(dataset, detections):
+    for record, own in paired(dataset, detections):
         image = record.image_id.item() if isinstance(record.image_id, np.generic) else record.image_id
-        boxes, scores, labels, masks = _checked(record, own, len(dataset.class_names), iou_type)
+        boxes, scores, labels, masks = checked_detections(record, own, len(dataset.class_names), iou_type)
         for i in range(len(boxes)):
             row = {"image_id": image, "category_id": int(dataset.category_ids[labels[i]]), "score": float(scores[i])}
             if iou_type == "segm":
@@ -152,14 +152,11 @@ def _run(dataset, detections, iou_type, max_detections):
 
 def _coco_objects(dataset, detections, iou_type):
     """The ground truth and the detections as two pycocotools `COCO` objects."""
-    pairs = _pairs(dataset, detections)
-    ids = [record.image_id for record, _ in pairs]
-    if not all(isinstance(i, (int, np.integer)) for i in ids):
-        ids = range(1, len(pairs) + 1)  # VOC's are file names; pycocotools wants ids that sort
+    pairs = paired(dataset, detections)
     images, objects, results = [], [], []
-    for image, (record, own) in zip(ids, pairs, strict=True):
+    for image, (record, own) in zip(image_ids(pairs), pairs, strict=True):
         images.append({"id": int(image), "height": int(record.height), "width": int(record.width)})
-        boxes = _xywh(record.boxes)
+        boxes = xywh(record.boxes)
         for i, box in enumerate(boxes):
             row = {
                 "id": len(objects) + 1,  # from 1: a match with id 0 reads as "no match" in COCOeval
@@ -172,7 +169,7 @@ def _coco_objects(dataset, detections, iou_type):
             if iou_type == "segm":
                 row["segmentation"] = _segmentation(record, i)
             objects.append(row)
-        boxes, scores, labels, masks = _checked(record, own, len(dataset.class_names), iou_type)
+        boxes, scores, labels, masks = checked_detections(record, own, len(dataset.class_names), iou_type)
         areas = boxes[:, 2] * boxes[:, 3] if masks is None else _mask_areas(masks)
         for i, box in enumerate(boxes):
             row = {
@@ -203,7 +200,16 @@ def _coco(images, categories, annotations):
     return coco
 
 
-def _pairs(dataset, detections):
+def image_ids(pairs):
+    """The ids of the images of `paired`, whole numbers: pycocotools goes through the images in their order."""
+    ids = [record.image_id for record, _ in pairs]
+    if not all(isinstance(i, (int, np.integer)) for i in ids):
+        return list(range(1, len(pairs) + 1))  # VOC's are file names
+    return ids
+
+
+def paired(dataset, detections):
+    """Records with their detections."""
     if len(detections) != len(dataset):
         raise ValueError(
             f"{len(detections)} detections for the {len(dataset)} images of the dataset: "
@@ -212,11 +218,11 @@ def _pairs(dataset, detections):
     return list(zip(dataset, detections, strict=True))
 
 
-def _checked(record, detections, num_classes, iou_type):
+def checked_detections(record, detections, num_classes, iou_type):
     """One image's detections: boxes `[n, 4]` as xywh in float64, scores, labels, and RLEs for "segm" (else None)."""
     labels = np.asarray(detections["labels"]).astype(int).reshape(-1)
     scores = np.asarray(detections["scores"], "float64").reshape(-1)
-    boxes = _xywh(detections["boxes"])
+    boxes = xywh(detections["boxes"])
     where = f"Image {record.image_id!r}"
     if not len(boxes) == len(scores) == len(labels):
         raise ValueError(f"{where}: {len(boxes)} boxes, {len(scores)} scores and {len(labels)} labels detected.")
@@ -267,6 +273,16 @@ def _segmentation(record, i):
     return encode_masks(full_mask(segmentation, record.height, record.width)[None])[0]  # a PNG or an array
 
 
+def object_mask(record, i):
+    """The mask of a record's object `i` as one RLE, as pycocotools makes it."""
+    from pycocotools import mask as rle
+
+    segmentation: Any = _segmentation(record, i)
+    if isinstance(segmentation, list):
+        return rle.merge(rle.frPyObjects(segmentation, record.height, record.width))
+    return encode_masks([segmentation])[0]
+
+
 def _mask_areas(masks):
     from pycocotools import mask as rle
 
@@ -275,7 +291,8 @@ def _mask_areas(masks):
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def _xywh(boxes):
+def xywh(boxes):
+    """Boxes xyxy as float64 xywh."""
     boxes = np.array(boxes, "float64").reshape(-1, 4)
     boxes[:, 2:] -= boxes[:, :2]
     return boxes

@@ -2,6 +2,7 @@
 
 import logging
 import weakref
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -65,6 +66,21 @@ def evaluate(
     """
     check_settings(batch_size, metric, max_detections)
     detections = detect_all(model, dataset, batch_size=batch_size, progress=progress, proposals=proposals)
+    return metrics_of(dataset, detections, metric, max_detections)
+
+
+def metrics_of(
+    dataset: Dataset,
+    detections: Sequence[Detections],
+    metric: Literal["coco", "voc07", "voc10"] = "coco",
+    max_detections: int = 100,
+) -> dict[str, Any]:
+    """What `evaluate` returns, for detections that are there already: see `detect_all`.
+
+    Args:
+        dataset, metric, max_detections: as in `evaluate`.
+        detections: list, one dict per record in record order.
+    """
     if metric != "coco":
         scores = voc_metrics(dataset, detections, eleven_point=metric == "voc07")
         per_class = scores.pop("per_class")
@@ -72,12 +88,17 @@ def evaluate(
     scores = coco_metrics(dataset, detections, max_detections=max_detections)
     per_class = scores.pop("per_class")
     result = {"bbox": scores}
-    if all("masks" in own for own in detections) and has_masks(dataset):
+    if best_iou_type(dataset, detections) == "segm":
         result["segm"] = coco_metrics(dataset, detections, "segm", max_detections=max_detections)
         for name, values in result["segm"].pop("per_class").items():
             per_class[name] |= {f"segm_{key}": value for key, value in values.items()}
     result["per_class"] = per_class
     return result
+
+
+def best_iou_type(dataset: Dataset, detections: Sequence[Detections]) -> Literal["bbox", "segm"]:
+    """`"segm"` where all objects and all detections have masks, `"bbox"` else."""
+    return "segm" if all("masks" in own for own in detections) and has_masks(dataset) else "bbox"
 
 
 def check_settings(batch_size: int, metric: str, max_detections: int) -> None:

@@ -14,8 +14,9 @@ from keras_rcnn.data.paste import pasted
 from keras_rcnn.data.preprocess import Preprocessor
 from keras_rcnn.data.proposals import pad_proposals
 from keras_rcnn.data.records import Dataset
-from keras_rcnn.data.request import check_request, refuse_proposals
+from keras_rcnn.data.request import check_request, least_score, refuse_proposals
 from keras_rcnn.interfaces import AnyPhoto, Detections, MaskForm, Photo
+from keras_rcnn.models.agreement import agree_on_classes
 from keras_rcnn.models.parts import check_fit, is_part, is_serialised, own_arguments
 from keras_rcnn.models.process import check_process
 from keras_rcnn.ops.backend import compiled_on_request
@@ -34,6 +35,8 @@ class Detector(keras.Model):
 
     Attributes:
         parts: dict of the layers and of the preprocessor that the constructor was given or made, by argument.
+        thresholds: dict, class name -> score, or None: the least scores of `detect` where it is given none. A preset
+            may have them (`keras_rcnn.evaluation.best_thresholds`); they are no part of the config.
 
     A subclass is registered by `keras.saving.register_keras_serializable`, and adds arguments of its own to the config:
 
@@ -64,6 +67,7 @@ class Detector(keras.Model):
         self._values = {key: value for key, value in config.items() if not is_part(value)}
         self.num_classes = config["num_classes"]
         self.class_names = config["class_names"] or [str(i) for i in range(self.num_classes)]
+        self.thresholds: dict[str, float] | None = None
         self.loss_weights = dict.fromkeys(losses, 1.0)
         self.loss_trackers = [keras.metrics.Mean(name=name) for name in losses]
         if len(self.class_names) != self.num_classes:
@@ -205,32 +209,7 @@ class Detector(keras.Model):
             batches.compiled = bool(self.jit_compile)
 
     def _check_classes(self, batches):
-        names = getattr(getattr(batches, "dataset", None), "class_names", None)
-        if names is None:
-            return
-        named = self.class_names != [str(i) for i in range(self.num_classes)]
-        if len(names) == self.num_classes and list(names) == list(self.class_names):
-            return
-        load = "load its preset by from_preset(..., class_names=dataset.class_names)"
-        if named and sorted(names) == sorted(self.class_names):
-            raise ValueError(
-                f"The dataset's classes are {_short(names)}, in this order; the model's are the same in another, "
-                f"{_short(self.class_names)}. To go on with what it knows of them, {load}. (A model without a preset "
-                "is saved by save_preset first.)"
-            )
-        if len(names) != self.num_classes:
-            raise ValueError(
-                f"The dataset has {len(names)} classes {_short(names)}, the model num_classes={self.num_classes} "
-                f"{_short(self.class_names)}. Build the model with num_classes={len(names)}, or {load}: classes of the "
-                "same name keep what it knows of them, and the predictors are new for the others."
-            )
-        if named:
-            raise ValueError(
-                f"The dataset's classes are {_short(names)}, in this order; the model's are "
-                f"{_short(self.class_names)}. If these are other names of the same classes, set model.class_names = "
-                f"dataset.class_names; else {load}."
-            )
-        self.class_names = list(names)  # a model without names takes them from its first dataset
+        agree_on_classes(self, batches)
 
     # === Inference ===
 
@@ -238,7 +217,7 @@ class Detector(keras.Model):
     def detect(
         self,
         images: Photo,
-        score: float = ...,
+        score: float | None = ...,
         batch_size: int | None = ...,
         masks: MaskForm = ...,
         size: int | None = ...,
@@ -249,7 +228,7 @@ class Detector(keras.Model):
     def detect(
         self,
         images: list[AnyPhoto] | tuple[AnyPhoto, ...],
-        score: float = ...,
+        score: float | None = ...,
         batch_size: int | None = ...,
         masks: MaskForm = ...,
         size: int | None = ...,
@@ -259,7 +238,7 @@ class Detector(keras.Model):
     def detect(
         self,
         images: Any,
-        score: float = 0.5,
+        score: float | None = None,
         batch_size: int | None = None,
         masks: MaskForm = True,
         size: int | None = None,
@@ -269,8 +248,9 @@ class Detector(keras.Model):
 
         Args:
             images: a path, an array [H, W], [H, W, 3] or [H, W, 4] (RGB order, 8 or 16 bit), or a list of such.
-            score: float from 0 to 1; only detections with at least this score are returned. Detections at or below the
-                decoder's `score_threshold` never are.
+            score: float from 0 to 1; only detections with at least this score are returned. None takes a class's own
+                from `thresholds`, and 0.5 where there is none. Detections at or below the decoder's `score_threshold`
+                never are.
             batch_size: int from 1, images run at once; None takes 1, the fastest for images of unequal size.
             masks: of a detector with masks: True for boolean arrays of the photo's size, `"rle"` for COCO RLE, which
                 never needs such an array, `"crops"` for the probabilities, each in its box, False for none.
@@ -297,8 +277,15 @@ class Detector(keras.Model):
         >>> model.detect("photo.jpg", score=0.5)["boxes"]
         """
         many, finder = isinstance(images, (list, tuple)), None if self.wants_proposals else type(self).__name__
+        least = least_score(score, self.thresholds, self.class_names)
         images, proposals = check_request(
-            images, score=score, batch_size=batch_size, masks=masks, size=size, proposals=proposals, finder=finder
+            images,
+            score=0.5 if score is None else score,
+            batch_size=batch_size,
+            masks=masks,
+            size=size,
+            proposals=proposals,
+            finder=finder,
         )
         batch_size = int(batch_size or 1)
         preprocessor = self.preprocessor if size is None else self.preprocessor.at_size(int(size))
@@ -315,7 +302,7 @@ class Detector(keras.Model):
             outputs = {k: np.asarray(v) for k, v in self.predict_on_batch(x).items()}
             for i, array in enumerate(arrays):
                 padded = {name: values[i] for name, values in outputs.items()}
-                results.append(self.restore(padded, array.shape[:2], x["image_sizes"][i], score, masks))
+                results.append(self.restore(padded, array.shape[:2], x["image_sizes"][i], least, masks))
         return results if many else results[0]
 
     def restore(
@@ -323,7 +310,7 @@ class Detector(keras.Model):
         outputs: Mapping[str, np.ndarray],
         size: tuple[int, int],
         resized: ArrayLike,
-        score: float = 0.0,
+        score: float | np.ndarray = 0.0,
         masks: MaskForm = True,
     ) -> Detections:
         """One image's padded outputs -> its detections, in its own pixels, as `detect` returns them.
@@ -332,9 +319,12 @@ class Detector(keras.Model):
             outputs: dict of numpy arrays, the model's outputs for this image.
             size: `(height, width)` of the image as given.
             resized: `(height, width)` of it as the model saw it.
-            score, masks: as in `detect`.
+            score: float, or an array [classes].
+            masks: as in `detect`.
         """
-        keep = (outputs["labels"] >= 0) & (outputs["scores"] >= score)
+        keep = (outputs["labels"] >= 0) & (
+            outputs["scores"] >= np.broadcast_to(score, self.num_classes)[outputs["labels"]]
+        )
         boxes = self.preprocessor.restore(outputs["boxes"][keep], size, resized)
         labels = outputs["labels"][keep]
         detections: Detections = {
@@ -380,8 +370,3 @@ class Detector(keras.Model):
             for key, value in config.items()
         }
         return cls(**config)
-
-
-def _short(names):
-    names = list(names)
-    return f"[{', '.join(map(str, names[:8]))}{', ...' if len(names) > 8 else ''}]"

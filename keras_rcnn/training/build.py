@@ -220,6 +220,7 @@ def build_model(settings, class_names):
     """The detector that checked settings describe: a preset with new predictors, or a new one on a backbone."""
     if settings.base is not None:
         model = from_preset(settings.base, class_names=class_names)
+        model.thresholds = None  # what it learns will score otherwise
         changed = settings.changed()
         model.preprocessor = model.preprocessor.replace(
             **{key: value for key, value in changed.items() if key in ("min_size", "max_size")}

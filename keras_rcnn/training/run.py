@@ -91,7 +91,8 @@ class Run:
             callbacks.append(silent)
 
         def save(model, folder):
-            self.save(model, folder, evaluation and evaluation.last, silent and silent.last)
+            measured = evaluation and evaluation.last, evaluation and evaluation.thresholds
+            self.save(model, folder, *measured, silent and silent.last)
 
         return [*callbacks, BestAndLast(self.out, save, monitor=monitor)]
 
@@ -166,13 +167,14 @@ class Run:
             with aside(self.out / file) as temporary:
                 shutil.copyfile(self.best() / file, temporary)
 
-    def save(self, model, folder, metrics=None, silent=None):
+    def save(self, model, folder, metrics=None, thresholds=None, silent=None):
         """A preset with what was measured on the validation data, and the time that the training took.
 
         Args:
             model: `Detector`.
             folder: path.
             metrics: of `evaluate`, if any.
+            thresholds: of `best_thresholds`, if any.
             silent: of `silent_units`, if it was measured.
         """
         settings, facts = self.settings, {}
@@ -192,6 +194,7 @@ class Run:
             source=settings.source,
             notes=settings.notes,
             metrics=facts,
+            thresholds=thresholds,
         )
 
     def _board(self):

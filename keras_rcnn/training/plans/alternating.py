@@ -9,7 +9,8 @@ import keras
 
 from keras_rcnn.convert import assign
 from keras_rcnn.data import ProposalSet
-from keras_rcnn.evaluation import evaluate
+from keras_rcnn.evaluation import best_thresholds, detect_all, match_detections
+from keras_rcnn.evaluation.scoring import metrics_of
 from keras_rcnn.files import aside
 from keras_rcnn.models import FasterRCNN, FastRCNN
 from keras_rcnn.models.rpn import RPN
@@ -55,10 +56,12 @@ def train(run, model):
             (run.out / f"{name}.safetensors").unlink(missing_ok=True)
 
     alternate(model, run.training, fit, bool(run.verbose), done, start)
-    metrics = None
+    metrics = thresholds = None
     if run.validation is not None:
-        metrics = evaluate(model, run.validation, progress=bool(run.verbose))
-    run.save(model, run.out, metrics)
+        detections = detect_all(model, run.validation, progress=bool(run.verbose))
+        metrics = metrics_of(run.validation, detections)
+        thresholds = best_thresholds(match_detections(run.validation, detections))
+    run.save(model, run.out, metrics, thresholds)
     for file in ("step_1", "step_2", "step_3", "checkpoint_4"):
         (run.out / f"{file}.safetensors").unlink(missing_ok=True)
 

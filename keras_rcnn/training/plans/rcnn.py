@@ -6,7 +6,7 @@
 import inspect
 import shutil
 
-from keras_rcnn.evaluation import coco_metrics
+from keras_rcnn.evaluation import best_thresholds, coco_metrics, match_detections
 from keras_rcnn.files import aside
 from keras_rcnn.json_text import to_json
 from keras_rcnn.models import RCNN
@@ -43,7 +43,7 @@ def train(run, model):
 
 
 def _fit_stages(run, model):
-    settings, features, results, metrics = run.settings, run.out / "features", {}, None
+    settings, features, results, metrics, thresholds = run.settings, run.out / "features", {}, None, None
     options = {"cache": features, "progress": bool(run.verbose)}
     if settings.svms is not None:
         results["mining"] = fit_svms(model, run.training, run.proposals, **{**options, **settings.svms})
@@ -59,7 +59,8 @@ def _fit_stages(run, model):
             results[name] = {"per_class": metrics.pop("per_class"), "bbox": metrics}
         # without SVMs, their scores are the softmax's, and without regressors the deltas 0
         metrics = results["svms_boxes"]
+        thresholds = best_thresholds(match_detections(run.validation, stages["svms_boxes"]))
     with aside(run.out / "stages.json") as temporary:
         temporary.write_text(to_json(results), encoding="utf-8")
-    run.save(model, run.out, metrics)
+    run.save(model, run.out, metrics, thresholds)
     shutil.rmtree(features, ignore_errors=True)

@@ -1,0 +1,40 @@
+"""Whether a model and a data set mean the same classes."""
+
+
+def agree_on_classes(model, batches):
+    """Compares a model's classes with those of the data set of batches; a model without names takes them from it.
+
+    Raises:
+        ValueError: they are not the same in the same order; the message says what to do.
+    """
+    names = getattr(getattr(batches, "dataset", None), "class_names", None)
+    if names is None:
+        return
+    named = model.class_names != [str(i) for i in range(model.num_classes)]
+    if len(names) == model.num_classes and list(names) == list(model.class_names):
+        return
+    load = "load its preset by from_preset(..., class_names=dataset.class_names)"
+    if named and sorted(names) == sorted(model.class_names):
+        raise ValueError(
+            f"The dataset's classes are {_short(names)}, in this order; the model's are the same in another, "
+            f"{_short(model.class_names)}. To go on with what it knows of them, {load}. (A model without a preset "
+            "is saved by save_preset first.)"
+        )
+    if len(names) != model.num_classes:
+        raise ValueError(
+            f"The dataset has {len(names)} classes {_short(names)}, the model num_classes={model.num_classes} "
+            f"{_short(model.class_names)}. Build the model with num_classes={len(names)}, or {load}: classes of the "
+            "same name keep what it knows of them, and the predictors are new for the others."
+        )
+    if named:
+        raise ValueError(
+            f"The dataset's classes are {_short(names)}, in this order; the model's are "
+            f"{_short(model.class_names)}. If these are other names of the same classes, set model.class_names = "
+            f"dataset.class_names; else {load}."
+        )
+    model.class_names = list(names)  # a model without names takes them from its first dataset
+
+
+def _short(names):
+    names = list(names)
+    return f"[{', '.join(map(str, names[:8]))}{', ...' if len(names) > 8 else ''}]"
