@@ -197,9 +197,8 @@ class Batches(keras.utils.PyDataset):
     def _preprocessor(self, index, epoch):
         if len(self._preprocessors) == 1:
             return self._preprocessors[0]
-        return self._preprocessors[
-            np.random.default_rng([self.seed, epoch, 0, 1 + index]).integers(len(self.min_sizes))
-        ]
+        rng = np.random.default_rng([self.seed, epoch, 0, 1 + index])
+        return self._preprocessors[rng.integers(len(self._preprocessors))]
 
     def sample(self, index, epoch, copy=0):
         """One record as it is in an epoch, before the resize: `(image, boxes, labels, masks or None, proposals)`.

@@ -47,7 +47,8 @@ class DetectionDecoder(Float32Layer):
         super().__init__(**{"name": "detections", **kwargs})
         if soft_nms not in (None, "linear", "gaussian"):
             raise ValueError(f"{type(self).__name__}'s soft_nms is None, 'linear' or 'gaussian', not {soft_nms!r}.")
-        self.soft_nms, self.sigma = soft_nms, sigma
+        self.soft_nms: Literal["linear", "gaussian"] | None = soft_nms
+        self.sigma = sigma
         self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
         self.max_detections, self.min_size, self.weights_of_deltas = max_detections, min_size, tuple(weights)
 

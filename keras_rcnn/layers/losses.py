@@ -61,7 +61,7 @@ class BoxLoss(Float32Layer):
     Args:
         beta: smooth L1's transition: 1/9 as torchvision, 1 as the paper.
         regression: `"smooth_l1"` of the deltas, or `"giou"`: 1 - GIoU of the boxes (Rezatofighi et al. 2019, alg. 2).
-        box_weight: what the box loss is multiplied by. GIoU's is small beside the classification's: mmdetection takes 10.
+        box_weight: what the box loss is multiplied by. GIoU's is small beside the other loss: mmdetection takes 10.
         focal_gamma: 0 for cross-entropy, above it for the focal loss of the softmax (Lin et al. 2017, eq. 4; 2 there).
         class_weights: K + 1 floats, background last, by the true class of a region: see
             `keras_rcnn.ops.losses.class_balanced_weights`. None: all count alike.
@@ -84,7 +84,8 @@ class BoxLoss(Float32Layer):
         super().__init__(**{"name": "box_loss", **kwargs})
         if regression not in ("smooth_l1", "giou"):
             raise ValueError(f"BoxLoss's regression is 'smooth_l1' or 'giou', not {regression!r}.")
-        self.beta, self.regression, self.box_weight = beta, regression, box_weight
+        self.regression: Literal["smooth_l1", "giou"] = regression
+        self.beta, self.box_weight = beta, box_weight
         self.focal_gamma = focal_gamma
         self.class_weights = None if class_weights is None else tuple(class_weights)
         self.weights_of_deltas = tuple(weights)

@@ -86,8 +86,8 @@ def check(settings, detector):
             problems.append(str(error))
     if any(_name(entry) == "copy_paste" for entry in settings.augment) and not issubclass(detector, MaskRCNN):
         problems.append(
-            f"augment has copy_paste, which cuts objects out by their masks, and {detector.__name__} is trained without "
-            "them: set masks = True, or leave copy_paste out."
+            f"augment has copy_paste, which cuts objects out by their masks, and a {detector.__name__} is trained "
+            "without them: set masks = True, or leave copy_paste out."
         )
     if settings.box_regression is not None and issubclass(detector, RCNN):
         problems.append(f"box_regression = {settings.box_regression!r}: R-CNN's boxes are no part of its loss.")
@@ -221,12 +221,14 @@ def build_augment(names):
     """
     chosen = []
     for entry in names:
-        name, arguments = _name(entry), [] if isinstance(entry, str) else entry[1:]
+        name = _name(entry)
         if name not in _AUGMENTATIONS:
             known = ", ".join(_AUGMENTATIONS)
-            raise RecipeError(f"Unknown augmentation {name!r}: use {known}, or ('scale', low, high).")
+            raise RecipeError(
+                f"Unknown augmentation {entry if name is None else name!r}: use {known}, or ('scale', low, high)."
+            )
         try:
-            chosen.append(_AUGMENTATIONS[name](*arguments))
+            chosen.append(_AUGMENTATIONS[name](*([] if isinstance(entry, str) else entry[1:])))
         except (TypeError, ValueError) as error:
             raise RecipeError(f"augment has {entry!r}: {error}") from error
     return transforms.Compose(chosen) if chosen else None

@@ -88,8 +88,8 @@ class Settings(BaseModel):
     on_bad: Literal["error", "skip"] = _data("error", 'what to do about bad annotations: `"error"` or `"skip"`')
     augment: tuple = _data(
         ("hflip", "color"),
-        "names among `hflip`, `vflip`, `rot90`, `rotate`, `color`, `photometric`, `scale`, `lsj`, `crop`, `copy_paste` and "
-        '`mosaic`, or tuples with settings: `("scale", 0.5, 2.0)`',
+        "names among `hflip`, `vflip`, `rot90`, `rotate`, `color`, `photometric`, `scale`, `lsj`, `crop`, `copy_paste` "
+        'and `mosaic`, or tuples with settings: `("scale", 0.5, 2.0)`',
     )
     cache: StrictBool | Annotated[StrictInt, Field(ge=0)] = _data(True, "keep decoded images in memory, up to 2 GiB")
     max_objects: Count | None = _data(

@@ -143,17 +143,18 @@ class Mosaic:
         image, boxes, labels, masks = sample
         old, low, high = np.array(image.shape[1::-1]), np.array(place[:2]), np.array(place[2:])
         scale = min(size / old) * rng.uniform(self.low, self.high)
-        new = np.maximum(np.rint(old * max(scale, *((high - low) / old))), high - low).astype(int)
-        zoom, tries = new / old, np.floor(rng.random((4, 2)) * (new - (high - low) + 1))
-        windows = np.concatenate([tries, tries + (high - low)], axis=1) / np.tile(zoom, 2)
-        shares = covers(boxes[labels != PROPOSAL], windows)
-        corner = tries[int(np.argmax((shares >= 0.5).any(axis=1)))].astype(int)
-        left, top = corner.tolist()
-        right, bottom = (corner + high - low).tolist()
-        image = resized(image, *new.tolist())[top:bottom, left:right]
+        scale = max(scale, *((high - low) / old))  # enough to fill the place
+        sides = np.clip(np.rint((high - low) / scale), 1, old).astype(int)  # of the window to be cut out
+        corners = np.floor(rng.random((4, 2)) * (old - sides + 1)).astype(int)
+        shares = covers(boxes[labels != PROPOSAL], np.concatenate([corners, corners + sides], axis=1))
+        corner = corners[int(np.argmax((shares >= 0.5).any(axis=1)))]
+        (left, top), (right, bottom) = corner.tolist(), (corner + sides).tolist()
+        image = resized(image[top:bottom, left:right], *(high - low).tolist())
+        zoom = (high - low) / sides
+        offset = corner * zoom - low
         if masks is not None:
-            masks = moved(masks, zoom, corner - low)
-        boxes = float32(boxes * np.tile(zoom, 2) - np.tile(corner - low, 2))
+            masks = moved(masks, zoom, offset)
+        boxes = float32(boxes * np.tile(zoom, 2) - np.tile(offset, 2))
         return image, *in_view(boxes, labels, masks, place, self.min_visible)
 
 
