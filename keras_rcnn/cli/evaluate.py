@@ -8,6 +8,7 @@ from keras_rcnn.cli.arguments import (
     add_preset,
     add_proposals,
     add_source,
+    add_tta,
     positive_whole,
     proposals_for,
     source_of,
@@ -26,6 +27,7 @@ def add_arguments(parser):
     parser.add_argument("--metric", choices=("coco", "voc07", "voc10"), default="coco", help="default: coco")
     parser.add_argument("--batch-size", type=positive_whole, metavar="N")
     add_precision(parser)
+    add_tta(parser)
     add_proposals(parser)
     parser.add_argument("--json", metavar="FILE", help="write the metrics to this file as well")
 
@@ -35,7 +37,7 @@ def run(args):
     source = source_of(args)
     if source is None:
         raise ValueError(f"what to evaluate on? Give {SOURCES}")
-    from keras_rcnn.evaluation import evaluate
+    from keras_rcnn.evaluation import AugmentedDetector, evaluate
     from keras_rcnn.presets import from_preset
     from keras_rcnn.training.build import load_data
 
@@ -43,7 +45,7 @@ def run(args):
     dataset = load_data(source, args.on_bad or "error")
     proposals = proposals_for(args, model, dataset)
     metrics = evaluate(
-        model,
+        AugmentedDetector(model) if args.tta else model,
         dataset,
         batch_size=args.batch_size or 1,
         metric=args.metric,
