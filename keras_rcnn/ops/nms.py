@@ -137,7 +137,7 @@ def _greedy_soft(boxes, scores, labels, decay, score_threshold, max_total):
 
     Returns as `_greedy` does.
     """
-    nothing = float("-inf")
+    nothing = float(np.finfo(np.float32).min)  # finite: ONNX multiplies by 0 where it selects
     alive = ops.where(scores > score_threshold, scores, nothing)
     shape = (ops.shape(scores)[0], max_total)
     out_scores, out_index = ops.zeros(shape, "float32"), ops.full(shape, -1, "int32")
@@ -145,8 +145,9 @@ def _greedy_soft(boxes, scores, labels, decay, score_threshold, max_total):
     positions = ops.arange(ops.shape(scores)[1], dtype="int32")[None]
 
     def step(i, alive, out_scores, out_index):
-        index = ops.cast(ops.argmax(alive, axis=1), "int32")[:, None]
-        score = ops.take_along_axis(alive, index, axis=1)
+        score = ops.max(alive, axis=1, keepdims=True)
+        # Keras's argmax has operators that LiteRT lacks
+        index = ops.min(ops.where(alive == score, positions, ops.shape(scores)[1]), axis=1, keepdims=True)
         factor = decay(iou(ops.take_along_axis(boxes, index[..., None], axis=1), boxes)[:, 0])
         factor = ops.where(labels == ops.take_along_axis(labels, index, axis=1), factor, 1.0)
         lowered = ops.where(alive > nothing, alive, 0.0) * factor

@@ -1,12 +1,15 @@
 """Soft-NMS against the paper's pseudocode (Bodla et al. 2017, figure 2), one class and one box at a time."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
+import keras_rcnn
 from keras_rcnn.layers import DetectionDecoder
 from keras_rcnn.ops import nms
 from tests.layers.run import random_boxes
+from tests.models.tiny import tiny_detector
 
 
 def overlap(one, other):
@@ -88,3 +91,15 @@ def test_decoders_take_it(method):
     assert (again.soft_nms, again.sigma) == (method, 0.4)
     with pytest.raises(ValueError, match="soft_nms is None, 'linear' or 'gaussian', not 'hard'"):
         DetectionDecoder(soft_nms="hard")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["saved_model", "litert", "onnx"])
+def test_exported_detectors_have_it(tmp_path, format):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("exports are TensorFlow's")
+    if format == "onnx":
+        pytest.importorskip("tf2onnx")
+    model = tiny_detector(decoder=DetectionDecoder(soft_nms="gaussian"))
+    report = keras_rcnn.export_model(model, tmp_path / "model", format)
+    assert report["parity"] and all(photo["ok"] for photo in report["parity"])
