@@ -43,6 +43,8 @@ def _counted(value, old, new):
     config = value.get("config")
     if "class_name" in value and isinstance(config, dict) and config.get("num_classes") == old:
         value["config"] = {**config, "num_classes": new}
+    elif "class_name" in value and isinstance(config, dict) and config.get("class_weights") is not None:
+        value["config"] = {**config, "class_weights": None}  # a loss's, of the old classes
     return value
 
 

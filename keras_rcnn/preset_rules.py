@@ -151,6 +151,9 @@ SETTINGS = {
     "beta": number(0, 1e6),
     "normalisation": text(100),
     "box_weight": NULL | number(0, 1e6),
+    "regression": one_of("smooth_l1", "giou"),
+    "focal_gamma": number(0, 10),
+    "class_weights": NULL | listed(number(0, 1e6), 100_001, 2),
     # regions
     "size": whole(1, 1024),
     "samples": whole(0, 16),
@@ -161,6 +164,8 @@ SETTINGS = {
     "mode": text(100),
     "chunk": whole(1, 10_000),
     "max_detections": whole(1, 10_000),
+    "soft_nms": NULL | one_of("linear", "gaussian"),
+    "sigma": POSITIVE,
     # the preprocessor
     "max_size": whole(1, 16_384),
     "mean": listed(number(-1000, 1000), 3, 3),

@@ -19,6 +19,15 @@ def add_overwrite(parser):
     parser.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
 
 
+def add_tta(parser):
+    """The option to look at mirror images as well."""
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="look at each photo's mirror image as well and merge what is found, in twice the time",
+    )
+
+
 def add_precision(parser):
     """What convolutions and dense layers compute in."""
     parser.add_argument(

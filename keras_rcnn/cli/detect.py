@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from keras_rcnn.cli.arguments import add_out, add_precision, add_score, positive_whole
+from keras_rcnn.cli.arguments import add_out, add_precision, add_score, add_tta, positive_whole
 from keras_rcnn.cli.output import say, with_run_lengths, write_json
 from keras_rcnn.cli.photos import photos_in, picture_path
 from keras_rcnn.cli.tables import boxes_table, count
@@ -27,6 +27,7 @@ def add_arguments(parser):
         help="shorter side that photos are resized to; default: the preset's",
     )
     add_precision(parser)
+    add_tta(parser)
     add_out(parser, "detections")
     parser.add_argument("--json", metavar="FILE", help="write the boxes to this file as well")
 
@@ -42,13 +43,17 @@ def run(args):
     if args.server:
         from keras_rcnn.export.client import ServedDetector
 
-        for option in ("preset", "size", "precision"):
+        for option in ("preset", "size", "precision", "tta"):
             if getattr(args, option):
                 raise ValueError(f"--{option} is not for --server: the model is there already")
         model, options = ServedDetector(args.server), {"score": 0.5 if args.score is None else args.score}
     else:
         model = from_preset(args.preset or DEFAULT_PRESET, dtype=args.precision)
         options = {"score": args.score, "size": args.size}
+        if args.tta:
+            from keras_rcnn.evaluation import AugmentedDetector
+
+            model, options = AugmentedDetector(model, sizes=(args.size,)), {"score": args.score}
     for photo in photos:
         try:
             if isinstance(photo, ImageError):

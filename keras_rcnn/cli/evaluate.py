@@ -8,6 +8,7 @@ from keras_rcnn.cli.arguments import (
     add_preset,
     add_proposals,
     add_source,
+    add_tta,
     positive_whole,
     proposals_for,
     source_of,
@@ -26,6 +27,7 @@ def add_arguments(parser):
     parser.add_argument("--metric", choices=("coco", "voc07", "voc10"), default="coco", help="default: coco")
     parser.add_argument("--batch-size", type=positive_whole, metavar="N")
     add_precision(parser)
+    add_tta(parser)
     add_proposals(parser)
     parser.add_argument("--json", metavar="FILE", help="write the metrics to this file as well")
     parser.add_argument(
@@ -43,7 +45,7 @@ def run(args):
     source = source_of(args)
     if source is None:
         raise ValueError(f"what to evaluate on? Give {SOURCES}")
-    from keras_rcnn.evaluation import best_thresholds, detect_all, match_detections, write_report
+    from keras_rcnn.evaluation import AugmentedDetector, best_thresholds, detect_all, match_detections, write_report
     from keras_rcnn.evaluation.scoring import best_iou_type, metrics_of
     from keras_rcnn.preset_thresholds import preset_to_change, store_thresholds
     from keras_rcnn.presets import from_preset
@@ -54,7 +56,11 @@ def run(args):
     dataset = load_data(source, args.on_bad or "error")
     proposals = proposals_for(args, model, dataset)
     detections = detect_all(
-        model, dataset, batch_size=args.batch_size or 1, progress=sys.stderr.isatty(), proposals=proposals
+        AugmentedDetector(model) if args.tta else model,
+        dataset,
+        batch_size=args.batch_size or 1,
+        progress=sys.stderr.isatty(),
+        proposals=proposals,
     )
     metrics, iou_type = metrics_of(dataset, detections, args.metric), best_iou_type(dataset, detections)
     say(f"{args.preset} on {dataset.name}, {len(dataset)} images\n")

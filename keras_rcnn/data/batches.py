@@ -13,6 +13,7 @@ from keras_rcnn.data.preprocess import scale_boxes
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.proposals import check_proposals
 from keras_rcnn.data.ready import check_images, check_masks, check_targets
+from keras_rcnn.data.repeats import epoch_length, occurrences, repeat_factors, repeated
 from keras_rcnn.data.request import check_whole
 
 _CACHE_BYTES = 2 * 1024**3
@@ -41,20 +42,28 @@ class Batches(keras.utils.PyDataset):
         batch_size: Images a batch.
         shuffle: A new order every epoch.
         augment: None or False for none, True for `augment.standard()`, or a transform such as `augment.Compose([...])`.
+            `CopyPaste` and `Mosaic` draw their other photos from the dataset.
         seed: int.
         workers: Threads. None: one a core, up to 4.
         masks: Whether to yield masks; each object must have one.
         mask_size: M, in px.
-        max_objects: N; of images with more a random choice is taken. None: the most that an image of the dataset has.
+        max_objects: N; of images with more a random choice is taken. None: the most that an image of the dataset has,
+            times the photos that `augment` puts into one.
         fixed_size: `(height, width)` of all batches instead of the preprocessor's.
         drop_remainder: Leaves the last batch out if it is not full.
         difficult: Whether VOC's `difficult` objects are targets.
         cache: Keeps decoded images in memory, in as many bytes at most (True: 2 GiB).
         proposals: A `ProposalSet` with boxes for every image; the augmentation moves them as it does the objects.
         max_proposals: P at most; the best are taken. It is less if no image has so many.
+        min_sizes: Sizes in px, one of which is drawn for every batch as the preprocessor's `min_size`; its `max_size`
+            stays (multi-scale training, as Detectron2's `MIN_SIZE_TRAIN`). What XLA compiles is padded to the shapes of
+            the largest, so that there are no more of them. None: the preprocessor's alone.
+        repeat_threshold: Photos with classes that are in less than this share of the photos come up more often, see
+            `repeat_factors`; each time they are augmented anew. None: every photo comes up once an epoch.
 
     Raises:
         DataError: if masks are missing or bad.
+        ValueError: for arguments that are not as above, or masks that `augment` needs and `masks` does not ask for.
     """
 
     def __init__(
@@ -75,6 +84,8 @@ class Batches(keras.utils.PyDataset):
         cache=False,
         proposals=None,
         max_proposals=2000,
+        min_sizes=None,
+        repeat_threshold=None,
     ):
         check_whole("batch_size", batch_size, "images a batch")
         check_whole("seed", seed, least=0)
@@ -88,15 +99,24 @@ class Batches(keras.utils.PyDataset):
             check_whole("cache", cache, "bytes, or True or False", least=0)
         workers = min(os.cpu_count() or 1, 4) if workers is None else int(workers)
         super().__init__(workers=workers, max_queue_size=max(2 * workers, 2))
-        if drop_remainder and len(dataset) < batch_size:
-            raise DataError(f"{dataset.name}: {len(dataset)} images do not fill one batch of {batch_size}")
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, int(batch_size), shuffle, int(seed)
         self.preprocessor = preprocessor if fixed_size is None else preprocessor.replace(fixed_size=fixed_size)
         self.augment = standard() if augment is True else augment or None
         self.masks, self.mask_size = masks, int(mask_size)
         self.drop_remainder, self.difficult = drop_remainder, difficult
-        counts = [int(self._targets(record).sum()) for record in dataset]
-        self.max_objects = max(max(counts), 1) if max_objects is None else int(max_objects)
+        targets = [self._targets(record) for record in dataset]
+        most = max(max(int(kept.sum()) for kept in targets), 1) * getattr(self.augment, "photos", 1)
+        self.max_objects = most if max_objects is None else int(max_objects)
+        if getattr(self.augment, "needs_masks", False) and not masks:
+            raise ValueError("augment cuts objects out by their masks (CopyPaste): it needs batches with masks=True.")
+        self.repeat_factors = None if repeat_threshold is None else repeat_factors(dataset, repeat_threshold, targets)
+        self.min_sizes = (self.preprocessor.min_size,) if min_sizes is None else tuple(min_sizes)
+        if not self.min_sizes:
+            raise ValueError("min_sizes are sizes in px, at least one, or None for the preprocessor's, not ().")
+        if drop_remainder and self._count() < batch_size:
+            raise DataError(f"{dataset.name}: {self._count()} images do not fill one batch of {batch_size}")
+        self._preprocessors = [self.preprocessor.replace(min_size=size) for size in self.min_sizes]
+        self._largest = self.preprocessor.replace(min_size=max(self.min_sizes))
         if masks:
             check_masks(dataset, difficult=difficult)
         self.proposals, self.max_proposals = proposals, 0
@@ -113,7 +133,7 @@ class Batches(keras.utils.PyDataset):
         self._cache_left = _CACHE_BYTES if cache is True else int(cache or 0)
 
     def __len__(self):
-        whole, rest = divmod(len(self.dataset), self.batch_size)
+        whole, rest = divmod(self._count(), self.batch_size)
         return whole + (rest > 0 and not self.drop_remainder)
 
     def __getitem__(self, index):
@@ -135,12 +155,15 @@ class Batches(keras.utils.PyDataset):
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         epoch = self.epoch
-        chosen = np.array_split(self.chosen(index, epoch), count)[rank]
-        samples = [self.sample(int(i), epoch) for i in chosen]
+        order, here = self.order(epoch), slice(index * self.batch_size, (index + 1) * self.batch_size)
+        copies = np.zeros_like(order) if self.repeat_factors is None else occurrences(order)
+        chosen = zip(*(np.array_split(values[here], count)[rank].tolist() for values in (order, copies)))
+        samples = [self.sample(i, epoch, copy) for i, copy in chosen]
         images = [image for image, *_ in samples]
-        sizes = [self.preprocessor.size(*image.shape[:2]) for image in images]
-        padded = self.preprocessor.padded_size(sizes)
-        x = self.preprocessor.batch(images, padded_size=self.padded_size(padded, index) if pad else padded)
+        preprocessor = self._preprocessor(index, epoch)
+        sizes = [preprocessor.size(*image.shape[:2]) for image in images]
+        padded = preprocessor.padded_size(sizes)
+        x = preprocessor.batch(images, padded_size=self.padded_size(padded, index) if pad else padded)
         if self.proposals is not None:
             x["proposals"] = np.zeros((len(samples), self.max_proposals, 4), np.float32)
             for row, (image, *_, proposals), size in zip(x["proposals"], samples, sizes):
@@ -162,31 +185,56 @@ class Batches(keras.utils.PyDataset):
 
     def order(self, epoch):
         """The dataset's indices in the order of an epoch."""
-        if not self.shuffle:
-            return np.arange(len(self.dataset))
-        return np.random.default_rng([self.seed, epoch, 0]).permutation(len(self.dataset))
+        rng, indices = np.random.default_rng([self.seed, epoch, 0]), np.arange(len(self.dataset))
+        if self.repeat_factors is not None:
+            indices = repeated(self.repeat_factors, rng)
+        return rng.permutation(indices) if self.shuffle else indices
 
-    def sample(self, index, epoch):
-        """One record as it is in an epoch, before the resize: `(image, boxes, labels, masks or None, proposals)`."""
-        record, rng = self.dataset[index], np.random.default_rng([self.seed, epoch, 1 + index])
-        image = self._read(index)
-        kept = np.flatnonzero(self._targets(record))
-        boxes, labels, masks = record.boxes[kept], record.labels[kept], None
-        if self.masks:
-            size = (record.height, record.width)
-            masks = [instance_mask(record.segmentations[i], *size, record.boxes[i]) for i in kept]
-        proposals = np.zeros((0, 4), np.float32) if self.proposals is None else self.proposals[record]
+    def _count(self):
+        """The photos of an epoch, with their repetitions."""
+        return len(self.dataset) if self.repeat_factors is None else epoch_length(self.repeat_factors)
+
+    def _preprocessor(self, index, epoch):
+        if len(self._preprocessors) == 1:
+            return self._preprocessors[0]
+        rng = np.random.default_rng([self.seed, epoch, 0, 1 + index])
+        return self._preprocessors[rng.integers(len(self._preprocessors))]
+
+    def sample(self, index, epoch, copy=0):
+        """One record as it is in an epoch, before the resize: `(image, boxes, labels, masks or None, proposals)`.
+
+        Args:
+            index: int, of the dataset.
+            epoch: int.
+            copy: int, how often the record has come up before in the epoch.
+        """
+        rng = np.random.default_rng([self.seed, epoch, 1 + index, *([copy] if copy else [])])
+        image, boxes, labels, masks = self._unchanged(index)
         if self.augment is not None:
-            if len(proposals):
-                boxes, labels, masks = _join(boxes, labels, masks, proposals)
-            image, boxes, labels, masks = self.augment(image, boxes, labels, masks, rng)
-            if len(proposals):
-                boxes, labels, masks, proposals = _part(boxes, labels, masks)
+            # photos that are mixed in are drawn by the same generator: seed, epoch and index say which
+            others = {"others": lambda: self._unchanged(int(rng.integers(len(self.dataset))))}
+            mixes = getattr(self.augment, "photos", 1) > 1
+            image, boxes, labels, masks = self.augment(image, boxes, labels, masks, rng, **(others if mixes else {}))
+        proposals = np.zeros((0, 4), np.float32)
+        if self.proposals is not None:
+            boxes, labels, masks, proposals = _part(boxes, labels, masks)
         if len(boxes) > self.max_objects:
             chosen = np.sort(rng.choice(len(boxes), self.max_objects, replace=False))
             boxes, labels = boxes[chosen], labels[chosen]
             masks = None if masks is None else [masks[i] for i in chosen]
         return image, boxes, labels, masks, proposals[: self.max_proposals]
+
+    def _unchanged(self, index):
+        """One record as it is: `(image, boxes, labels, masks or None)`, its proposals among the boxes."""
+        record = self.dataset[index]
+        kept = np.flatnonzero(self._targets(record))
+        boxes, labels, masks = record.boxes[kept], record.labels[kept], None
+        if self.masks:
+            size = (record.height, record.width)
+            masks = [instance_mask(record.segmentations[i], *size, record.boxes[i]) for i in kept]
+        if self.proposals is not None:
+            boxes, labels, masks = _join(boxes, labels, masks, self.proposals[record])
+        return self._read(index), boxes, labels, masks
 
     def _pad(self, targets, images, sizes):
         b, n, m = len(targets), self.max_objects, self.mask_size
@@ -240,7 +288,9 @@ class Batches(keras.utils.PyDataset):
             return (False, False)
         if self.augment is not None and not getattr(self.augment, "keeps_size", False):
             return (True, True)
-        sizes = {self.preprocessor.size(record.height, record.width) for record in self.dataset}
+        if len(set(self.min_sizes)) > 1:
+            return (True, True)
+        sizes = {self._largest.size(record.height, record.width) for record in self.dataset}
         padded = [self.preprocessor.padded_size([size]) for size in sizes]
         return tuple(len(set(sides)) > 1 for sides in zip(*padded))
 
@@ -257,11 +307,12 @@ class Batches(keras.utils.PyDataset):
         of the divisor, the second to an even one, wherever the batches vary. (On JAX it does not.)
         """
         divisor = self.preprocessor.size_divisor
-        padded = self.preprocessor.padded_size([padded], self.compiled)
+        padded = self._largest.padded_size([padded], self.compiled)
         if index > 1 or self.one_size or keras.backend.backend() == "jax":
             return padded
         changing = not getattr(self.augment, "keeps_size", self.augment is None)
-        if len(self) == 1 and (changing or len(self.dataset) > self.batch_size):  # one batch, another one every epoch
+        changing = changing or len(set(self.min_sizes)) > 1
+        if len(self) == 1 and (changing or self._count() > self.batch_size):  # one batch, another one every epoch
             return self.preprocessor.padded_size([(self.preprocessor.max_size,) * 2])
         return tuple(
             side + divisor if varies and (side // divisor) % 2 == index else side

@@ -15,7 +15,7 @@ from keras_rcnn.data.images import ImageError, read_mask_file
 from keras_rcnn.data.problems import DataError
 
 FAR = 100_000  # px: pycocotools walks along a polygon's edges and takes memory for each px, or ends the process
-_LIMIT = 1024  # px a side of a crop: larger ones are thinned out, so that full-frame objects stay bounded as well
+LIMIT = 1024  # px a side of a crop: larger ones are thinned out, so that full-frame objects stay bounded as well
 
 
 class InstanceMask(NamedTuple):
@@ -50,7 +50,7 @@ def instance_mask(segmentation, height, width, box):
             name = segmentation if isinstance(segmentation, (str, Path)) else "array"
             raise ImageError(f"mask {name}: {full.shape[1]} x {full.shape[0]} px, but its image is {width} x {height}")
         crop = full[y1:y2, x1:x2]
-    steps = [-(-side // _LIMIT) for side in crop.shape]
+    steps = [-(-side // LIMIT) for side in crop.shape]
     return InstanceMask(np.ascontiguousarray(crop[:: steps[0], :: steps[1]]), np.array(window, np.float32))
 
 

@@ -1,5 +1,6 @@
 """COCO and Pascal VOC metrics, errors by kind, and how to get a model's on a dataset."""
 
+from keras_rcnn.evaluation.augmented import AugmentedDetector
 from keras_rcnn.evaluation.callback import EvaluateCallback
 from keras_rcnn.evaluation.coco import coco_metrics, coco_results
 from keras_rcnn.evaluation.comparison import compare
@@ -12,6 +13,7 @@ from keras_rcnn.evaluation.scoring import detect_all, evaluate
 from keras_rcnn.evaluation.voc import voc_metrics
 
 __all__ = [
+    "AugmentedDetector",
     "Curve",
     "EvaluateCallback",
     "Matches",

@@ -1,7 +1,7 @@
 """From class logits and deltas to the final detections."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from keras import ops
 
@@ -10,7 +10,7 @@ from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
 from keras_rcnn.ops.losses import of_class
-from keras_rcnn.ops.nms import multiclass_nms
+from keras_rcnn.ops.nms import multiclass_nms, multiclass_soft_nms
 
 
 @register
@@ -23,6 +23,10 @@ class DetectionDecoder(Float32Layer):
         max_detections: int D, the most kept in an image.
         min_size: boxes with a shorter side, in pixels, are dropped.
         weights: factors of the deltas, as in `BoxTargets`.
+        soft_nms: None for greedy NMS; `"linear"` or `"gaussian"` for soft-NMS (Bodla et al. 2017, section 3), which
+            lowers the scores of boxes that overlap better ones. Its `score_threshold` should be low: the paper's
+            detectors keep what is above 0.001.
+        sigma: of `"gaussian"`; the paper's is 0.5.
 
     Call with logits [B, R, K + 1] (background last), deltas [B, R, K or 1, 4], proposals [B, R, 4] (zeros are padding)
     and image sizes [B, 2]; returns a dict `boxes` [B, D, 4] in the preprocessed image's pixels, `scores` [B, D],
@@ -36,9 +40,15 @@ class DetectionDecoder(Float32Layer):
         max_detections: int = 100,
         min_size: float = 1e-2,
         weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        soft_nms: Literal["linear", "gaussian"] | None = None,
+        sigma: float = 0.5,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"name": "detections", **kwargs})
+        if soft_nms not in (None, "linear", "gaussian"):
+            raise ValueError(f"{type(self).__name__}'s soft_nms is None, 'linear' or 'gaussian', not {soft_nms!r}.")
+        self.soft_nms: Literal["linear", "gaussian"] | None = soft_nms
+        self.sigma = sigma
         self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
         self.max_detections, self.min_size, self.weights_of_deltas = max_detections, min_size, tuple(weights)
 
@@ -49,7 +59,11 @@ class DetectionDecoder(Float32Layer):
         valid = ops.logical_and(box_ops.at_least(boxes, self.min_size), box_ops.area(proposals)[..., None] > 0)
         scores = ops.where(valid, scores, -1.0)
         most = self.max_detections
-        boxes, scores, labels = multiclass_nms(boxes, scores, self.iou_threshold, self.score_threshold, most, most)
+        limits = self.iou_threshold, self.score_threshold, most
+        if self.soft_nms is None:
+            boxes, scores, labels = multiclass_nms(boxes, scores, *limits, most)
+        else:
+            boxes, scores, labels = multiclass_soft_nms(boxes, scores, *limits, self.soft_nms, self.sigma)
         return {"boxes": boxes, "scores": scores, "labels": labels}
 
     def scores(self, logits: Tensor) -> Tensor:
@@ -71,6 +85,8 @@ class DetectionDecoder(Float32Layer):
             "max_detections": self.max_detections,
             "min_size": self.min_size,
             "weights": self.weights_of_deltas,
+            "soft_nms": self.soft_nms,
+            "sigma": self.sigma,
         }
         return {**super().get_config(), **config}
 

@@ -61,18 +61,26 @@ class ClassPredictor(keras.layers.Layer):
 class ClassLoss(Float32Layer):
     """Softmax cross-entropy of the sampled regions.
 
+    Args:
+        focal_gamma, class_weights: as in `BoxLoss`.
+
     Call with logits [B, S, K + 1] and the dict of `BoxTargets`; returns a dict of `loss_classifier`, float32 [B].
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, focal_gamma: float = 0.0, class_weights: Sequence[float] | None = None, **kwargs: Any) -> None:
         super().__init__(**{"name": "class_loss", **kwargs})
+        self.focal_gamma = focal_gamma
+        self.class_weights = None if class_weights is None else tuple(class_weights)
 
     def call(self, logits, targets):
-        nothing = ops.zeros((*ops.shape(logits)[:2], 1, 4))
-        return {"loss_classifier": losses.box_losses(logits, nothing, targets["labels"], targets["deltas"])[0]}
+        cls = losses.classification_loss(logits, targets["labels"], self.focal_gamma, self.class_weights)
+        return {"loss_classifier": cls}
 
     def compute_output_spec(self, logits, targets):
         return {"loss_classifier": spec(logits.shape[0])}
+
+    def get_config(self):
+        return {**super().get_config(), "focal_gamma": self.focal_gamma, "class_weights": self.class_weights}
 
 
 @register

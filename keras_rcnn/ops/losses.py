@@ -5,10 +5,17 @@ that keeps torchvision's normalisation, which counts samples over the whole batc
 replicas.
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.backend.replicas import global_sum
+from keras_rcnn.ops.boxes import paired_iou
+from keras_rcnn.ops.deltas import decode
 
 
 def smooth_l1(error: Tensor, beta: float = 1.0) -> Tensor:
@@ -36,6 +43,44 @@ def sigmoid_focal(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: f
     of_truth = probability * targets + (1 - probability) * (1 - targets)
     weight = alpha * targets + (1 - alpha) * (1 - targets)
     return weight * binary_crossentropy(logits, targets) * (1 - of_truth) ** gamma
+
+
+def softmax_focal(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
+    """Focal loss [...] of softmax logits [..., C] and int labels [...]: -(1 - p)^gamma log(p) (Lin et al. 2017, eq. 4).
+
+    `gamma=0` is `crossentropy`.
+    """
+    cost = crossentropy(logits, labels)
+    if not gamma:
+        return cost
+    missing = ops.maximum(1.0 - ops.exp(-cost), 1e-7)  # above 0: the power has no gradient there for gamma < 1
+    return missing**gamma * cost
+
+
+def class_balanced_weights(counts: ArrayLike, beta: float = 0.999) -> tuple[float, ...]:
+    """Weights of classes by their effective number of objects (Cui et al. 2019, eq. 2 and section 4.1).
+
+    (1 - beta) / (1 - beta^n) for a class of n objects, times a factor that makes their mean 1.
+
+    Args:
+        counts: [K], how many objects of each class there are. A class without any has the weight 1.
+        beta: from 0 (all alike) to below 1 (by 1 / n); the paper takes 0.9 to 0.9999.
+
+    Returns:
+        K floats.
+
+    Example:
+
+    >>> class_balanced_weights([1000, 10], beta=0.99)
+    """
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta is a number from 0 to below 1, not {beta!r}.")
+    counts = np.asarray(counts, np.float64)
+    present = counts > 0
+    weights = np.ones_like(counts)
+    weights[present] = (1 - beta) / (1 - beta ** counts[present])
+    weights[present] /= weights[present].mean() if present.any() else 1.0
+    return tuple(weights.tolist())
 
 
 def normalise(sums: Tensor, counts: Tensor) -> Tensor:
@@ -91,7 +136,17 @@ def rpn_losses(
 
 
 def box_losses(
-    logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, beta: float = 1.0 / 9
+    logits: Tensor,
+    deltas: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    beta: float = 1.0 / 9,
+    *,
+    regression: Literal["smooth_l1", "giou"] = "smooth_l1",
+    boxes: Tensor | None = None,
+    weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+    focal_gamma: float = 0.0,
+    class_weights: Sequence[float] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The box head's two losses (Fast R-CNN, eq. 1): L_cls + [u >= 1] L_loc.
 
@@ -101,18 +156,43 @@ def box_losses(
         labels: int32 [B, R]: the class, K for background, -1 for no RoI.
         targets: float32 [B, R, 4].
         beta: smooth L1's transition; the paper's is 1, torchvision's 1/9.
+        regression: `"smooth_l1"` of the deltas, or `"giou"`: 1 - GIoU of the boxes (Rezatofighi et al. 2019, alg. 2).
+        boxes: float32 [B, R, 4], the regions, for `"giou"`.
+        weights: factors of the deltas, for `"giou"`.
+        focal_gamma: of `softmax_focal`; 0 is cross-entropy.
+        class_weights: K + 1 floats, background last: what a region's classification counts by its true class.
 
     Returns:
-        `(classification, boxes)`: each [B].
+        `(classification, boxes)`: each [B], divided by the number of sampled regions.
     """
-    classes = logits.shape[-1] - 1
-    weights = ops.cast(labels >= 0, "float32")
-    counts = ops.sum(weights, axis=1)
-    cls = ops.sum(crossentropy(logits, ops.where(labels < 0, classes, labels)) * weights, axis=1)
-    positive = ops.logical_and(labels >= 0, labels < classes)
-    error = of_class(deltas, labels) - targets
-    box = ops.sum(ops.where(positive, ops.sum(smooth_l1(error, beta), axis=-1), 0.0), axis=1)
-    return normalise(cls, counts), normalise(box, counts)
+    counts = ops.sum(ops.cast(labels >= 0, "float32"), axis=1)
+    cls = classification_loss(logits, labels, focal_gamma, class_weights)
+    positive = ops.logical_and(labels >= 0, labels < logits.shape[-1] - 1)
+    own = of_class(deltas, labels)
+    if regression == "giou":
+        each = 1.0 - paired_iou(decode(own, boxes, weights), decode(targets, boxes, weights), "giou")
+    else:
+        each = ops.sum(smooth_l1(own - targets, beta), axis=-1)
+    box = ops.sum(ops.where(positive, each, 0.0), axis=1)
+    return cls, normalise(box, counts)
+
+
+def classification_loss(
+    logits: Tensor, labels: Tensor, focal_gamma: float = 0.0, class_weights: Sequence[float] | None = None
+) -> Tensor:
+    """The loss of the regions' classes: [B], divided by the number of sampled regions.
+
+    Args:
+        logits: float32 [B, R, K + 1], background last.
+        labels: int32 [B, R]: the class, K for background, -1 for no RoI.
+        focal_gamma, class_weights: as in `box_losses`.
+    """
+    sampled = ops.cast(labels >= 0, "float32")
+    safe = ops.where(labels < 0, logits.shape[-1] - 1, labels)
+    each = softmax_focal(logits, safe, focal_gamma) * sampled
+    if class_weights is not None:
+        each = each * ops.take(ops.convert_to_tensor(class_weights, dtype="float32"), safe, axis=0)
+    return normalise(ops.sum(each, axis=1), ops.sum(sampled, axis=1))
 
 
 def of_class(values: Tensor, labels: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Greedy non-maximum suppression, with static output shapes."""
 
+from typing import Literal
+
 import numpy as np
 from keras import ops
 
@@ -55,6 +57,44 @@ def multiclass_nms(
     return run(boxes, scores, float32_below(iou_threshold), score_threshold, min(max_per_class, max_total), max_total)
 
 
+def multiclass_soft_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    score_threshold: float,
+    max_total: int,
+    method: Literal["linear", "gaussian"] = "gaussian",
+    sigma: float = 0.5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Soft-NMS within each class, then the best over all classes (Bodla et al. 2017, section 3).
+
+    A box that overlaps a better one of its class is not dropped: its score is multiplied by 1 - IoU if the IoU exceeds
+    `iou_threshold` (`"linear"`), or by exp(-IoU^2 / sigma) at any IoU (`"gaussian"`), for each better one.
+
+    Args:
+        boxes, scores, iou_threshold, score_threshold, max_total: as in `multiclass_nms`; the lowered scores, too, must
+            be above the `score_threshold`.
+        method: `"linear"` or `"gaussian"`.
+        sigma: of `"gaussian"`.
+
+    Returns:
+        `(boxes, scores, classes)` as `multiclass_nms` has them, with the lowered scores.
+    """
+    boxes, scores, labels = _as_one(boxes, scores)
+    if method == "linear":
+        limit = float32_below(iou_threshold)
+
+        def decay(overlap):
+            return ops.where(overlap > limit, 1.0 - overlap, 1.0)
+    else:
+
+        def decay(overlap):
+            return ops.exp(-ops.square(overlap) / sigma)
+
+    best, index = _greedy_soft(boxes, scores, labels, decay, score_threshold, max_total)
+    return _chosen(boxes, labels, best, index)
+
+
 def portable_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_output: int) -> tuple[Tensor, Tensor]:
     """`nms` in keras.ops alone."""
     _, index = _greedy(boxes[None], scores[None], None, iou_threshold, float("-inf"), max_output, max_output)
@@ -66,13 +106,22 @@ def portable_multiclass_nms(
     boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, max_per_class: int, max_total: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`multiclass_nms` in keras.ops alone: exact, with no cap on the candidates."""
+    boxes, scores, labels = _as_one(boxes, scores)
+    best, index = _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_per_class, max_total)
+    return _chosen(boxes, labels, best, index)
+
+
+def _as_one(boxes, scores):
+    """Boxes [B, N, C or 1, 4] and scores [B, N, C] as [B, C * N, 4] and [B, C * N], with the classes [B, C * N]."""
     batch, count, classes = ops.shape(scores)[0], ops.shape(scores)[1], scores.shape[2]
     boxes = ops.transpose(ops.broadcast_to(boxes, (batch, count, classes, 4)), (0, 2, 1, 3))
     boxes = ops.reshape(boxes, (batch, -1, 4))
     labels = ops.broadcast_to(ops.arange(classes, dtype="int32")[:, None], (batch, classes, count))
     labels = ops.reshape(labels, (batch, -1))
-    scores = ops.reshape(ops.transpose(scores, (0, 2, 1)), (batch, -1))
-    best, index = _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_per_class, max_total)
+    return boxes, ops.reshape(ops.transpose(scores, (0, 2, 1)), (batch, -1)), labels
+
+
+def _chosen(boxes, labels, best, index):
     valid = index >= 0
     index = ops.maximum(index, 0)
     out = ops.take_along_axis(boxes, index[..., None], axis=1)
@@ -81,6 +130,35 @@ def portable_multiclass_nms(
         ops.where(valid, best, 0.0),
         ops.where(valid, ops.take_along_axis(labels, index, axis=1), -1),
     )
+
+
+def _greedy_soft(boxes, scores, labels, decay, score_threshold, max_total):
+    """Takes the best box left `max_total` times and multiplies the scores of the others of its class by `decay(IoU)`.
+
+    Returns as `_greedy` does.
+    """
+    nothing = float(np.finfo(np.float32).min)  # finite: ONNX multiplies by 0 where it selects
+    alive = ops.where(scores > score_threshold, scores, nothing)
+    shape = (ops.shape(scores)[0], max_total)
+    out_scores, out_index = ops.zeros(shape, "float32"), ops.full(shape, -1, "int32")
+    slots = ops.arange(max_total)[None]
+    positions = ops.arange(ops.shape(scores)[1], dtype="int32")[None]
+
+    def step(i, alive, out_scores, out_index):
+        score = ops.max(alive, axis=1, keepdims=True)
+        # Keras's argmax has operators that LiteRT lacks
+        index = ops.min(ops.where(alive == score, positions, ops.shape(scores)[1]), axis=1, keepdims=True)
+        factor = decay(iou(ops.take_along_axis(boxes, index[..., None], axis=1), boxes)[:, 0])
+        factor = ops.where(labels == ops.take_along_axis(labels, index, axis=1), factor, 1.0)
+        lowered = ops.where(alive > nothing, alive, 0.0) * factor
+        left = ops.logical_and(alive > nothing, positions != index)
+        alive = ops.where(ops.logical_and(left, lowered > score_threshold), lowered, nothing)
+        here = ops.logical_and(slots == i, score > nothing)
+        return i + 1, alive, ops.where(here, score, out_scores), ops.where(here, index, out_index)
+
+    state = (ops.convert_to_tensor(0, "int32"), alive, out_scores, out_index)
+    state = ops.while_loop(lambda i, alive, *_: i < max_total, step, state, maximum_iterations=max_total)
+    return state[2], state[3]
 
 
 def _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_per_class, max_total):

@@ -2,12 +2,15 @@
 
 import inspect
 
+import numpy as np
+
 from keras_rcnn import backbones, layers
 from keras_rcnn import data as readers
 from keras_rcnn.convert import assign, read_caffe_weights
 from keras_rcnn.data import augment as transforms
 from keras_rcnn.data.loading import OPTIONS as LOAD_OPTIONS
 from keras_rcnn.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
+from keras_rcnn.ops.losses import class_balanced_weights
 from keras_rcnn.precision import policy
 from keras_rcnn.presets import detector_class, from_preset
 from keras_rcnn.training.settings import BUILT, RecipeError
@@ -27,8 +30,14 @@ _AUGMENTATIONS = {
     "hflip": transforms.HorizontalFlip,
     "vflip": transforms.VerticalFlip,
     "rot90": transforms.Rotate90,
+    "rotate": transforms.Rotate,
     "color": transforms.ColorJitter,
+    "photometric": transforms.Photometric,
     "scale": transforms.ScaleJitter,
+    "lsj": transforms.LargeScaleJitter,
+    "crop": transforms.ObjectCrop,
+    "copy_paste": transforms.CopyPaste,
+    "mosaic": transforms.Mosaic,
 }
 
 
@@ -75,6 +84,13 @@ def check(settings, detector):
             build(argument)
         except ValueError as error:
             problems.append(str(error))
+    if any(_name(entry) == "copy_paste" for entry in settings.augment) and not issubclass(detector, MaskRCNN):
+        problems.append(
+            f"augment has copy_paste, which cuts objects out by their masks, and a {detector.__name__} is trained "
+            "without them: set masks = True, or leave copy_paste out."
+        )
+    if settings.box_regression is not None and issubclass(detector, RCNN):
+        problems.append(f"box_regression = {settings.box_regression!r}: R-CNN's boxes are no part of its loss.")
     if settings.jit_compile is True and settings.strategy in ("mirrored", "multiworker"):
         problems.append(
             f"jit_compile = True: under the strategy {settings.strategy} devices exchange gradients within the step, "
@@ -199,25 +215,60 @@ def find_proposals(settings, dataset, cache, source=None):
 
 
 def build_augment(names):
-    """The recipe's `augment`: names among hflip, vflip, rot90, color and scale, or tuples of a name and its settings.
+    """The recipe's `augment`: names of `_AUGMENTATIONS`, or tuples of a name and its settings.
 
     `("scale", 0.5, 2.0)` is `ScaleJitter(0.5, 2.0)`, `("color", 0.2, 0.2, 0.2, 0.1)` is `ColorJitter` with hue.
     """
     chosen = []
     for entry in names:
-        name, *arguments = (entry,) if isinstance(entry, str) else entry
+        name = _name(entry)
         if name not in _AUGMENTATIONS:
             known = ", ".join(_AUGMENTATIONS)
-            raise RecipeError(f"Unknown augmentation {name!r}: use {known}, or ('scale', low, high).")
+            raise RecipeError(
+                f"Unknown augmentation {entry if name is None else name!r}: use {known}, or ('scale', low, high)."
+            )
         try:
-            chosen.append(_AUGMENTATIONS[name](*arguments))
+            chosen.append(_AUGMENTATIONS[name](*([] if isinstance(entry, str) else entry[1:])))
         except (TypeError, ValueError) as error:
             raise RecipeError(f"augment has {entry!r}: {error}") from error
     return transforms.Compose(chosen) if chosen else None
 
 
-def build_model(settings, class_names):
-    """The detector that checked settings describe: a preset with new predictors, or a new one on a backbone."""
+def _name(entry):
+    """The name in an entry of `augment`; None for what is no entry at all."""
+    if isinstance(entry, (tuple, list)) and entry:
+        entry = entry[0]
+    return entry if isinstance(entry, str) else None
+
+
+def class_counts(dataset, difficult=False):
+    """How many objects of each class there are to learn from, int `[classes]`; crowds are none."""
+    labels = [record.labels[~record.crowd & (difficult | ~record.difficult)] for record in dataset]
+    return np.bincount(np.concatenate(labels), minlength=len(dataset.class_names))
+
+
+def build_model(settings, class_names, counts=None):
+    """The detector that checked settings describe: a preset with new predictors, or a new one on a backbone.
+
+    Args:
+        settings: `Settings`.
+        class_names: list of str.
+        counts: int `[classes]`, how many objects there are to learn from, for `class_balance`.
+    """
+    model = _detector(settings, class_names)
+    loss, decoder = model.parts["box_loss"], model.parts["decoder"]
+    if settings.box_regression is not None:
+        loss.regression = settings.box_regression
+    if settings.focal_gamma:
+        loss.focal_gamma = settings.focal_gamma
+    if settings.class_balance and counts is not None:
+        loss.class_weights = (*class_balanced_weights(counts, settings.class_balance), 1.0)  # the last is background
+    if settings.soft_nms is not None:
+        decoder.soft_nms = settings.soft_nms
+    return model
+
+
+def _detector(settings, class_names):
     if settings.base is not None:
         model = from_preset(settings.base, class_names=class_names)
         model.thresholds = None  # what it learns will score otherwise

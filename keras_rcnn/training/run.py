@@ -123,6 +123,8 @@ class Run:
             seed=settings.seed,
             cache=settings.cache,
             max_objects=settings.max_objects,
+            min_sizes=settings.train_min_sizes,
+            repeat_threshold=settings.repeat_threshold,
             difficult=settings.difficult,
             masks=model.has_masks,
             proposals=proposals or self.proposals,

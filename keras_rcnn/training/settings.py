@@ -88,11 +88,15 @@ class Settings(BaseModel):
     on_bad: Literal["error", "skip"] = _data("error", 'what to do about bad annotations: `"error"` or `"skip"`')
     augment: tuple = _data(
         ("hflip", "color"),
-        'names among `hflip`, `vflip`, `rot90`, `color` and `scale`, or tuples with settings: `("scale", 0.5, 2.0)`',
+        "names among `hflip`, `vflip`, `rot90`, `rotate`, `color`, `photometric`, `scale`, `lsj`, `crop`, `copy_paste` "
+        'and `mosaic`, or tuples with settings: `("scale", 0.5, 2.0)`',
     )
     cache: StrictBool | Annotated[StrictInt, Field(ge=0)] = _data(True, "keep decoded images in memory, up to 2 GiB")
     max_objects: Count | None = _data(
         None, "the most objects per image; of more, a random choice is taken. `None`: as many as any image has"
+    )
+    repeat_threshold: Annotated[StrictFloat, Field(gt=0, le=1)] | None = _data(
+        None, "photos with classes that are in less than this share of the photos come up more often (LVIS: 0.001)"
     )
     difficult: StrictBool = _data(False, "whether VOC's difficult objects are learned, too")
     auto: StrictBool = _data(
@@ -125,6 +129,9 @@ class Settings(BaseModel):
     )
     freeze_at: Annotated[StrictInt, Field(ge=0)] = _model(1, "freeze the backbone up to this stage")
     min_size: Count = _model(448, "shorter side of the photos", "px")
+    train_min_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] | None = _model(
+        None, "in training, one of these is drawn for each batch instead of `min_size`, such as `(384, 448, 512)`", "px"
+    )
     max_size: Count = _model(640, "longer side at most", "px")
     neck: StrictStr = _parts("fpn", 'a feature pyramid, or the name of a single map, `"C4"`')
     fpn_channels: Count = _parts(128, "channels of the pyramid")
@@ -161,6 +168,9 @@ class Settings(BaseModel):
         None, "the IoU range of a background region; `None`: from 0.1 to 0.5 for Fast R-CNN, else from 0 to 0.5"
     )
     nms_iou: Share | None = _boxes(None, "IoU of the last NMS; `None`: 0.3 for R-CNN and Fast R-CNN, 0.5 with an RPN")
+    soft_nms: Literal["linear", "gaussian"] | None = _regions(
+        None, 'the last NMS lowers the scores of overlapping boxes instead of dropping them: `"linear"` or `"gaussian"`'
+    )
     selective_search: dict[str, Any] = _regions(
         {"mode": "fast"}, "settings of selective search, those of `compute_proposals`"
     )
@@ -200,6 +210,15 @@ class Settings(BaseModel):
     gradient_accumulation_steps: Count | None = _schedule(None, "batches whose mean gradient makes one step")
     ema_momentum: Annotated[StrictFloat, Field(gt=0, lt=1)] | None = _schedule(
         None, "momentum of an average of the weights (0.999), which is then evaluated and saved"
+    )
+    box_regression: Literal["smooth_l1", "giou"] | None = _schedule(
+        None, 'the loss of the box head\'s boxes, `"smooth_l1"` or `"giou"`; `None`: as the detector has it, smooth L1'
+    )
+    focal_gamma: Annotated[StrictFloat, Field(ge=0, le=10)] = _schedule(
+        0.0, "focal loss of the box head's classes: the larger, the less do easy regions count (2.0 is usual)"
+    )
+    class_balance: Annotated[StrictFloat, Field(ge=0, lt=1)] = _schedule(
+        0.0, "beta of class-balanced weights, by which rare classes count more in the box head's loss (0.999)"
     )
     evaluate_every: Count = _schedule(1, "epochs between evaluations")
     eval_max_detections: Count = _schedule(100, "detections per image that AP counts")

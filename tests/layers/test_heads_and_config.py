@@ -131,6 +131,8 @@ EVERY_ARGUMENT = [
             "max_detections": 7,
             "min_size": 1.0,
             "weights": (1.0, 2.0, 3.0, 4.0),
+            "soft_nms": "linear",
+            "sigma": 0.4,
         },
     ),
     (layers.MaskDecoder, {}),
@@ -152,7 +154,17 @@ EVERY_ARGUMENT = [
     (layers.FPN, {"channels": 8, "in_features": ("C3", "C4"), "top": "convs", "norm": "batch"}),
     (layers.SingleLevel, {"in_feature": "C5"}),
     (layers.RPNLoss, {"beta": 0.5, "normalisation": "paper", "box_weight": 3.0}),
-    (layers.BoxLoss, {"beta": 0.5}),
+    (
+        layers.BoxLoss,
+        {
+            "beta": 0.5,
+            "regression": "giou",
+            "box_weight": 10.0,
+            "focal_gamma": 2.0,
+            "class_weights": (1.0, 0.5),
+            "weights": (1.0, 2.0, 3.0, 4.0),
+        },
+    ),
     (layers.MaskLoss, {}),
 ]
 

@@ -134,7 +134,7 @@ def test_shares_are_the_batch_and_only_they_are_read(monkeypatch):
     for index in range(2):
         x, y = batches[index]
         read, original = [], batches.sample
-        monkeypatch.setattr(batches, "sample", lambda i, epoch, own=original, to=read: (to.append(i), own(i, epoch))[1])
+        monkeypatch.setattr(batches, "sample", lambda i, *rest, own=original, to=read: (to.append(i), own(i, *rest))[1])
         parts = []
         for rank in range(3):
             read.clear()
