@@ -1,7 +1,11 @@
 """Records -> the padded `(x, y)` batches that `fit` takes."""
 
+from __future__ import annotations
+
 import os
 import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -15,6 +19,11 @@ from keras_rcnn.data.proposals import check_proposals
 from keras_rcnn.data.ready import check_images, check_masks, check_targets
 from keras_rcnn.data.repeats import epoch_length, occurrences, repeat_factors, repeated
 from keras_rcnn.data.request import check_whole
+
+if TYPE_CHECKING:
+    from keras_rcnn.data.preprocess import Preprocessor
+    from keras_rcnn.data.proposals import ProposalSet
+    from keras_rcnn.data.records import Dataset
 
 _CACHE_BYTES = 2 * 1024**3
 
@@ -68,25 +77,25 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        dataset,
-        preprocessor,
-        batch_size=2,
-        shuffle=False,
-        augment=None,
-        seed=0,
-        workers=None,
-        masks=False,
-        mask_size=112,
-        max_objects=None,
-        fixed_size=None,
-        drop_remainder=False,
-        difficult=False,
-        cache=False,
-        proposals=None,
-        max_proposals=2000,
-        min_sizes=None,
-        repeat_threshold=None,
-    ):
+        dataset: Dataset,
+        preprocessor: Preprocessor,
+        batch_size: int = 2,
+        shuffle: bool = False,
+        augment: Callable[..., Any] | None = None,
+        seed: int = 0,
+        workers: int | None = None,
+        masks: bool = False,
+        mask_size: int = 112,
+        max_objects: int | None = None,
+        fixed_size: Any = None,
+        drop_remainder: bool = False,
+        difficult: bool = False,
+        cache: bool | int = False,
+        proposals: ProposalSet | None = None,
+        max_proposals: int = 2000,
+        min_sizes: Sequence[int] | None = None,
+        repeat_threshold: float | None = None,
+    ) -> None:
         check_whole("batch_size", batch_size, "images a batch")
         check_whole("seed", seed, least=0)
         check_whole("mask_size", mask_size, "px")
@@ -139,7 +148,9 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         return self.shard(index % len(self) if -len(self) <= index < len(self) else index)
 
-    def shard(self, index, rank=0, count=1, pad=True):
+    def shard(
+        self, index: int, rank: int = 0, count: int = 1, pad: bool = True
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """What one of `count` devices gets of a batch; only its images are read.
 
         Args:
@@ -170,20 +181,20 @@ class Batches(keras.utils.PyDataset):
                 row[: len(proposals)] = scale_boxes(proposals, image.shape[:2], size)
         return x, self._pad([targets for _, *targets, _ in samples], images, sizes)
 
-    def chosen(self, index, epoch=None):
+    def chosen(self, index: int, epoch: int | None = None) -> np.ndarray:
         """The dataset's indices of the images of a batch; `epoch` None is the one at hand."""
         order = self.order(self.epoch if epoch is None else epoch)
         return order[index * self.batch_size : (index + 1) * self.batch_size]
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         self._in_epoch = True
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         if self._in_epoch:  # Keras also calls this where no epoch has begun, before the first one
             self.epoch += 1
         self._in_epoch = False
 
-    def order(self, epoch):
+    def order(self, epoch: int) -> np.ndarray:
         """The dataset's indices in the order of an epoch."""
         rng, indices = np.random.default_rng([self.seed, epoch, 0]), np.arange(len(self.dataset))
         if self.repeat_factors is not None:
@@ -200,7 +211,7 @@ class Batches(keras.utils.PyDataset):
         rng = np.random.default_rng([self.seed, epoch, 0, 1 + index])
         return self._preprocessors[rng.integers(len(self._preprocessors))]
 
-    def sample(self, index, epoch, copy=0):
+    def sample(self, index: int, epoch: int, copy: int = 0) -> tuple[Any, ...]:
         """One record as it is in an epoch, before the resize: `(image, boxes, labels, masks or None, proposals)`.
 
         Args:
@@ -254,7 +265,7 @@ class Batches(keras.utils.PyDataset):
     def _targets(self, record):
         return ~record.crowd if self.difficult else ~record.crowd & ~record.difficult
 
-    def check(self, training=True):
+    def check(self, training: bool = True) -> None:
         """What `fit` looks at before its first epoch: is there anything to learn, and can every image be read?
 
         Args:
@@ -295,11 +306,11 @@ class Batches(keras.utils.PyDataset):
         return tuple(len(set(sides)) > 1 for sides in zip(*padded))
 
     @property
-    def one_size(self):
+    def one_size(self) -> bool:
         """Whether all batches have images of the same padded size."""
         return not any(self._varies)
 
-    def padded_size(self, padded, index):
+    def padded_size(self, padded: Any, index: int) -> Any:
         """`(height, width)` of a batch of `fit` whose images need `padded`, `(height, width)`.
 
         Keras takes the shapes of all batches from the first two: a side in which these happen to agree it believes to
@@ -336,7 +347,7 @@ def _part(boxes, labels, masks):
     return boxes[~marked], labels[~marked], masks, boxes[marked]
 
 
-def as_tf_dataset(batches):
+def as_tf_dataset(batches: Batches) -> Any:
     """`Batches` as a `tf.data.Dataset` of one epoch; each pass over it is the next epoch.
 
     Args:

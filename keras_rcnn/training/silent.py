@@ -104,5 +104,6 @@ class SilentUnits(keras.callbacks.Callback):
         preprocessor, backbone = self.model.preprocessor, self.model.parts["backbone"]
         if not isinstance(backbone, Backbone):
             return {}
-        batches = (preprocessor.batch([record.read()])["images"] for record in self.records)
+        compiled = bool(getattr(self.model, "jit_compile", False))  # then of few sizes
+        batches = (preprocessor.batch([record.read()], compiled=compiled)["images"] for record in self.records)
         return silent_units(backbone, batches)
