@@ -39,12 +39,21 @@ SMALL = {"nuclei_mrcnn": "runs/masks", "nuclei_frcnn": "runs/mine", "fasterrcnn_
 # module -> why its example cannot run here; those of `export` are in tests/export
 ELSEWHERE = {
     **dict.fromkeys(
-        [f"backbones.{name}" for name in ("alexnet", "zf", "vgg", "mobilenet_v3", "resnet")]
+        [f"backbones.{name}" for name in ("alexnet", "convnext", "imagenet", "zf", "vgg", "mobilenet_v3", "resnet")]
         + ["convert.torch_file", "convert.torchvision", "convert.caffe_file", "convert.caffe"],
         "published weights, which cannot be had here",
     ),
     **dict.fromkeys(["training.cluster", "training.distribute"], "several machines or devices"),
     **dict.fromkeys([f"export.{name}" for name in ("client", "onnx", "litert_detector")], "files of other tests"),
+    "backbones.features": "ImageNet's weights; docs/pages/data.md has it without",
+    **dict.fromkeys(
+        [f"data.augment.{name}" for name in ("colours", "compose", "mixing", "turns", "views")],
+        "an image with its objects; tests/data/test_augment.py has them",
+    ),
+    **dict.fromkeys(
+        [f"evaluation.{name}" for name in ("confusion", "curves", "errors", "matches")],
+        "detections of a data set; docs/pages/data.md has them",
+    ),
     "training.recipe": "a recipe of somebody's own",
     "training.interrupt": "parts of a training that is tested in tests/training",
     "training.averages": "parts of a training that is tested in tests/training",

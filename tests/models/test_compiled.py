@@ -78,7 +78,7 @@ def test_fit_and_keras_evaluate(kind):
     """`model.fit` and Keras's own `model.evaluate`, which means the losses.
 
     What rounds in another way before the updates of an epoch is more after them: the first epoch's losses are held to
-    1e-4, the later ones' to ten times that.
+    1e-4, the later ones' to thirty times that.
     """
     data, more = training_data(kind)
     histories, losses = [], []
@@ -92,7 +92,7 @@ def test_fit_and_keras_evaluate(kind):
             values, expected = np.atleast_1d(one[name]), np.atleast_1d(other[name])
             first = 1 if one is histories[0] else 0
             np.testing.assert_allclose(values[:first], expected[:first], rtol=1e-4, atol=1e-6)
-            np.testing.assert_allclose(values[first:], expected[first:], rtol=1e-3, atol=1e-6)
+            np.testing.assert_allclose(values[first:], expected[first:], rtol=3e-3, atol=1e-6)
 
 
 def test_the_value_can_be_changed_at_any_time():

@@ -100,6 +100,11 @@ def test_exported_detectors_have_it(tmp_path, format):
         pytest.skip("exports are TensorFlow's")
     if format == "onnx":
         pytest.importorskip("tf2onnx")
+    keras.utils.set_random_seed(7)
     model = tiny_detector(decoder=DetectionDecoder(soft_nms="gaussian"))
+    rng = np.random.default_rng(1)
+    for weight in model.weights:  # scores apart: of equal ones a runtime may take another first, which lowers others
+        if "predictor" in weight.path or "objectness" in weight.path:
+            weight.assign(rng.standard_normal(weight.shape) * 0.3)
     report = keras_rcnn.export_model(model, tmp_path / "model", format)
     assert report["parity"] and all(photo["ok"] for photo in report["parity"])
