@@ -54,6 +54,8 @@ ELSEWHERE = {
         [f"evaluation.{name}" for name in ("confusion", "curves", "errors", "matches")],
         "detections of a data set; docs/pages/data.md has them",
     ),
+    "preset_thresholds": "detections of a data set; docs/pages/data.md has them",
+    "training.silent": "a backbone of this package; tests/training/test_silent.py has one",
     "training.recipe": "a recipe of somebody's own",
     "training.interrupt": "parts of a training that is tested in tests/training",
     "training.averages": "parts of a training that is tested in tests/training",

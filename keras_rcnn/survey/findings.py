@@ -51,7 +51,7 @@ def survey(
 
     Example:
 
-    >>> result = keras_rcnn.survey.survey(train, val, keras_rcnn.survey.View.of(model))
+    >>> result = keras_rcnn.survey.survey(dataset, validation, keras_rcnn.survey.View.of(model))
     >>> print(keras_rcnn.survey.survey_text(result))
     """
     datasets = {"train": training} | ({"val": validation} if validation is not None else {})
