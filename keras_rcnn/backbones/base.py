@@ -82,7 +82,6 @@ class Backbone(keras.Model):
         """The N from which on `freeze_at` freezes a layer."""
         return self._stages.get(layer.name.split("_")[0], self._freeze_at + 1)
 
-    @property
     def body(self) -> keras.Model:
         """The model with the layers of the network itself."""
         return self

@@ -114,7 +114,6 @@ class Features(Backbone):
         self._inner, self._frozen_norm = inner, norm == "frozen"
         self._set_trainable(self.trainable)
 
-    @property
     def body(self) -> keras.Model:
         """The functional model that the features are of."""
         return self._inner

@@ -39,7 +39,7 @@ def silent_units(backbone: Backbone, inputs: Iterable[np.ndarray]) -> dict[str, 
     >>> silent_units(model.parts["backbone"], [x["images"]])["share"]
     0.04
     """
-    body = backbone.body
+    body = backbone.body()
     layers = [layer for layer in body.layers if isinstance(layer, _ACTIVATIONS)]
     layers = [layer for layer in layers if len(layer.output.shape) == 4]
     if not layers:

@@ -220,8 +220,8 @@ def test_classifiers():
     assert looks_like(state) == "resnet101"
     with pytest.raises(ConversionError, match=r"left over: layer3\.6\..*those of resnet101"):
         convert_resnet(50, state)
-    with pytest.raises(ConversionError, match=r"50, 101, 152\], not 34"):
-        convert_resnet(34, state)
+    with pytest.raises(ConversionError, match=r"50, 101, 152\], not 35"):
+        convert_resnet(35, state)
     assert "fc.weight" not in convert_resnet(101, state)
     state = states.mobilenet()
     assert looks_like(state) == "mobilenet_v3_large"

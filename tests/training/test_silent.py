@@ -20,7 +20,7 @@ def backbone():
     second = layers.ReLU(6.0, name="relu3")(layers.Conv2D(6, 3, 2, "same", name="conv3")(first))
     made = from_features(keras.Model(inputs, second), {"C2": "relu2", "C3": "relu3"})
     for name, silent, value in (("conv2", slice(0, 2), -1.0), ("conv3", slice(0, 3), 7.0)):
-        layer = made.body.get_layer(name)
+        layer = made.body().get_layer(name)
         kernel, bias = (np.array(weight) for weight in layer.get_weights())
         kernel[..., silent], bias[silent] = 0.0, value
         kernel[..., silent.stop :] = np.abs(kernel[..., silent.stop :]) / 1000
