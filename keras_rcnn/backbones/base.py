@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_rcnn.backbones.grouped import GroupedConv2D
+from keras_rcnn.backbones.grouped import convolution
 from keras_rcnn.backbones.norm import normalization
 from keras_rcnn.interfaces import Tensor
 
@@ -74,7 +74,7 @@ class Backbone(keras.Model):
         # (A method, because TensorFlow's tracking skips an assignment that does not change the attribute.)
         keras.Model.trainable.fset(self, value)
         if value and hasattr(self, "_freeze_at"):
-            for layer in self._freezable():
+            for layer in self.body().layers:
                 if self._stage(layer) <= self._freeze_at:
                     layer.trainable = False
 
@@ -83,12 +83,8 @@ class Backbone(keras.Model):
         return self._stages.get(layer.name.split("_")[0], self._freeze_at + 1)
 
     def body(self) -> keras.Model:
-        """The model with the layers of the network itself."""
+        """The model with the layers of the network itself, which the stages are made of."""
         return self
-
-    def _freezable(self):
-        """The layers that stages are made of."""
-        return self.layers
 
     def get_config(self):
         # weights None: a saved model brings its own, and must not ask for the package they came from
@@ -121,17 +117,16 @@ class Parts:
     def conv(self, x, filters, size, strides, name, bias=False, groups=1):
         """Convolution, He-initialised."""
         x, padding = self.pad(x, size, strides, name)
-        layer, more = (layers.Conv2D, {}) if groups == 1 else (GroupedConv2D, {"groups": groups})
-        return layer(
+        return convolution(
             filters,
             size,
             strides,
+            groups,
             padding=padding,
             use_bias=bias,
             kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
             dtype=self.dtype,
             name=name,
-            **more,
         )(x)
 
     def depthwise(self, x, size, strides, name):

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_rcnn.backbones.grouped import GroupedConv2D
+from keras_rcnn.backbones.grouped import convolution
 from keras_rcnn.convert import CAFFE_MEAN
 
 
@@ -65,17 +65,16 @@ class CaffeParts:
         padding = "same" if strides == 1 and pad == size // 2 else "valid"
         if pad and padding == "valid":
             x = layers.ZeroPadding2D(pad, dtype=self.dtype, name=f"{name}_pad")(x)
-        layer, more = (layers.Conv2D, {}) if groups == 1 else (GroupedConv2D, {"groups": groups})
-        return layer(
+        return convolution(
             filters,
             size,
             strides,
+            groups,
             padding=padding,
             activation="relu",
             kernel_initializer="he_normal",
             dtype=self.dtype,
             name=name,
-            **more,
         )(x)
 
     def pool(self, x, size, name, pad=0):

@@ -116,10 +116,7 @@ class Features(Backbone):
 
     def body(self) -> keras.Model:
         """The functional model that the features are of."""
-        return self._inner
-
-    def _freezable(self):
-        return self._inner.layers if hasattr(self, "_inner") else ()
+        return getattr(self, "_inner", self)  # self: until the constructor has put it there
 
     def _stage(self, layer):
         return self._stages.get(layer.name, self._freeze_at + 1)

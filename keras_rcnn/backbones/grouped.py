@@ -16,6 +16,13 @@ class GroupedConv2D(layers.Conv2D):
         return _grouped(inputs, kernel, self.strides, self.padding)
 
 
+def convolution(filters, size, strides, groups=1, **settings):
+    """Conv2D, or with groups the one that runs everywhere."""
+    if groups == 1:
+        return layers.Conv2D(filters, size, strides, **settings)
+    return GroupedConv2D(filters, size, strides, groups=groups, **settings)
+
+
 def _grouped(x, values, strides, padding):
     return kernel("grouped_convolution", portable_grouped_convolution)(x, values, strides, padding)
 

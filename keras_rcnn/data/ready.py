@@ -78,7 +78,7 @@ def check_masks(dataset: Dataset, on_bad: Literal["error", "skip"] = "error", di
         DataError: All that is wrong.
     """
     problems, records = Problems(dataset.name, on_bad, "mask"), []
-    with ThreadPoolExecutor(_workers()) as pool:
+    with ThreadPoolExecutor(decoding_threads()) as pool:
         for record, reasons in zip(dataset, pool.map(lambda record: _bad_masks(record, difficult), dataset)):
             missing = sum(reason is None for reason in reasons.values())
             if missing:
@@ -142,7 +142,7 @@ def check_images(dataset: Dataset, on_bad: Literal["error", "skip"] = "error", p
         _READ.update(_remembered(file))
     problems, records = Problems(dataset.name, on_bad, "image"), []
     progress = len(dataset) >= MANY and sys.stderr.isatty() if progress is None else progress
-    with ThreadPoolExecutor(_workers()) as pool:
+    with ThreadPoolExecutor(decoding_threads()) as pool:
         bar = {"desc": "reading the images", "total": len(dataset), "disable": not progress, "leave": False}
         for record, reason in zip(dataset, tqdm(pool.map(_bad_image, dataset), **bar)):
             if reason is None:
@@ -179,7 +179,8 @@ def _key(path, record):
     return os.path.abspath(path), status.st_mtime_ns, status.st_size, record.height, record.width
 
 
-def _workers():
+def decoding_threads() -> int:
+    """How many threads decode images at a time."""
     return min((os.cpu_count() or 1) + 1, 16)  # decoding leaves Python's lock
 
 

@@ -1,7 +1,6 @@
 """Photos that occur twice: the same file, or the same picture saved anew."""
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_rcnn.data import DataError, Dataset, ImageError, read_image
+from keras_rcnn.data.ready import decoding_threads
 
 SIDE = 16  # px of the thumbnails that are compared
 LIKE = 0.99  # correlation from which on two thumbnails are of one picture
@@ -29,7 +29,7 @@ def duplicates(datasets: Mapping[str, Dataset]) -> list[list[tuple[str, str]]]:
         A list of groups, each a list of `(which data set, photo's name)`.
     """
     photos = [(name, record) for name, dataset in datasets.items() for record in dataset]
-    with ThreadPoolExecutor(min((os.cpu_count() or 1) + 1, 16)) as pool:
+    with ThreadPoolExecutor(decoding_threads()) as pool:
         signs = list(pool.map(lambda photo: _sign(photo[1]), photos))
     group = list(range(len(photos)))
 
@@ -53,12 +53,12 @@ def duplicates(datasets: Mapping[str, Dataset]) -> list[list[tuple[str, str]]]:
 
 def _sign(record):
     """`(SHA-256 of the file, thumbnail)`; None for what cannot be had."""
-    digest = None
+    digest, image = None, record.image
     try:
-        if isinstance(record.image, (str, Path)):
-            with open(record.image, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").digest()
-        return digest, _thumbnail(read_image(record.image))
+        if isinstance(image, (str, Path)):
+            image = Path(image).read_bytes()
+            digest = hashlib.sha256(image).digest()
+        return digest, _thumbnail(read_image(image))
     except (OSError, DataError, ImageError):
         return digest, None
 

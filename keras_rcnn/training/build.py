@@ -23,7 +23,6 @@ _PAPERS = {
     MaskRCNN: {"roi_samples": 256, "background_iou": (0.0, 0.5), "nms_iou": 0.5},
 }
 _DETECTORS = {"rcnn": RCNN, "fast_rcnn": FastRCNN, "faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
-_WITHOUT_BATCH_NORM = ("convnext_tiny", "convnext_small")
 _CAFFE = {"vgg16": backbones.VGG16, "zf": backbones.ZF, "caffenet": backbones.CaffeNet}
 
 _AUGMENTATIONS = {
@@ -126,7 +125,7 @@ def _parts_problems(settings):
             f"A recipe's backbone is one of {', '.join([*backbones.PUBLISHED, *_CAFFE])}, not {name!r}: build other "
             "models in Python, or start from a preset with base=..."
         )
-    if settings.backbone_norm != "frozen" and (name in _CAFFE or name in _WITHOUT_BATCH_NORM):
+    if settings.backbone_norm != "frozen" and name in [*backbones.PUBLISHED, *_CAFFE] and not _has_batch_norm(name):
         problems.append(f"backbone_norm = {settings.backbone_norm!r}: {name} has no batch normalisation.")
     if settings.masks and settings.detector not in (None, "mask_rcnn"):
         problems.append(f"masks = True, but detector = {settings.detector!r}: leave one of them out.")
@@ -339,13 +338,19 @@ def _shared_map(settings, backbone, num_classes, detector):
     return parts
 
 
+def _has_batch_norm(name):
+    """Whether the backbone of this name normalises by batches, and so takes `norm`."""
+    build = backbones.PUBLISHED[name].build if name in backbones.PUBLISHED else _CAFFE[name]
+    return "norm" in inspect.signature(build).parameters
+
+
 def _backbone(settings, detector):
     """`(backbone, preprocessor, weights for the box head)`, the last None but for Caffe's networks."""
     name, path, size = settings.backbone, settings.backbone_weights, (settings.min_size, settings.max_size)
     settings_of = {"freeze_at": settings.freeze_at}
     if name in backbones.PUBLISHED:
         weights = {None: "imagenet", "random": None}.get(path, path)
-        if name not in _WITHOUT_BATCH_NORM:
+        if _has_batch_norm(name):
             settings_of["norm"] = settings.backbone_norm
         backbone, head = backbones.backbone_by_name(name, weights, **settings_of), None
     else:

@@ -7,7 +7,8 @@ from keras import ops
 
 from keras_rcnn import layers
 from keras_rcnn.backbones import VGG16, ZF, CaffeNet
-from keras_rcnn.backbones.caffe import CaffeParts, GroupedConv2D, LocalResponseNormalization
+from keras_rcnn.backbones.caffe import CaffeParts, LocalResponseNormalization
+from keras_rcnn.backbones.grouped import GroupedConv2D
 from keras_rcnn.convert import ConversionError, assign, convert_caffe
 from tests.convert import caffe_twin, caffe_writer
 

@@ -9,8 +9,6 @@ from keras_rcnn.data.formats.photos import beside
 from keras_rcnn.data.formats.shapes import ellipse, finite, png_mask, points_of, run_lengths
 from keras_rcnn.data.formats.tree import Tree
 from keras_rcnn.data.names import is_there
-from keras_rcnn.data.problems import DataError
-from keras_rcnn.data.reading import read_json
 
 
 def read_labelme(files, root, *, images=None, **_):
@@ -22,12 +20,7 @@ def read_labelme(files, root, *, images=None, **_):
         images: Folder of the photos. None: each is where its `imagePath` says, or has its json's name.
     """
     tree = Tree(files[0] if len(files) == 1 else root)
-    for file in files:
-        try:
-            content = read_json(file)
-        except DataError as error:
-            tree.fault(file, str(error).removeprefix(f"{file}: "))
-            continue
+    for file, content in tree.contents(files):
         shapes = content.get("shapes") if isinstance(content, dict) else None
         if not isinstance(shapes, list):
             tree.fault(file, "not LabelMe's format, it has no list 'shapes'")
@@ -36,12 +29,8 @@ def read_labelme(files, root, *, images=None, **_):
         image = tree.image(_image(file, content.get("imagePath"), root, images), *size, where=file, once=True)
         if image is None:
             continue
-        for place, shape in enumerate(shapes, 1):
-            where = f"{place} of {file.name}"
-            if isinstance(shape, dict):
-                _add(tree, image, where, shape, size)
-            else:
-                tree.fault(where, f"is {type(shape).__name__}, expected an object of json")
+        for where, shape in tree.objects(shapes, file):
+            _add(tree, image, where, shape, size)
     return tree
 
 

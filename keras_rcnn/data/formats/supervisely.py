@@ -6,8 +6,6 @@ from keras_rcnn.data.fields import number, shown
 from keras_rcnn.data.formats.shapes import finite, png_mask, points_of, run_lengths
 from keras_rcnn.data.formats.tree import Tree
 from keras_rcnn.data.names import is_there
-from keras_rcnn.data.problems import DataError
-from keras_rcnn.data.reading import read_json
 
 _NO_AREA = ("point", "line", "polyline", "graph", "keypoints", "cuboid", "cuboid_2d")
 
@@ -21,12 +19,7 @@ def read_supervisely(files, root, *, images=None, **_):
         images: Folder of the photos. None: `img` beside each file's `ann`.
     """
     tree = Tree(files[0] if len(files) == 1 else root)
-    for file in files:
-        try:
-            content = read_json(file)
-        except DataError as error:
-            tree.fault(file, str(error).removeprefix(f"{file}: "))
-            continue
+    for file, content in tree.contents(files):
         content = content.get("annotation", content) if isinstance(content, dict) else {}
         objects, size = content.get("objects"), content.get("size")
         if not isinstance(objects, list):
@@ -35,12 +28,8 @@ def read_supervisely(files, root, *, images=None, **_):
         size = size if isinstance(size, dict) else {}
         size = size.get("width"), size.get("height")
         image = tree.image(_image(file, root, images), *size, where=file)
-        for place, item in enumerate(objects, 1):
-            where = f"{place} of {file.name}"
-            if isinstance(item, dict):
-                _add(tree, image, where, item, size)
-            else:
-                tree.fault(where, f"is {type(item).__name__}, expected an object of json")
+        for where, item in tree.objects(objects, file):
+            _add(tree, image, where, item, size)
     return tree
 
 

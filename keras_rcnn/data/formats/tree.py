@@ -9,6 +9,7 @@ import numpy as np
 from keras_rcnn.data.coco import dataset_of
 from keras_rcnn.data.fields import name, shown
 from keras_rcnn.data.problems import DataError, Problems
+from keras_rcnn.data.reading import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,23 @@ class Tree:
         self.class_names = list(class_names)
         self.images, self.annotations, self.faults = {}, [], []
         self.ignored, self.groups = Counter(), {}
+
+    def contents(self, files):
+        """`(file, what json makes of it)` for each of the files; one that cannot be read is a fault."""
+        for file in files:
+            try:
+                yield file, read_json(file)
+            except DataError as error:
+                self.fault(file, str(error).removeprefix(f"{file}: "))
+
+    def objects(self, items, file):
+        """`(where, object)` for each of a file's objects; one that is no object of json is a fault."""
+        for place, item in enumerate(items, 1):
+            where = f"{place} of {file.name}"
+            if isinstance(item, dict):
+                yield where, item
+            else:
+                self.fault(where, f"is {type(item).__name__}, expected an object of json")
 
     def image(self, file_name, width=None, height=None, where=None, once=False):
         """Takes an image, or finds it again; its name as `add` wants it, or None (and a fault noted) if it has none.
