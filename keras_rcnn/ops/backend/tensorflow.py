@@ -63,8 +63,83 @@ def roi_align_level(features, boxes, image_index, size, samples, aligned):
     last = (low + extent - half + 1) / (limit + 1)
     normalised = tf.concat([first[:, ::-1], last[:, ::-1]], axis=1)  # y1, x1, y2, x2
     padded = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
-    crops = tf.image.crop_and_resize(padded, normalised, image_index, [total, total])
-    return tf.nn.avg_pool2d(crops, samples, samples, "VALID") if samples > 1 else crops
+    return _pooled_crops(padded, normalised, image_index, size, samples)
+
+
+def _pooled_crops(images, boxes, image_index, size, samples):
+    """`tf.image.crop_and_resize`, then the mean of each bin's samples, with a gradient that is right on a CPU.
+
+    TensorFlow's own gradient (CropAndResizeGradImage) adds from all threads at once to the same cells there, and loses
+    some of the sums: on two cores a tenth of the gradient of a map of 10x10 cells with 512 RoIs. On a GPU it is right.
+    Boxes have no gradient, here and in `ops.roi`.
+
+    Args:
+        images: float32 [B, H, W, C].
+        boxes: float32 [R, 4], y1, x1, y2, x2 in sides of the image.
+        image_index: int32 [R].
+        size: int, bins a side.
+        samples: int, samples a bin and axis.
+
+    Returns:
+        float32 [R, size, size, C].
+    """
+
+    def pooled(images):
+        crops = tf.image.crop_and_resize(images, boxes, image_index, [size * samples] * 2)
+        return tf.nn.avg_pool2d(crops, samples, samples, "VALID") if samples > 1 else crops
+
+    if tf.config.list_logical_devices("GPU"):
+        return pooled(images)
+
+    @tf.custom_gradient
+    def with_gradient(images):
+        def gradient(of_bins):
+            return tf.cond(
+                tf.shape(of_bins)[0] > 0,  # the sparse matrix may not be empty
+                lambda: _gradient_of_images(of_bins, tf.shape(images), boxes, image_index, samples),
+                lambda: tf.zeros_like(images),
+            )
+
+        return pooled(images), gradient
+
+    return with_gradient(images)
+
+
+def _gradient_of_images(of_bins, shape, boxes, image_index, samples):
+    """The sums of the bins' gradients in the cells that they were interpolated from, as a sparse matrix's product."""
+    count, size, channels = tf.shape(of_bins)[0], of_bins.shape[1], shape[3]
+    rows, row_weights = _interpolation(boxes[:, 0], boxes[:, 2], shape[1], size, samples)
+    columns, column_weights = _interpolation(boxes[:, 1], boxes[:, 3], shape[2], size, samples)
+    rows = image_index[:, None, None] * shape[1] + rows
+    cells = rows[:, :, None, :, None] * shape[2] + columns[:, None, :, None, :]
+    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :] / samples**2
+    bins = count * size**2
+    places = tf.stack([tf.repeat(tf.range(bins), (2 * samples) ** 2), tf.reshape(cells, [-1])], axis=1)
+    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=tf.cast(places, tf.int64),
+        values=tf.reshape(weights, [-1]),
+        dense_shape=tf.cast(tf.stack([bins, shape[0] * shape[1] * shape[2]]), tf.int64),
+    )
+    summed = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.reshape(of_bins, [bins, channels]), transpose_a=True)
+    return tf.reshape(summed, shape)
+
+
+def _interpolation(low, high, length, size, samples):
+    """The cells along an axis that a bin's samples lie between, as crop_and_resize samples, and their weights.
+
+    Returns:
+        int32 and float32 [R, size, 2 * samples].
+    """
+    total, last = size * samples, tf.cast(length - 1, tf.float32)
+    if total > 1:
+        at = (low * last)[:, None] + tf.range(total, dtype=tf.float32) * ((high - low) * last / (total - 1))[:, None]
+    else:
+        at = (0.5 * (low + high) * last)[:, None]
+    inside = tf.cast((at >= 0) & (at <= last), tf.float32)[..., None]
+    before = tf.floor(at)
+    cells = tf.clip_by_value(tf.cast(tf.stack([before, before + 1], axis=-1), tf.int32), 0, length - 1)
+    weights = tf.stack([1 - (at - before), at - before], axis=-1) * inside
+    return tf.reshape(cells, [-1, size, 2 * samples]), tf.reshape(weights, [-1, size, 2 * samples])
 
 
 def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned):
