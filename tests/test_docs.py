@@ -59,7 +59,7 @@ def test_the_readme_is_short():
 def test_the_readmes_two_commands_stand():
     text = read(ROOT / "README.md")
     assert "python3 -m venv .venv && .venv/bin/pip install -e '.[demo]' && .venv/bin/keras-rcnn demo\n" in text
-    assert ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest\n" in text
+    assert ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest -n 2\n" in text
 
 
 def test_every_page_is_in_the_navigation():

@@ -140,7 +140,16 @@ class Detector(keras.Model):
             self.accept(batches, training=batches is x)
         if isinstance(x, keras.utils.PyDataset):
             kwargs.setdefault("shuffle", False)  # the batches shuffle themselves; Keras would once more
+        self._build_optimizer()
         return super().fit(x, *args, **kwargs)
+
+    def _build_optimizer(self):
+        """Makes the optimizer's variables: a TensorFlow graph that makes some itself is traced twice."""
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is None or optimizer.built or keras.backend.backend() != "tensorflow":
+            return
+        with self.distribute_strategy.scope():
+            optimizer.build(self.trainable_variables)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`: the losses on batches such as `fit` takes. `keras_rcnn.evaluate` measures AP."""

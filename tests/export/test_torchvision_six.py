@@ -22,8 +22,8 @@ SMALL = not os.environ.get("KERAS_RCNN_FULL_SIZE")
 FORMATS = ("saved_model", "litert", "onnx")
 QUICK = [(torchvision_six.MOBILENET, "saved_model")]
 CASES = [(name, format) for name in torchvision_six.ALL for format in FORMATS]
-# an hour of CI has room for one of the six, and a quick case
-IN_CI = ("maskrcnn_resnet50_fpn",)
+# an hour of CI has room for these, and a quick case
+IN_CI = [("maskrcnn_resnet50_fpn", "saved_model"), ("maskrcnn_resnet50_fpn", "onnx"), (torchvision_six.MOBILENET, "litert")]
 CASES = [
     case
     if case in QUICK
@@ -32,7 +32,7 @@ CASES = [
         marks=[
             pytest.mark.slow,
             pytest.mark.skipif(
-                case[0] not in IN_CI and not os.environ.get("KERAS_RCNN_ALL_EXPORTS"), reason="KERAS_RCNN_ALL_EXPORTS=1"
+                case not in IN_CI and not os.environ.get("KERAS_RCNN_ALL_EXPORTS"), reason="KERAS_RCNN_ALL_EXPORTS=1"
             ),
         ],
     )
