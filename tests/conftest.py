@@ -24,7 +24,7 @@ def listed_gpu(monkeypatch):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """What a test printed or logged crosses to xdist's first process as UTF-8, which has no half of a surrogate pair."""
+    """What a test printed or logged goes to xdist's first process as UTF-8, which has no half of a surrogate pair."""
     report = yield
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report

@@ -145,11 +145,11 @@ class Detector(keras.Model):
 
     def _build_optimizer(self):
         """Makes the optimizer's variables: a TensorFlow graph that makes some itself is traced twice."""
-        optimizer = getattr(self, "optimizer", None)
-        if optimizer is None or optimizer.built or keras.backend.backend() != "tensorflow":
-            return
-        with self.distribute_strategy.scope():
-            optimizer.build(self.trainable_variables)
+        strategy = getattr(self, "distribute_strategy", None)  # of TensorFlow's trainer
+        optimizer = getattr(self, "optimizer", None)  # not there before `compile`
+        if strategy is not None and optimizer is not None and not optimizer.built:
+            with strategy.scope():
+                optimizer.build(self.trainable_variables)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`: the losses on batches such as `fit` takes. `keras_rcnn.evaluate` measures AP."""

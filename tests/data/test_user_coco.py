@@ -53,7 +53,6 @@ def as_text(value):
         {"images": {"id": str}},
         {"categories": {"id": str}},
     ],
-    ids=str,
 )
 def test_fields_are_read_whatever_their_type(folder, changes):
     same_boxes(coco(folder, content(**changes)))

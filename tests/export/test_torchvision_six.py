@@ -23,7 +23,11 @@ FORMATS = ("saved_model", "litert", "onnx")
 QUICK = [(torchvision_six.MOBILENET, "saved_model")]
 CASES = [(name, format) for name in torchvision_six.ALL for format in FORMATS]
 # an hour of CI has room for these, and a quick case
-IN_CI = [("maskrcnn_resnet50_fpn", "saved_model"), ("maskrcnn_resnet50_fpn", "onnx"), (torchvision_six.MOBILENET, "litert")]
+IN_CI = [
+    ("maskrcnn_resnet50_fpn", "saved_model"),
+    ("maskrcnn_resnet50_fpn", "onnx"),
+    (torchvision_six.MOBILENET, "litert"),
+]
 CASES = [
     case
     if case in QUICK

@@ -219,3 +219,13 @@ def test_parts_that_do_not_fit_are_refused_at_once():
         tiny_detector(anchors=anchors, rpn_head=layers.RPNHead(3))
     with pytest.raises(ValueError, match="box_pool pools from 5 levels.*the neck has 4 for it"):
         tiny_detector(box_pool=layers.RoIAlign(7, (4, 8, 16, 32, 64), name="box_pool"))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's graphs")
+def test_the_training_step_is_traced_once(monkeypatch):
+    model, traced = tiny_detector(), []
+    model.compile("adam", jit_compile=False)
+    step = model.train_step
+    monkeypatch.setattr(model, "train_step", lambda data: traced.append(data) or step(data))
+    model.fit(shapes(2).batches(model.preprocessor, batch_size=2), epochs=2, verbose=0)
+    assert len(traced) == 1

@@ -39,4 +39,3 @@ def test_sums_of_many_regions_are_whole(count, samples):
         expected = found(roi.portable_multilevel_roi_align, level)
         for _ in range(5):
             np.testing.assert_allclose(found(roi.multilevel_roi_align, level), expected, atol=2e-4)
-
