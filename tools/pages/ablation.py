@@ -1,0 +1,73 @@
+"""One recipe trained with several settings, one after the other, and a table of what came of it."""
+
+import argparse
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+COLUMNS = {"val_AP": "AP", "val_AP50": "AP50", "val_segm_AP": "mask AP", "silent_units": "silent units"}
+
+
+def main(words=None):
+    """The command; its exit code."""
+    parser = argparse.ArgumentParser(
+        description="Trains RECIPE once for each --vary, and prints a table as Markdown. What is done already is left "
+        "as it is; what was killed goes on.",
+        epilog="python tools/ablation.py zoo/nuclei_frcnn/recipe.py --set epochs=2 --vary 'as it is' --vary "
+        "'SGD: optimizer=sgd learning_rate=0.01' --out runs/ablation",
+    )
+    parser.add_argument("recipe", metavar="RECIPE")
+    parser.add_argument("--out", required=True, type=Path, help="a folder; each training gets one in it")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all of them")
+    parser.add_argument("--vary", action="append", required=True, metavar="'NAME: KEY=VALUE ...'")
+    arguments = parser.parse_args(words)
+    failed = 0
+    for name, settings in map(variation, arguments.vary):
+        out = arguments.out / folder_name(name)
+        if not (out / "preset.json").exists():
+            print(f"== {name}: {' '.join(settings) or 'the recipe'}", flush=True)
+            failed |= train(arguments.recipe, [*arguments.set, *settings], out)
+    print(table([(name, arguments.out / folder_name(name)) for name, _ in map(variation, arguments.vary)]))
+    return int(failed)
+
+
+def variation(text):
+    """`(name, settings)` of `"NAME: KEY=VALUE KEY=VALUE"`."""
+    name, _, settings = text.partition(":")
+    return name.strip(), settings.split()
+
+
+def folder_name(name):
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def train(recipe, settings, out):
+    """Whether the training failed; a diverged one has failed and is a line of the table all the same."""
+    command = [sys.executable, "-m", "keras_rcnn", "train", recipe, "--out", str(out), "--set", "evaluate_every=1"]
+    command += [word for setting in settings for word in ("--set", setting)]
+    if (out / "checkpoint.safetensors").exists():
+        command.append("--resume")
+    return subprocess.run(command).returncode != 0
+
+
+def table(trainings):
+    """Of `(name, folder)`: the last whole epoch of each."""
+    rows = [(name, last_epoch(folder)) for name, folder in trainings]
+    columns = {key: title for key, title in COLUMNS.items() if any(row.get(key) for _, row in rows)}
+    lines = [
+        "| settings | epochs | loss | " + " | ".join(columns.values()) + " |",
+        "|---|--:|--:|" + "--:|" * len(columns),
+    ]
+    for name, row in rows:
+        cells = [f"{float(row[key]):.3f}" if row.get(key) else "-" for key in ("loss", *columns)]
+        lines.append(f"| {name} | {row.get('epoch', 0)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def last_epoch(folder):
+    file = folder / "history.csv"
+    if not file.exists():
+        return {}
+    with file.open(newline="") as lines:
+        return (list(csv.DictReader(lines)) or [{}])[-1]
