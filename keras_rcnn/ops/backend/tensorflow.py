@@ -120,7 +120,9 @@ def _gradient_of_images(of_bins, shape, boxes, image_index, samples):
         values=tf.reshape(weights, [-1]),
         dense_shape=tf.cast(tf.stack([bins, shape[0] * shape[1] * shape[2]]), tf.int64),
     )
-    summed = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.reshape(of_bins, [bins, channels]), transpose_a=True)
+    # transposed first, a row of the product is one thread's: the same sum in the same order every time
+    matrix = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32)
+    summed = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.reshape(of_bins, [bins, channels]))
     return tf.reshape(summed, shape)
 
 
