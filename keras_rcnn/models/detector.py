@@ -1,5 +1,6 @@
 """What the detectors share: two functional graphs over one set of layers, one loss function, config, `detect`."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Self, overload
 
@@ -140,16 +141,8 @@ class Detector(keras.Model):
             self.accept(batches, training=batches is x)
         if isinstance(x, keras.utils.PyDataset):
             kwargs.setdefault("shuffle", False)  # the batches shuffle themselves; Keras would once more
-        self._build_optimizer()
+        build_optimizer(self)  # or the step is traced twice
         return super().fit(x, *args, **kwargs)
-
-    def _build_optimizer(self):
-        """Makes the optimizer's variables: a TensorFlow graph that makes some itself is traced twice."""
-        strategy = getattr(self, "distribute_strategy", None)  # of TensorFlow's trainer
-        optimizer = getattr(self, "optimizer", None)  # not there before `compile`
-        if strategy is not None and optimizer is not None and not optimizer.built:
-            with strategy.scope():
-                optimizer.build(self.trainable_variables)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`: the losses on batches such as `fit` takes. `keras_rcnn.evaluate` measures AP."""
@@ -379,3 +372,16 @@ class Detector(keras.Model):
             for key, value in config.items()
         }
         return cls(**config)
+
+
+def build_optimizer(model: keras.Model) -> None:
+    """Makes the variables of a model's optimizer, in its strategy's scope, if there is an optimizer that has none yet.
+
+    A graph of TensorFlow's that makes them itself, as the first step of `fit` does, is traced twice.
+    """
+    optimizer = getattr(model, "optimizer", None)  # not there before `compile`
+    if optimizer is None or optimizer.built:
+        return
+    strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's models have it
+    with strategy.scope() if strategy is not None else contextlib.nullcontext():
+        optimizer.build(model.trainable_variables)

@@ -1,6 +1,5 @@
 """A training that is killed at any moment goes on as if it had not been: weights, optimizer, random state, position."""
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -16,6 +15,7 @@ import numpy as np
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.files import aside
 from keras_rcnn.interfaces import FilePath
+from keras_rcnn.models.detector import build_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +99,7 @@ class Checkpoint(keras.callbacks.Callback):
                 "with the same data, batch_size and seed; begin that epoch again with --resume-with-other-data (in "
                 "Python Checkpoint(other_data=True)); or remove the file to begin anew."
             )
-        if not model.optimizer.built:
-            strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's models have it
-            with strategy.scope() if strategy is not None else contextlib.nullcontext():
-                model.optimizer.build(model.trainable_variables)
+        build_optimizer(model)
         chosen = _variables(model)
         wrong = [
             f"{variable.path} {tuple(variable.shape)}"

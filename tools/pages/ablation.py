@@ -1,10 +1,11 @@
 """One recipe trained with several settings, one after the other, and a table of what came of it."""
 
 import argparse
-import csv
 import subprocess
 import sys
 from pathlib import Path
+
+from keras_rcnn.training.history import read_history
 
 COLUMNS = {"val_AP": "AP", "val_AP50": "AP50", "val_segm_AP": "mask AP", "silent_units": "silent units"}
 
@@ -22,13 +23,14 @@ def main(words=None):
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all of them")
     parser.add_argument("--vary", action="append", required=True, metavar="'NAME: KEY=VALUE ...'")
     arguments = parser.parse_args(words)
-    failed = 0
+    trainings, failed = [], False
     for name, settings in map(variation, arguments.vary):
         out = arguments.out / folder_name(name)
+        trainings.append((name, out))
         if not (out / "preset.json").exists():
             print(f"== {name}: {' '.join(settings) or 'the recipe'}", flush=True)
             failed |= train(arguments.recipe, [*arguments.set, *settings], out)
-    print(table([(name, arguments.out / folder_name(name)) for name, _ in map(variation, arguments.vary)]))
+    print(table(trainings))
     return int(failed)
 
 
@@ -53,21 +55,17 @@ def train(recipe, settings, out):
 
 def table(trainings):
     """Of `(name, folder)`: the last whole epoch of each."""
-    rows = [(name, last_epoch(folder)) for name, folder in trainings]
-    columns = {key: title for key, title in COLUMNS.items() if any(row.get(key) for _, row in rows)}
+    rows = []
+    for name, folder in trainings:
+        file = folder / "history.csv"
+        epochs = read_history(file) if file.exists() else []
+        rows.append((name, epochs[-1] if epochs else {"epoch": 0}))
+    columns = {key: title for key, title in COLUMNS.items() if any(key in row for _, row in rows)}
     lines = [
         "| settings | epochs | loss | " + " | ".join(columns.values()) + " |",
         "|---|--:|--:|" + "--:|" * len(columns),
     ]
     for name, row in rows:
-        cells = [f"{float(row[key]):.3f}" if row.get(key) else "-" for key in ("loss", *columns)]
-        lines.append(f"| {name} | {row.get('epoch', 0)} | " + " | ".join(cells) + " |")
+        cells = [f"{row[key]:.3f}" if key in row else "-" for key in ("loss", *columns)]
+        lines.append(f"| {name} | {row['epoch']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def last_epoch(folder):
-    file = folder / "history.csv"
-    if not file.exists():
-        return {}
-    with file.open(newline="") as lines:
-        return (list(csv.DictReader(lines)) or [{}])[-1]

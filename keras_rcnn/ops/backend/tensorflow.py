@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_rcnn.ops.roi import bilinear, sample_points
+
 
 def nms(boxes, scores, iou_threshold, max_output):
     """`ops.nms.nms` by NonMaxSuppressionV4."""
@@ -34,11 +36,11 @@ def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class,
 
 
 def roi_align_level(features, boxes, image_index, size, samples, aligned):
-    """RoIAlign of boxes already scaled to the map, through crop_and_resize.
+    """RoIAlign of boxes already scaled to the map, through crop_and_resize, with a gradient that is right on a CPU.
 
-    crop_and_resize samples once per output cell and puts its first and last samples *on* the box's edges, so the box is
-    shrunk to the centres of its outermost samples and one sample each is taken at `samples * size`; the symmetric
-    padding makes samples within one pixel of the border clamp, and those farther out read 0, as RoIAlign has it.
+    TensorFlow's own gradient (CropAndResizeGradImage) adds from all threads at once to the same cells there, and loses
+    some of the sums: on two cores a tenth of the gradient of a map of 10x10 cells with 512 RoIs. Where there is a GPU,
+    whose kernel adds atomically, it is left to TensorFlow. Boxes have no gradient, here and in `ops.roi`.
 
     Args:
         features: float32 [B, H, W, C].
@@ -51,6 +53,29 @@ def roi_align_level(features, boxes, image_index, size, samples, aligned):
     Returns:
         [R, size, size, C].
     """
+    settings = (boxes, image_index, size, samples, aligned)
+    if tf.config.list_logical_devices("GPU"):
+        return _pooled_crops(features, *settings)
+    shape = tf.shape(features)
+
+    @tf.custom_gradient
+    def with_gradient(features):
+        def gradient(of_bins):
+            return tf.cond(
+                tf.shape(of_bins)[0] > 0,  # the sparse matrix may not be empty
+                lambda: _gradient_of_features(of_bins, shape, *settings),
+                lambda: tf.zeros(shape),
+            )
+
+        return _pooled_crops(features, *settings), gradient
+
+    return with_gradient(features)
+
+
+def _pooled_crops(features, boxes, image_index, size, samples, aligned):
+    """crop_and_resize samples once per output cell and puts its first and last samples *on* the box's edges, so the box
+    is shrunk to the centres of its outermost samples and one sample each is taken at `samples * size`; the symmetric
+    padding makes samples within one pixel of the border clamp, and those farther out read 0, as RoIAlign has it."""
     shape = tf.cast(tf.shape(features), tf.float32)
     limit = tf.stack([shape[2], shape[1]])  # width, height
     low, high = boxes[:, :2], boxes[:, 2:]
@@ -63,57 +88,27 @@ def roi_align_level(features, boxes, image_index, size, samples, aligned):
     last = (low + extent - half + 1) / (limit + 1)
     normalised = tf.concat([first[:, ::-1], last[:, ::-1]], axis=1)  # y1, x1, y2, x2
     padded = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
-    return _pooled_crops(padded, normalised, image_index, size, samples)
+    crops = tf.image.crop_and_resize(padded, normalised, image_index, [total, total])
+    return tf.nn.avg_pool2d(crops, samples, samples, "VALID") if samples > 1 else crops
 
 
-def _pooled_crops(images, boxes, image_index, size, samples):
-    """`tf.image.crop_and_resize`, then the mean of each bin's samples, with a gradient that is right on a CPU.
-
-    TensorFlow's own gradient (CropAndResizeGradImage) adds from all threads at once to the same cells there, and loses
-    some of the sums: on two cores a tenth of the gradient of a map of 10x10 cells with 512 RoIs. On a GPU it is right.
-    Boxes have no gradient, here and in `ops.roi`.
-
-    Args:
-        images: float32 [B, H, W, C].
-        boxes: float32 [R, 4], y1, x1, y2, x2 in sides of the image.
-        image_index: int32 [R].
-        size: int, bins a side.
-        samples: int, samples a bin and axis.
-
-    Returns:
-        float32 [R, size, size, C].
-    """
-
-    def pooled(images):
-        crops = tf.image.crop_and_resize(images, boxes, image_index, [size * samples] * 2)
-        return tf.nn.avg_pool2d(crops, samples, samples, "VALID") if samples > 1 else crops
-
-    if tf.config.list_logical_devices("GPU"):
-        return pooled(images)
-
-    @tf.custom_gradient
-    def with_gradient(images):
-        def gradient(of_bins):
-            return tf.cond(
-                tf.shape(of_bins)[0] > 0,  # the sparse matrix may not be empty
-                lambda: _gradient_of_images(of_bins, tf.shape(images), boxes, image_index, samples),
-                lambda: tf.zeros_like(images),
-            )
-
-        return pooled(images), gradient
-
-    return with_gradient(images)
-
-
-def _gradient_of_images(of_bins, shape, boxes, image_index, samples):
+def _gradient_of_features(of_bins, shape, boxes, image_index, size, samples, aligned):
     """The sums of the bins' gradients in the cells that they were interpolated from, as a sparse matrix's product."""
-    count, size, channels = tf.shape(of_bins)[0], of_bins.shape[1], shape[3]
-    rows, row_weights = _interpolation(boxes[:, 0], boxes[:, 2], shape[1], size, samples)
-    columns, column_weights = _interpolation(boxes[:, 1], boxes[:, 3], shape[2], size, samples)
+
+    def neighbours(points, length):
+        """The two cells beside each sample of a bin, and their weights, each [R, size, 2 * samples]."""
+        before, after, weight_before, weight_after = bilinear(points, tf.cast(length, tf.float32))
+        each_bin = [-1, size, 2 * samples]
+        cells, weights = tf.stack([before, after], axis=-1), tf.stack([weight_before, weight_after], axis=-1)
+        return tf.reshape(cells, each_bin), tf.reshape(weights, each_bin)
+
+    y, x = sample_points(boxes, size, samples, aligned)
+    rows, row_weights = neighbours(y, shape[1])
+    columns, column_weights = neighbours(x, shape[2])
     rows = image_index[:, None, None] * shape[1] + rows
     cells = rows[:, :, None, :, None] * shape[2] + columns[:, None, :, None, :]
     weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :] / samples**2
-    bins = count * size**2
+    bins = tf.shape(boxes)[0] * size**2
     places = tf.stack([tf.repeat(tf.range(bins), (2 * samples) ** 2), tf.reshape(cells, [-1])], axis=1)
     matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
         indices=tf.cast(places, tf.int64),
@@ -122,26 +117,8 @@ def _gradient_of_images(of_bins, shape, boxes, image_index, samples):
     )
     # transposed first, a row of the product is one thread's: the same sum in the same order every time
     matrix = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32)
-    summed = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.reshape(of_bins, [bins, channels]))
+    summed = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.reshape(of_bins, [bins, shape[3]]))
     return tf.reshape(summed, shape)
-
-
-def _interpolation(low, high, length, size, samples):
-    """The cells along an axis that a bin's samples lie between, as crop_and_resize samples, and their weights.
-
-    Returns:
-        int32 and float32 [R, size, 2 * samples].
-    """
-    total, last = size * samples, tf.cast(length - 1, tf.float32)
-    if total > 1:
-        at = (low * last)[:, None] + tf.range(total, dtype=tf.float32) * ((high - low) * last / (total - 1))[:, None]
-    else:
-        at = (0.5 * (low + high) * last)[:, None]
-    inside = tf.cast((at >= 0) & (at <= last), tf.float32)[..., None]
-    before = tf.floor(at)
-    cells = tf.clip_by_value(tf.cast(tf.stack([before, before + 1], axis=-1), tf.int32), 0, length - 1)
-    weights = tf.stack([1 - (at - before), at - before], axis=-1) * inside
-    return tf.reshape(cells, [-1, size, 2 * samples]), tf.reshape(weights, [-1, size, 2 * samples])
 
 
 def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned):
