@@ -51,3 +51,18 @@ def test_trainings_become_a_table(ablation, monkeypatch, tmp_path, capsys):
         "| too fast | 0 | - | - | - | - |",
     ]
     assert ablation.main([*words[:5], *words[7:]]) == 0 and len(asked) == 2  # it is there already
+
+
+@pytest.mark.parametrize("names", [["a", "a: batch_size=1"], ["a b", "a_b"], [": batch_size=1"]])
+def test_names_that_share_a_folder_are_refused(ablation, names, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        ablation.main(["recipe.py", "--out", str(tmp_path), *(word for name in names for word in ("--vary", name))])
+    assert "a folder, of its own" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_table_of_nothing_is_a_table(ablation, tmp_path):
+    assert ablation.table([("base", tmp_path)]).splitlines() == [
+        "| settings | epochs | loss |",
+        "|---|--:|--:|",
+        "| base | 0 | - |",
+    ]

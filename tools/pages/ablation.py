@@ -23,9 +23,13 @@ def main(words=None):
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all of them")
     parser.add_argument("--vary", action="append", required=True, metavar="'NAME: KEY=VALUE ...'")
     arguments = parser.parse_args(words)
+    variations = [variation(text) for text in arguments.vary]
+    folders = [folder_name(name) for name, _ in variations]
+    if not all(folders) or len(set(folders)) < len(folders):
+        parser.error(f"each --vary needs a name, and a folder, of its own: these would be {folders}")
     trainings, failed = [], False
-    for name, settings in map(variation, arguments.vary):
-        out = arguments.out / folder_name(name)
+    for folder, (name, settings) in zip(folders, variations, strict=True):
+        out = arguments.out / folder
         trainings.append((name, out))
         if not (out / "preset.json").exists():
             print(f"== {name}: {' '.join(settings) or 'the recipe'}", flush=True)
@@ -61,10 +65,8 @@ def table(trainings):
         epochs = read_history(file) if file.exists() else []
         rows.append((name, epochs[-1] if epochs else {"epoch": 0}))
     columns = {key: title for key, title in COLUMNS.items() if any(key in row for _, row in rows)}
-    lines = [
-        "| settings | epochs | loss | " + " | ".join(columns.values()) + " |",
-        "|---|--:|--:|" + "--:|" * len(columns),
-    ]
+    lines = ["| " + " | ".join(["settings", "epochs", "loss", *columns.values()]) + " |"]
+    lines.append("|---|--:|--:|" + "--:|" * len(columns))
     for name, row in rows:
         cells = [f"{row[key]:.3f}" if key in row else "-" for key in ("loss", *columns)]
         lines.append(f"| {name} | {row['epoch']} | " + " | ".join(cells) + " |")
