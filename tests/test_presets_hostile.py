@@ -6,7 +6,6 @@ import inspect
 import json
 import os
 import re
-import resource
 
 import keras
 import numpy as np
@@ -18,6 +17,7 @@ from keras_rcnn.preset_file import BYTES_VARIABLE, MAX_BYTES, SERIALISED, SETTIN
 from keras_rcnn.presets import PRESET, WEIGHTS, PresetError, from_preset, read_preset, save_preset, zoo_folder
 from tests.convert.test_hostile_weights import fuzz
 from tests.hostile import at
+from tests.memory import at_most
 from tests.models.tiny import tiny_detector
 from tests.test_architecture import configurable
 
@@ -245,28 +245,20 @@ def test_the_settings_defaults_pass(saved):
 # === Sizes ===
 
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-
 def test_no_weight_takes_memory_before_the_file_has_it(folder):
     """A head of 100,000 units would be 64 MB x 100,000 / 64."""
     spoil(folder, "detector.config.box_head.config.units", [100_000, 100_000])
-    before = peak()
-    refused(folder, "holds the weights of another model: .*box_head/fc_1", WEIGHTS)
-    assert peak() - before < 300
-    # and nothing waits to be made by the next model
-    assert tiny_detector().count_params() < 1e6
-    assert peak() - before < 600
+    with at_most(300):
+        refused(folder, "holds the weights of another model: .*box_head/fc_1", WEIGHTS)
+    with at_most(300):  # and nothing waits to be made by the next model
+        assert tiny_detector().count_params() < 1e6
 
 
 @pytest.mark.parametrize("value", [[1_000_000], [64, 64], [63]])
 def test_other_classes_do_not_hide_other_sizes(folder, value):
     spoil(folder, "detector.config.box_head.config.units", value)
-    before = peak()
-    with pytest.raises(PresetError, match="holds the weights of another model"):
+    with at_most(300), pytest.raises(PresetError, match="holds the weights of another model"):
         from_preset(folder, class_names=["a", "b", "c"])
-    assert peak() - before < 300
 
 
 def test_a_detector_that_fails_leaves_nothing_waiting(folder):

@@ -135,9 +135,13 @@ def source_of(args, prefix=""):
 def splits_of(source, val, settings):
     """What to train and to validate on for `--data`: its own splits where it has some, else a fifth set aside."""
     from keras_rcnn.data import splits
+    from keras_rcnn.data.formats.detected import chosen_split, detected
 
-    names = splits(source["data"], source.get("format"))
-    if "split" not in source and names:
+    there = detected(source["data"], source.get("format"))
+    names = [name for name in there.splits if name is not None]
+    if "split" in source:
+        source = source | {"split": chosen_split(there, source["split"], source["data"])}
+    elif names:
         training = [name for name in names if name.lower() in ("train", "training")] or names
         if len(training) > 1:
             known = ", ".join(names)

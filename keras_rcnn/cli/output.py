@@ -11,6 +11,16 @@ from pathlib import Path
 
 from keras_rcnn.printable import printable
 
+# as messages name an argument, and as it is said on the command line
+_OPTIONS = {
+    "pass relative=True": "pass --relative",
+    "columns=[...]": "--columns A,B,...",
+    "class_names=[...]": "--class-names A,B,...",
+    "class_attribute='...'": "--class-attribute NAME",
+    "images=... (--images DIR)": "--images DIR",
+    "read it by load(...) (--data)": "read it by --data",
+}
+
 
 def say(text, file=None):
     """Prints what may have file names, class names and other people's messages in it."""
@@ -23,17 +33,19 @@ def message(error):
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras's bold letters
     lines = (text or type(error).__name__).splitlines()
-    if re.search(r"bad (annotation|image|mask)\(s\)", lines[0]):
-        lines[0] += " (--on-bad skip leaves them out)"
-    lines = [re.sub(r"\bbox_format='(\w+)'", r"--box-format \1", line) for line in lines]  # as it is said here
-    lines = [line.replace("pass relative=True", "pass --relative") for line in lines]
-    lines = [line.replace("columns=[...]", "--columns A,B,...") for line in lines]
-    lines = [line.replace("class_names=[...]", "--class-names A,B,...") for line in lines]
-    lines = [line.replace("class_attribute='...'", "--class-attribute NAME") for line in lines]
-    lines = [line.replace("images=... (--images DIR)", "--images DIR") for line in lines]
-    lines = [re.sub(r"format='\w+' \((--format \w+)\)", r"\1", line) for line in lines]
-    lines = [line.replace("read it by load(...) (--data)", "read it by --data") for line in lines]
-    return ": ".join(line.strip() for line in lines) if len(lines) == 2 else "\n".join(lines)
+    bad = re.search(r": \d+ bad (annotation|object|image|mask)(s?)$", lines[0])
+    if bad:
+        lines[0] += f" (--on-bad skip leaves {'them' if bad[2] else 'it'} out)"
+    text = _as_typed("\n".join(lines))
+    return ": ".join(line.strip() for line in text.splitlines()) if len(lines) == 2 else text
+
+
+def _as_typed(text):
+    """A message that speaks of Python's arguments, with the command's options in their place."""
+    text = re.sub(r"\bbox_format='(\w+)'", r"--box-format \1", text)
+    for python, option in _OPTIONS.items():
+        text = text.replace(python, option)
+    return re.sub(r"format='\w+' \((--format \w+)\)", r"\1", text)
 
 
 def check_out(out, args, but=None):
@@ -87,16 +99,18 @@ def _run_lengths(masks):
 class _Formatter(logging.Formatter):
     def format(self, record):
         text = record.getMessage() if record.levelno == logging.INFO else super().format(record)
-        return printable(text, lines=True)
+        return printable(_as_typed(text), lines=True)
 
 
 @contextlib.contextmanager
 def library_log():
-    """The library's warnings on stderr, for as long as the command runs."""
+    """The library's warnings on stderr, and what it found out by itself, for as long as the command runs."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("keras_rcnn")
     logger.addHandler(handler)
+    for told in ("keras_rcnn.data.loading", "keras_rcnn.survey"):
+        logging.getLogger(told).setLevel(logging.INFO)
     try:
         yield
     finally:

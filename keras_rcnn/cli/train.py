@@ -1,6 +1,5 @@
 """`keras-rcnn train`: a recipe, or a data set and a few options -> a preset folder."""
 
-import logging
 import sys
 from pathlib import Path
 
@@ -51,6 +50,7 @@ def add_arguments(parser):
 def run(args):
     """A recipe, or a data set and a few options -> a preset folder."""
     from keras_rcnn.training.cluster import ClusterError, WorkerLost, read_cluster, rejoin
+    from keras_rcnn.training.folder import check_free
     from keras_rcnn.training.recipe import load_recipe, recipe_text
     from keras_rcnn.training.settings import DEFAULTS, settings_table
     from keras_rcnn.training.train import train
@@ -62,6 +62,7 @@ def run(args):
         raise ValueError("where to? Name a folder for the trained preset: --out DIR")
     out = Path(args.out)
     args.resume = args.resume or args.resume_with_other_data
+    check_free(out)
     check_out(out, args, but=args.recipe)
     settings = load_recipe(args.recipe, args.set)
     options = {
@@ -77,13 +78,13 @@ def run(args):
     }
     options = {name: value for name, value in options.items() if value is not None}
     if settings.train is None and "train" not in options:
-        raise ValueError(f"what to train on? Give a recipe, or {SOURCES}")
+        recipe = f"{args.recipe} has no `train`: give" if args.recipe else "Give a recipe, or"
+        raise ValueError(f"what to train on? {recipe} {SOURCES}")
     if "data" in options.get("train", {}):
         options |= splits_of(options["train"], options.get("val", settings.val), settings)
     if settings.name == DEFAULTS["name"]:
-        options["name"] = "".join(c if c.isalnum() else "_" for c in out.resolve().name) or settings.name
+        options["name"] = out.resolve().name or settings.name
     settings = settings.replace(**options)
-    logging.getLogger("keras_rcnn.survey").setLevel(logging.INFO)
     try:
         try:
             train(

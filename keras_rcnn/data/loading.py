@@ -27,10 +27,10 @@ def load(
 ) -> Dataset:
     """Reads a data set as a tool exported it: COCO, Pascal VOC, YOLO, VIA, LabelMe, CVAT, Label Studio and others.
 
-    The format is found out from the files, and a warning says what it was taken for. Photos are looked for beside the
-    annotations, in `images`, and in folders named as the annotations or the split; under the names of other systems
-    too, see `load_coco`. Rectangles are boxes without a mask; polygons, circles and ellipses are masks, too. Shapes
-    without an area are left out with a warning.
+    The format is found out from the files, and the log says at level INFO what it was taken for. Photos are looked
+    for beside the annotations, in `images`, and in folders named as the annotations or the split; under the names of
+    other systems too, see `load_coco`. Rectangles are boxes without a mask; polygons, circles and ellipses are masks,
+    too. Shapes without an area are left out with a warning.
 
     Args:
         path: The file of annotations, or the folder that the tool left.
@@ -74,7 +74,7 @@ def load(
     if split is not None:
         split = chosen_split(source, split, path)
     if format is None:
-        logger.warning("%s: read as %s%s", path, entry.description, f", the split {split}" if split else "")
+        logger.info("%s: read as %s%s", path, entry.description, f", the split {split}" if split else "")
     common = {"images": images, "on_bad": on_bad, "class_names": class_names, "relative": relative, **options}
     if split is not None or not names or source.name in ("voc", "yolo"):
         files = source.splits.get(split) or next(iter(source.splits.values()))

@@ -73,11 +73,12 @@ class Problems:
         """Raises a `DataError` with the problems, or logs them."""
         if not self.found:
             return
+        counted = f"{len(self.found)} bad {self.item}{'' if len(self.found) == 1 else 's'}"
         lines = self.found[:shown] + ([f"... and {len(self.found) - shown} more"] if len(self.found) > shown else [])
         if self.on_bad == "skip":
-            logger.warning("%s: skipped %d bad %ss: %s", self.source, len(self.found), self.item, "; ".join(lines))
+            logger.warning("%s: skipped %s: %s", self.source, counted, "; ".join(lines))
             return
-        raise DataError(f"{self.source}: {len(self.found)} bad {self.item}(s)\n  " + "\n  ".join(lines))
+        raise DataError(f"{self.source}: {counted}\n  " + "\n  ".join(lines))
 
 
 def checked_size(path, declared, problems):

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from xml.etree import ElementTree
 
-from keras_rcnn.data.formats.recognised import kind_of_file, way_out
+from keras_rcnn.data.formats.recognised import beginning, kind_of_file, way_out
 from keras_rcnn.data.problems import DataError
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ def read_xml(path):
 
 
 def _other(path):
-    format_name = kind_of_file(path)
-    return None if format_name == "COCO" else format_name
+    """The format of a file that is no json; None for json that is cut off, whatever reader it was meant for."""
+    return None if beginning(path, 64).lstrip("\ufeff \r\n\t")[:1] in ("{", "[") else kind_of_file(path)
 
 
 def read_bytes(path):

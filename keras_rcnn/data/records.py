@@ -176,7 +176,7 @@ class Dataset:
             seed: int; the same one makes the same choice.
 
         Returns:
-            Two datasets: the rest, and the part.
+            Two datasets: the rest, and the part. What was left out as bad is in the first one's `bad`.
 
         Raises:
             DataError: if one of them would be empty.
@@ -191,7 +191,7 @@ class Dataset:
             )
         chosen = set(np.random.default_rng(seed).permutation(len(self))[:count].tolist())
         rest, part = ([record for i, record in enumerate(self) if (i in chosen) == held] for held in (False, True))
-        return self._with(rest), self._with(part)
+        return self._with(rest), Dataset(part, self.class_names, self.category_ids, self.name)
 
     def batches(self, preprocessor: Preprocessor, batch_size: int = 2, **kwargs: Any) -> Batches:
         """The padded batches that `fit` takes: `keras_rcnn.data.Batches(self, preprocessor, ...)`."""

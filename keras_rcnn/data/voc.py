@@ -324,6 +324,8 @@ def _read(path):
     if tree.tag != "annotation":
         way = way_out("CVAT's own xml") if tree.tag == "annotations" else ""
         raise DataError(f"{path}: not VOC's format, its root is <{tree.tag[:80]}>, expected <annotation>{way}")
+    if not len(tree):
+        raise DataError(f"{path}: <annotation> is empty; a photo without objects has its <filename> at least")
     size = tuple(tree.findtext(f"size/{key}") for key in ("height", "width"))
     objects = [
         _Object(

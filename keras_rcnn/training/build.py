@@ -1,6 +1,7 @@
 """From a recipe's settings to data sets, augmentation and a detector."""
 
 import inspect
+import re
 
 import numpy as np
 
@@ -294,7 +295,7 @@ def _detector(settings, class_names):
         ),
         "preprocessor": preprocessor,
         "class_names": class_names,
-        "name": settings.name,
+        "name": _layer_name(settings.name),
     }
     if detector is RCNN:
         parts |= {
@@ -309,6 +310,11 @@ def _detector(settings, class_names):
     if head_weights:
         assign(model.get_layer("box_head"), head_weights)
     return model
+
+
+def _layer_name(name):
+    """A preset's name as Keras and TensorFlow let a model be called: of ASCII letters, digits and underscores."""
+    return re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "detector"
 
 
 def _shared_map(settings, backbone, num_classes, detector):

@@ -173,7 +173,7 @@ class StopOnNaN(keras.callbacks.Callback):
         if self.message is not None:
             return
         values = zip(self.model.weights, self.model.get_weights(), strict=True)
-        bad = [weight.path for weight, value in values if not _is_finite(value)]
+        bad = [weight.path for weight, value in values if not is_finite(value)]
         if bad:
             if logs:
                 logs["loss"] = math.nan  # of weights that are not kept
@@ -205,7 +205,7 @@ class StopOnNaN(keras.callbacks.Callback):
 
     def _keep(self):
         weights = self.model.get_weights()
-        if all(map(_is_finite, weights)):
+        if all(map(is_finite, weights)):
             self._weights = weights
 
     def _names(self, batches):
@@ -217,7 +217,8 @@ class StopOnNaN(keras.callbacks.Callback):
         return [source.dataset[int(i)].name for b in batches for i in order[b * size : (b + 1) * size]]
 
 
-def _is_finite(values):
+def is_finite(values: np.ndarray) -> bool:
+    """Whether an array has no NaN and no infinity."""
     return values.dtype.kind not in "fV" or bool(np.isfinite(values.astype(np.float32)).all())  # V: bfloat16
 
 

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.files import aside
 from keras_rcnn.interfaces import FilePath
 from keras_rcnn.models.detector import build_optimizer
+from keras_rcnn.training.callbacks import is_finite
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,10 @@ class Checkpoint(keras.callbacks.Callback):
     """Keeps the whole state of a training in one file, in mid-epoch too, and puts it back.
 
     That is the weights in float32, the optimizer's variables (moments, averages, accumulated gradients), the state of
-    the random generators, the epoch and the batch, the epoch's metrics so far, and what chosen callbacks remember. The
-    file is written aside and renamed: kill -9 and a full disk leave the one before. A write that fails is logged, and
-    the training goes on. `Batches` need no state: order and augmentation follow from seed, epoch and index.
+    the random generators, the epoch and the batch, the epoch's metrics so far, and what chosen callbacks remember.
+    The file is written aside and renamed: kill -9 and a full disk leave the one before. A write that fails is logged,
+    and the training goes on; a state that is not finite is not written. `Batches` need no state: order and
+    augmentation follow from seed, epoch and index.
 
     Put it last in the list: what the other callbacks do at the end of an epoch is done again if they were not finished.
 
@@ -45,6 +47,7 @@ class Checkpoint(keras.callbacks.Callback):
         keep: callbacks whose numbers and texts are kept: those that remember earlier epochs, as `EarlyStopping` does.
         other_data: whether a training may go on with other images than it had: one was repaired or removed. The epoch
             that was interrupted then begins again, with the weights that there are.
+        settings: dict of what the training was told, to say what is different when it goes on.
 
     Example:
 
@@ -61,6 +64,7 @@ class Checkpoint(keras.callbacks.Callback):
         steps: int | None = None,
         keep: Sequence[keras.callbacks.Callback] = (),
         other_data: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if minutes is not None:
@@ -69,6 +73,7 @@ class Checkpoint(keras.callbacks.Callback):
             check_whole("steps", steps, "batches, or None")
         self.path, self.batches, self.minutes, self.steps, self.keep = Path(path), batches, minutes, steps, list(keep)
         self.other_data = other_data
+        self.settings = {name: repr(value) for name, value in (settings or {}).items()}
         self._pending = None
         self._epoch = self._done = 0
 
@@ -115,6 +120,14 @@ class Checkpoint(keras.callbacks.Callback):
             )
         for key, variable in chosen.items():
             variable.assign(state[key])
+        before = facts.get("settings") or self.settings  # none in an earlier version's file
+        told = [
+            f"{name}={self.settings.get(name, 'its default')} (was {before.get(name, 'its default')})"
+            for name in sorted({*before, *self.settings})
+            if before.get(name) != self.settings.get(name)
+        ]
+        if told:
+            logger.warning("%s goes on with other settings: %s.", self.path, ", ".join(told))
         totals = {key.removeprefix("totals/"): value for key, value in state.items() if key.startswith("totals/")}
         self._pending = (totals, facts["callbacks"])
         return facts["epoch"], facts["step"]
@@ -154,14 +167,19 @@ class Checkpoint(keras.callbacks.Callback):
         from safetensors.numpy import save_file
 
         model = self.model
-        variables = _variables(model).items()
-        state = {key: np.array(keras.ops.convert_to_numpy(value), order="C") for key, value in variables}
+        variables = _variables(model)
+        state = {key: np.array(keras.ops.convert_to_numpy(value), order="C") for key, value in variables.items()}
+        bad = [variables[key].path for key, value in state.items() if not is_finite(value)]
+        if bad:
+            logger.error("%s is not written: %s is not finite. The one before is left.", self.path, bad[0])
+            return
         if step:
             state |= {f"totals/{name}": values for name, values in self._totals(model).items()}
         facts = {
             "epoch": int(epoch),
             "step": int(step),
             "batches": self._batches(),
+            "settings": self.settings,
             "callbacks": {type(callback).__name__: _memory(callback) for callback in self.keep},
         }
         try:

@@ -14,6 +14,29 @@ class FolderError(OSError):
     """A folder that a training cannot be written to, or that another one is writing to."""
 
 
+def check_free(out):
+    """Looks whether a folder, which need not be there, is another training's.
+
+    Args:
+        out: path.
+
+    Raises:
+        FolderError: another process trains into it; the message names that one.
+    """
+    from filelock import FileLock, Timeout
+
+    out = Path(out)
+    if not (out / LOCK).is_file():
+        return
+    try:
+        with FileLock(out / LOCK, timeout=0):
+            pass
+    except Timeout:
+        raise _taken(out) from None
+    except OSError:  # `occupied` says what is wrong with the folder
+        pass
+
+
 @contextlib.contextmanager
 def occupied(out):
     """In the block the folder is this process's; the system lets go of it when the process ends, in whatever way.
@@ -33,9 +56,7 @@ def occupied(out):
         lock = FileLock(out / LOCK)
         lock.acquire(timeout=0)
     except Timeout:
-        raise FolderError(
-            f"{out}: {_holder(out)} is training into this folder. Wait for it, end it, or name another --out."
-        ) from None
+        raise _taken(out) from None
     except OSError as error:
         raise FolderError(f"{out} cannot be written to: {error.strerror or error}. Name another --out.") from error
     try:
@@ -49,6 +70,12 @@ def occupied(out):
             if new:
                 out.rmdir()  # if nothing came of it
         lock.release()
+
+
+def _taken(out):
+    return FolderError(
+        f"{out}: {_holder(out)} is training into this folder. Wait for it, end it, or name another --out."
+    )
 
 
 def _holder(out):

@@ -22,8 +22,9 @@ class TrainingInterrupted(KeyboardInterrupt):
 class Interruption(keras.callbacks.Callback):
     """Ends `fit` at the next batch after SIGTERM or SIGINT, when the checkpoint has been written.
 
-    While the model is evaluated or saved it ends at once: the checkpoint of the epoch's last batch is there already. A
-    second signal ends it at once in any case. Put it behind the `Checkpoint` in the list, and `fit` into the block of
+    While the model is evaluated or saved it ends at once: the checkpoint of the epoch's last batch is there already.
+    Should the code that is interrupted there swallow the exception, the next epoch does not begin. A second signal ends
+    the training at once in any case. Put it behind the `Checkpoint` in the list, and `fit` into the block of
     `listening()`; in threads other than the main one there is nothing to listen to.
 
     Args:
@@ -60,11 +61,13 @@ class Interruption(keras.callbacks.Callback):
                 signal.signal(number, handler)
 
     def _hear(self, number, frame):
-        if self.number is not None or not self._in_batches:
+        again, self.number = self.number is not None, number
+        if again or not self._in_batches:
             raise TrainingInterrupted(number)
-        self.number = number
 
     def on_epoch_begin(self, epoch, logs=None):
+        if self.number is not None:  # heard before, in code that lets no exception out, such as a finalizer
+            raise TrainingInterrupted(self.number)
         self._epoch, self._in_batches = epoch, True
 
     def on_train_batch_end(self, batch, logs=None):

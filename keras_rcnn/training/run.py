@@ -144,11 +144,14 @@ class Run:
             minutes=settings.checkpoint_minutes,
             keep=[callback for callback in kept if isinstance(callback, EarlyStopping)],
             other_data=self.other_data,
+            settings=settings.changed(),
         )
         position = checkpoint.restore(model) if self.resume and self.chief else None
         if self.resume and position is None and kept:
             logger.warning("%s is not there to go on from; the training starts anew.", checkpoint.path)
         epoch, step = position or (first, 0)
+        if epoch >= first + epochs:
+            logger.warning("%s: the training has had its %d epochs, and does not go on.", checkpoint.path, epoch)
         interruption = Interruption(checkpoint)
         callbacks += [checkpoint, interruption]
         with interruption.listening() if self.chief else contextlib.nullcontext():

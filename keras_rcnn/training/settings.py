@@ -339,7 +339,7 @@ def _renamed(values):
 
 
 def _unknown(name):
-    nearest = difflib.get_close_matches(name, [*DEFAULTS, *OLD_NAMES], 1)
+    nearest = difflib.get_close_matches(name, [*DEFAULTS, *OLD_NAMES], 1, cutoff=0.7)
     hint = f"; did you mean {canonical(nearest[0])}" if nearest else ""
     return f"{name}: there is no such setting{hint}. keras-rcnn train --help-settings lists them."
 

@@ -371,7 +371,7 @@ def test_voc_needs_no_split(run, data, preset, tmp_path, caplog):
     assert code == 0 and "AP50" in out
     (folder / sorted(path.name for path in folder.glob("*.png"))[0]).write_text("no image")
     code, _, err = run("evaluate", preset, "--voc", folder)
-    assert code == 2 and "1 bad image(s) (--on-bad skip leaves them out)" in err
+    assert code == 2 and "1 bad image (--on-bad skip leaves it out)" in err
     code, out, _ = run("evaluate", preset, "--voc", folder, "--on-bad", "skip")
     assert code == 0
 
@@ -447,6 +447,9 @@ def test_swapped_boxes_are_told_by_the_options_name(run, data, tmp_path):
 def test_train_says_what_it_lacks(run, tmp_path):
     code, _, err = run("train", "--out", tmp_path / "out")
     assert code == 2 and "what to train on" in err
+    (tmp_path / "no_data.py").write_text("epochs = 3\n")
+    code, _, err = run("train", tmp_path / "no_data.py", "--out", tmp_path / "out")
+    assert code == 2 and "no_data.py has no `train`: give --data" in err
     code, _, err = run("train", tmp_path / "none.py", "--out", tmp_path / "out")
     assert code == 2 and "none.py: no such recipe" in err
     code, _, err = run("train", "--set", "epoch=3", "--out", tmp_path / "out")

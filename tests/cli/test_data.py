@@ -7,7 +7,7 @@ import pytest
 from keras_rcnn import cli
 from keras_rcnn.cli.arguments import source_of, splits_of
 from keras_rcnn.cli.command_line import command_line
-from keras_rcnn.data import load
+from keras_rcnn.data import DataError, load
 from keras_rcnn.data.formats.registry import FORMATS
 from keras_rcnn.presets import save_preset
 from keras_rcnn.training import Settings
@@ -68,7 +68,7 @@ def test_options_of_one_format(run, tmp_path):
     code, out, err = run("convert-data", path, "--out", tmp_path / "a.json", "--class-names", "red, blue")
     assert code == 0 and "blue        1" in out, err
     code, _, err = run("convert-data", path, "--out", tmp_path / "b.json")
-    assert code == 0 and "give names by" in err
+    assert code == 0 and "give names by --class-names A,B" in err
     content = via()
     for entry in content.values():
         for region in entry["regions"]:
@@ -84,7 +84,7 @@ def test_evaluate_on_data(run, tmp_path, preset):
     folder = as_roboflow(tmp_path / "a").parent
     code, out, err = run("evaluate", preset, "--data", folder, "--split", "valid")
     assert code == 0, err
-    assert "1 images" in out and "AP50" in out and "read as YOLO txt" in err
+    assert "1 images" in out and "AP50" in out and "read as YOLO txt" in err and "WARNING" not in err
     code, _, err = run("evaluate", preset, "--data", folder, "--split", "x")
     assert code == 2 and "no such split 'x'; there are: train, val" in err
     write(photos(tmp_path / "b/images").parent / "annotations.xml", cvat(BOXES))
@@ -132,6 +132,9 @@ def test_a_training_finds_its_splits(tmp_path, capsys):
     assert splits_of(given | {"split": "train"}, None, Settings()) == parts
     assert splits_of(given, given, Settings()) == parts
     assert splits_of(given, {"coco": "x"}, Settings()) == parts | {"val": {"coco": "x"}}
+    with pytest.raises(DataError, match="no such split 'trian'; there are: train, val"):
+        splits_of(given | {"split": "trian"}, None, Settings())
+    assert "trian" not in capsys.readouterr().out
     held = given | {"split": "test"}
     assert splits_of(given, held, Settings()) == parts | {"val": held}
     voc(photos(tmp_path / "b"))

@@ -140,6 +140,15 @@ def test_one_file_of_yolo(tmp_path):
     same(load(folder / "labels/000.txt", class_names=["red", "blue"]), truth(tmp_path, PARTS["train"]))
 
 
+def test_yolos_number_of_classes_is_another(tmp_path, caplog):
+    photos(tmp_path / "images", ["000"])
+    labels(tmp_path / "labels", PARTS["train"])
+    assert load(write(tmp_path / "data.yaml", f"nc: 2\n{NAMES}")).class_names == ["red", "blue"]
+    assert not caplog.text
+    assert load(write(tmp_path / "data.yaml", f"nc: 3\n{NAMES}")).class_names == ["red", "blue"]
+    assert "nc is 3, but it has 2 names" in caplog.text
+
+
 def test_yolos_names_stay_as_they_are_written(tmp_path):
     photos(tmp_path / "images", ["000"])
     write(tmp_path / "labels/000.txt", "0 0.5 0.5 0.2 0.2\n")

@@ -51,6 +51,11 @@ def as_via_1(folder):
     return write(photos(folder) / "via_region_data.json", via(as_dict=True, attribute="name"))
 
 
+def as_via_list(folder):
+    """The images alone, as programs pass them on."""
+    return write(photos(folder) / "via.json", list(via().values()))
+
+
 def as_via_csv(folder):
     return write(photos(folder) / "via_region_data.csv", via_csv())
 
@@ -100,17 +105,18 @@ def as_supervisely(folder):
 
 
 WRITERS = (
-    as_coco, as_via, as_via_regions, as_via_1, as_via_csv, as_via_1_csv, as_labelme, as_labelme_apart, as_cvat,
-    as_label_studio, as_label_studio_min, as_supervisely,
+    as_coco, as_via, as_via_regions, as_via_1, as_via_list, as_via_csv, as_via_1_csv, as_labelme, as_labelme_apart,
+    as_cvat, as_label_studio, as_label_studio_min, as_supervisely,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("written", WRITERS, ids=lambda writer: writer.__name__)
 def test_the_same_data_in_each_format(tmp_path, written, caplog):
+    caplog.set_level("INFO")
     path = written(tmp_path / "my datä set")
     good = truth(tmp_path)
     same(load(path), good)
-    assert caplog.text.count("read as") == 1
+    assert caplog.text.count("read as") == 1 and caplog.records[0].levelname == "INFO"
     same(load(path.parent if path.is_file() and path.parent.name != "annotations" else tmp_path / "my datä set"), good)
     assert splits(path) == []
 
@@ -440,6 +446,7 @@ def test_nothing_there(tmp_path):
 RECT = {"name": "rect", "x": 1, "y": 1, "width": 3, "height": 3}
 UNNAMED = {"label": None, "points": [[1, 2], [30, 20]], "shape_type": "rectangle"}
 BITMAP = {"classTitle": "a", "geometryType": "bitmap", "tags": [], "bitmap": {"data": "eJw=", "origin": [1, 2]}}
+CIRCLE = {"label": "a", "points": [[1, 2], [float("nan"), 20]], "shape_type": "circle"}
 FAULTS = [
     ("via.json", with_shapes(RECT | {"x": "a"}), "object 1 of 000.jpg: its rect"),
     ("via.json", with_shapes(RECT | {"x": 500}), "object 1 of 000.jpg: box .*outside"),
@@ -448,6 +455,7 @@ FAULTS = [
     ("via.json", with_shapes({"name": "circle", "cx": 1, "cy": 2, "r": float("inf")}), "its circle"),
     ("000.json", labelme("000", [], shapes=[UNNAMED]), "object 1 of 000.json: has no class"),
     ("000.json", labelme("000", [], shapes=[{"label": "a", "points": [[1, "b"]]}]), "are not pairs of numbers"),
+    ("000.json", labelme("000", [], shapes=[CIRCLE]), "its circle has the points .*, which are not finite"),
     ("000.json", labelme("000", [], shapes=[7]), "object 1 of 000.json: is int"),
     ("annotations.xml", cvat({"000": [("red", ["a", 1, 2, 3])]}), "object 1 of 000.jpg: box .*is not four numbers"),
     ("annotations.xml", painted(rle="9", width=2, height=2), "its rle covers 9 px, its mask is 2 x 2 px"),
@@ -478,8 +486,9 @@ def test_entities_are_not_expanded(tmp_path):
 def test_deep_and_damaged_json(tmp_path):
     photos(tmp_path)
     for text in ("[" * 100_000, '{"a": ' * 100_000, '{"k": {"filename": "000.jpg", "regions": [', "\x00\x01", ""):
-        with pytest.raises(DataError, match="a.json"):
+        with pytest.raises(DataError, match="a.json") as caught:
             load(write(tmp_path / "a.json", text))
+        assert "read it by" not in str(caught.value)  # by what it was read by
 
 
 def test_a_photo_with_no_objects_stays(tmp_path):

@@ -56,7 +56,7 @@ def write_voc(folder, boxes=GOOD, name="cat", difficult=0, size=(100, 80)):
             for x1, y1, x2, y2 in objects
         )
         size_text = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>" if size else ""
-        (folder / f"Annotations/{image}.xml").write_text(f"<annotation>{size_text}{text}</annotation>")
+        (folder / f"Annotations/{image}.xml").write_text(f"<annotation><filename/>{size_text}{text}</annotation>")
     return folder
 
 

@@ -29,8 +29,9 @@ def test_dataset_is_a_sequence():
 
 
 def test_split():
-    dataset = Dataset([record(i) for i in range(10)], ["cat"], category_ids=[7], name="pets")
+    dataset = Dataset([record(i) for i in range(10)], ["cat"], category_ids=[7], name="pets", bad=["9.jpg: gone"])
     train, val = dataset.split(0.2, seed=1)
+    assert train.bad == ["9.jpg: gone"] and val.bad == []
     assert len(train) == 8 and len(val) == 2 and val.category_ids == [7]
     assert {r.image_id for r in train} | {r.image_id for r in val} == set(range(10))
     assert [r.image_id for r in dataset.split(0.2, seed=1)[1]] == [r.image_id for r in val]

@@ -93,6 +93,7 @@ def test_voc_all_of_it_where_there_are_lists(folder, caplog):
         ("<html/>", "root is <html>"),
         ("<annotations/>", "CVAT"),
         ("<annotation>", "not valid xml"),
+        ("<annotation/>", "<annotation> is empty"),
         ("<?xml version='1.0' encoding='nonsense'?><annotation/>", "not valid xml"),
         ("\x00", "not valid xml"),
     ],

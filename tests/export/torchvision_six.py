@@ -9,6 +9,7 @@ scores are varied and confident.
 import functools
 
 import numpy as np
+import tensorflow as tf
 
 from keras_rcnn.convert import assign, convert_torchvision
 from keras_rcnn.data import read_image
@@ -150,7 +151,8 @@ def _calibrate(model, found, rng):
 
     update()
     batch = model.preprocessor.batch([read_image(one) for one in photos()])
-    maps = parts["backbone"](batch["images"])
+    # in a graph: Keras's eager functional model keeps every activation until its end, 22 GB at full size
+    maps = tf.function(parts["backbone"])(batch["images"])
     levels = {f"{kind}_{i}": f"{kind}_blocks.{i}" for kind in ("inner", "output") for i in range(4)}
     levels = {key: place.replace("output", "layer") for key, place in levels.items()}
     norms("backbone.fpn", parts["neck"], levels, maps)

@@ -158,6 +158,25 @@ def test_a_full_disk_leaves_the_file_before(tmp_path, caplog):
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_state_that_is_not_finite_is_not_written(tmp_path, caplog):
+    path, model = tmp_path / "a.safetensors", small()
+    checkpoint = Checkpoint(path, Dense())
+    fit_small(model, 1, [checkpoint])
+    model.optimizer.variables[2].assign(np.full((2, 1), np.nan))
+    checkpoint.write(2, 0)
+    assert "kernel_momentum is not finite" in caplog.text
+    assert Checkpoint(path, Dense()).restore(small()) == (1, 0)
+
+
+def test_other_settings_are_told(tmp_path, caplog):
+    path = tmp_path / "a.safetensors"
+    fit_small(small(), 1, [Checkpoint(path, Dense(), settings={"epochs": 3, "seed": 1})])
+    Checkpoint(path, Dense(), settings={"epochs": 3, "seed": 1}).restore(small())
+    assert not caplog.text
+    Checkpoint(path, Dense(), settings={"epochs": 3, "momentum": 0.5}).restore(small())
+    assert "momentum=0.5 (was its default), seed=its default (was 1)" in caplog.text
+
+
 def test_killed_while_writing(tmp_path):
     """What a killed process had half written goes away, and the file before is whole."""
     path = tmp_path / "a.safetensors"

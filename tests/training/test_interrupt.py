@@ -1,5 +1,6 @@
 """Trainings that are asked to end, and trainings that meet in a folder."""
 
+import contextlib
 import csv
 import os
 import signal
@@ -62,6 +63,23 @@ def test_a_second_signal_does_not_wait(tmp_path):
     assert Checkpoint(tmp_path / "a.safetensors", Dense()).restore(small()) == (1, 0)
 
 
+class Swallow(keras.callbacks.Callback):
+    """What TensorFlow and finalizers may do with an exception in the midst of an evaluation."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+
+
+def test_a_signal_that_is_swallowed_ends_fit_before_the_next_epoch(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "a.safetensors", Dense(), minutes=None)
+    interruption = Interruption(checkpoint)
+    with pytest.raises(TrainingInterrupted), interruption.listening():
+        fit_small(small(), 3, [Swallow(), checkpoint, interruption])
+    assert Checkpoint(tmp_path / "a.safetensors", Dense()).restore(small()) == (1, 0)
+
+
 def test_other_threads_are_not_listening(tmp_path):
     checkpoint = Checkpoint(tmp_path / "a.safetensors", Dense())
     seen = []
@@ -88,10 +106,12 @@ def test_a_folder_is_one_trainings(tmp_path):
     )
     other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "in\n"
-    with pytest.raises(FolderError, match=f"process {other.pid} on .* is training into this folder"), occupied(out):
-        pass
+    for enter in (occupied, folder.check_free):
+        with pytest.raises(FolderError, match=f"process {other.pid} on .* is training into this folder"), enter(out):
+            pass
     other.kill()  # -9: the system lets go of the folder
     other.wait()
+    folder.check_free(out)
     with occupied(out):
         assert sorted(path.name for path in out.iterdir()) == [folder.HOLDER, folder.LOCK]
     assert not list(out.iterdir())
@@ -122,6 +142,9 @@ def table(tmp_path):
     return tmp_path
 
 
+OUT = "my run é"
+
+
 def command(table, *more):
     small = {
         "min_size": 64, "max_size": 64, "fpn_channels": 16, "box_head_units": (16,), "roi_samples": 16,
@@ -129,15 +152,16 @@ def command(table, *more):
     }  # fmt: skip
     sets = [part for key, value in small.items() for part in ("--set", f"{key}={value!r}")]
     source = ["--csv", str(table / "boxes.csv"), "--images", str(table)]
-    return [sys.executable, "-m", "keras_rcnn.cli", "train", *source, "--out", str(table / "out"), *sets, *more]
+    return [sys.executable, "-m", "keras_rcnn.cli", "train", *source, "--out", str(table / OUT), *sets, *more]
 
 
 @pytest.mark.slow
 def test_a_terminated_training_goes_on(table):
+    """In a folder whose name is no name for a model of Keras's."""
     process = subprocess.Popen(
         command(table, "--epochs", "500"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    history = table / "out" / "history.csv"
+    history = table / OUT / "history.csv"
     end = time.monotonic() + 300
     while not history.exists() and time.monotonic() < end:
         time.sleep(0.2)
@@ -154,5 +178,10 @@ def test_a_terminated_training_goes_on(table):
     with history.open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == list(range(1, done + 3))
+    assert f"epochs={done + 2} (was 500)" in again.stderr
+    again = subprocess.run(
+        command(table, "--epochs", str(done + 2), "--resume"), capture_output=True, text=True, timeout=300
+    )
+    assert again.returncode == 0 and f"has had its {done + 2} epochs" in again.stderr
     assert all(row["loss"] for row in rows)
-    assert not list((table / "out").glob(".training*"))
+    assert not list((table / OUT).glob(".training*"))

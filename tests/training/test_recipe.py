@@ -65,6 +65,7 @@ def test_a_setting_is_the_same_by_both_of_its_names(path, text):
     ("text", "message"),
     [
         ("batchsize=4", "batchsize: there is no such setting; did you mean batch_size"),
+        ("nonsense=3", "nonsense: there is no such setting. keras-rcnn"),
         ("_private=4", "_private: there is no such setting"),
         ("helper=4", "helper: there is no such setting"),
         ("batch_size", "'batch_size' is not of the form key=value"),

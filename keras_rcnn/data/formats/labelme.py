@@ -54,15 +54,17 @@ def _add(tree, image, where, shape, size):
         tree.ignore(label if label in ("__ignore__", "_background_") else shape_type)
     elif points is None:
         tree.fault(where, f"its points {shown(shape.get('points'))} are not pairs of numbers")
+    elif shape_type in ("circle", "mask") and not finite(*points):
+        tree.fault(where, f"its {shape_type} has the points {shown(shape.get('points'))}, which are not finite")
     elif shape_type == "rectangle" and len(points) >= 4:
         tree.add(image, where, label, _around(points), group=group)
-    elif shape_type == "circle" and len(points) == 4 and finite(*points):
+    elif shape_type == "circle" and len(points) == 4:
         radius = math.dist(points[:2], points[2:])
         box, polygon = ellipse(*points[:2], radius, radius)
         tree.add(image, where, label, box, [polygon], group=group)
     elif shape_type == "polygon":
         tree.add(image, where, label, polygons=[points], group=group)
-    elif shape_type == "mask" and len(points) == 4 and finite(*points):
+    elif shape_type == "mask" and len(points) == 4:
         _add_mask(tree, image, where, shape, _around(points), size)
     else:
         expected = "is none of polygon, rectangle, circle, mask, line, linestrip, point"

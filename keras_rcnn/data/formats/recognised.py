@@ -45,8 +45,10 @@ def kind_of_json(content):
     first = next((value for value in values if isinstance(value, dict)), {})
     if isinstance(content, list) and "annotator" in first and "annotation_id" in first:
         return "Label Studio's own json"
+    if "regions" in first and "filename" in first:
+        return "VGG Image Annotator (VIA)"
     if isinstance(content, dict):
-        return "VGG Image Annotator (VIA)" if "regions" in first and "filename" in first else None
+        return None
     if "data" in first and ("annotations" in first or "completions" in first or "predictions" in first):
         return "Label Studio's own json"
     if "image_id" in first and "score" in first:

@@ -90,6 +90,8 @@ def _in_json(file, tree):
     content = read_json(file)
     if isinstance(content, dict) and "_via_img_metadata" in content:
         content = content["_via_img_metadata"]
+    if isinstance(content, list):  # as programs pass the images on
+        content = dict(enumerate(content, 1))
     if not isinstance(content, dict):
         raise DataError(
             f"{file}: not VIA's format, its images are {type(content).__name__}, expected an object of json"
