@@ -5,6 +5,7 @@ are all a `PhotoDetector`; the first two are a `BatchDetector` as well.
 """
 
 import os
+from pathlib import Path
 from typing import IO, Any, Literal, NotRequired, Protocol, TypedDict, TypeVar, overload, runtime_checkable
 
 import numpy as np
@@ -18,6 +19,8 @@ AnyPhoto = TypeVar("AnyPhoto", bound=Photo)
 # a tensor of the backend that Keras runs on, or a symbolic one: Keras ships no type for both
 Tensor = Any
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
+# what a reader does about bad annotations and images: refuse the data, or leave them out
+OnBad = Literal["error", "skip"]
 # what `detect` takes as `masks`
 MaskForm = bool | Literal["rle", "crops"]
 
@@ -27,6 +30,10 @@ class RLE(TypedDict):
 
     size: list[int]
     counts: bytes | str
+
+
+# an object's mask in a data set: COCO polygons, COCO RLE (compressed or not), path of a binary PNG, or [height, width]
+Segmentation = list[Any] | tuple[Any, ...] | dict[str, Any] | RLE | str | Path | np.ndarray
 
 
 class Detections(TypedDict):

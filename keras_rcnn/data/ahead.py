@@ -1,10 +1,17 @@
 """Reading ahead: threads read the next items while the caller works on this one."""
 
 from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
-def read_ahead(read, items, threads=1):
+def read_ahead(
+    read: Callable[[Item], Answer], items: Iterable[Item], threads: int = 1
+) -> Generator[Answer, None, None]:
     """`read(item)` for each item, in order, with up to `threads` of them being read ahead.
 
     Args:

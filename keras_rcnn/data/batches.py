@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -21,9 +21,10 @@ from keras_rcnn.data.repeats import epoch_length, occurrences, repeat_factors, r
 from keras_rcnn.data.request import check_whole
 
 if TYPE_CHECKING:
+    from keras_rcnn.data.augment.objects import Masks, Sample
     from keras_rcnn.data.preprocess import Preprocessor
     from keras_rcnn.data.proposals import ProposalSet
-    from keras_rcnn.data.records import Dataset
+    from keras_rcnn.data.records import Dataset, Record
 
 _CACHE_BYTES = 2 * 1024**3
 
@@ -81,7 +82,7 @@ class Batches(keras.utils.PyDataset):
         preprocessor: Preprocessor,
         batch_size: int = 2,
         shuffle: bool = False,
-        augment: Callable[..., Any] | None = None,
+        augment: bool | Callable[..., Any] | None = None,
         seed: int = 0,
         workers: int | None = None,
         masks: bool = False,
@@ -141,11 +142,11 @@ class Batches(keras.utils.PyDataset):
         self._cache, self._cache_lock = {}, threading.Lock()
         self._cache_left = _CACHE_BYTES if cache is True else int(cache or 0)
 
-    def __len__(self):
+    def __len__(self) -> int:
         whole, rest = divmod(self._count(), self.batch_size)
         return whole + (rest > 0 and not self.drop_remainder)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
         return self.shard(index % len(self) if -len(self) <= index < len(self) else index)
 
     def shard(
@@ -201,17 +202,19 @@ class Batches(keras.utils.PyDataset):
             indices = repeated(self.repeat_factors, rng)
         return rng.permutation(indices) if self.shuffle else indices
 
-    def _count(self):
+    def _count(self) -> int:
         """The photos of an epoch, with their repetitions."""
         return len(self.dataset) if self.repeat_factors is None else epoch_length(self.repeat_factors)
 
-    def _preprocessor(self, index, epoch):
+    def _preprocessor(self, index: int, epoch: int) -> Preprocessor:
         if len(self._preprocessors) == 1:
             return self._preprocessors[0]
         rng = np.random.default_rng([self.seed, epoch, 0, 1 + index])
         return self._preprocessors[rng.integers(len(self._preprocessors))]
 
-    def sample(self, index: int, epoch: int, copy: int = 0) -> tuple[Any, ...]:
+    def sample(
+        self, index: int, epoch: int, copy: int = 0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Masks, np.ndarray]:
         """One record as it is in an epoch, before the resize: `(image, boxes, labels, masks or None, proposals)`.
 
         Args:
@@ -235,7 +238,7 @@ class Batches(keras.utils.PyDataset):
             masks = None if masks is None else [masks[i] for i in chosen]
         return image, boxes, labels, masks, proposals[: self.max_proposals]
 
-    def _unchanged(self, index):
+    def _unchanged(self, index: int) -> Sample:
         """One record as it is: `(image, boxes, labels, masks or None)`, its proposals among the boxes."""
         record = self.dataset[index]
         kept = np.flatnonzero(self._targets(record))
@@ -247,7 +250,9 @@ class Batches(keras.utils.PyDataset):
             boxes, labels, masks = _join(boxes, labels, masks, self.proposals[record])
         return self._read(index), boxes, labels, masks
 
-    def _pad(self, targets, images, sizes):
+    def _pad(
+        self, targets: Sequence[Sequence[Any]], images: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]
+    ) -> dict[str, np.ndarray]:
         b, n, m = len(targets), self.max_objects, self.mask_size
         y = {"boxes": np.zeros((b, n, 4), np.float32), "labels": np.full((b, n), -1, np.int32)}
         if self.masks:
@@ -262,7 +267,7 @@ class Batches(keras.utils.PyDataset):
             y["mask_frames"] = y["boxes"].copy()
         return y
 
-    def _targets(self, record):
+    def _targets(self, record: Record) -> np.ndarray:
         return ~record.crowd if self.difficult else ~record.crowd & ~record.difficult
 
     def check(self, training: bool = True) -> None:
@@ -282,7 +287,7 @@ class Batches(keras.utils.PyDataset):
             way = "keras_rcnn.data.check_images(dataset, on_bad='skip') is the dataset without them"
             raise DataError(f"{error}\n  {way}") from None
 
-    def _read(self, index):
+    def _read(self, index: int) -> np.ndarray:
         image = self._cache.get(index)
         if image is None:
             image = self.dataset[index].read()
@@ -293,7 +298,7 @@ class Batches(keras.utils.PyDataset):
                     self._cache_left -= image.nbytes
         return image
 
-    def _varying_sides(self):
+    def _varying_sides(self) -> tuple[bool, ...]:
         """Which of (height, width) differ from batch to batch."""
         if self.preprocessor.fixed_size is not None:
             return (False, False)
@@ -331,7 +336,9 @@ class Batches(keras.utils.PyDataset):
         )
 
 
-def _join(boxes, labels, masks, proposals):
+def _join(
+    boxes: np.ndarray, labels: np.ndarray, masks: Masks, proposals: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Masks]:
     """Proposals appended to the objects as boxes of the label `PROPOSAL`, so that transforms move them too."""
     labels = np.concatenate([labels, np.full(len(proposals), PROPOSAL, labels.dtype)])
     if masks is not None:
@@ -339,7 +346,7 @@ def _join(boxes, labels, masks, proposals):
     return np.concatenate([boxes, proposals]), labels, masks
 
 
-def _part(boxes, labels, masks):
+def _part(boxes: np.ndarray, labels: np.ndarray, masks: Masks) -> tuple[np.ndarray, np.ndarray, Masks, np.ndarray]:
     """The reverse of `_join`: `(boxes, labels, masks, proposals)`."""
     marked = labels == PROPOSAL
     if masks is not None:
@@ -369,7 +376,7 @@ def as_tf_dataset(batches: Batches) -> Any:
         y["masks"] = tf.TensorSpec((b, n, m, m), tf.uint8)
         y["mask_frames"] = tf.TensorSpec((b, n, 4), tf.float32)
 
-    def epoch():
+    def epoch() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         yield from read_ahead(batches.__getitem__, range(len(batches)), batches.workers)
         batches.epoch += 1
 

@@ -3,9 +3,9 @@
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,27 +24,29 @@ from keras_rcnn.data.problems import (
 )
 from keras_rcnn.data.reading import read_json
 from keras_rcnn.data.records import Dataset, Record
-from keras_rcnn.interfaces import FilePath
+from keras_rcnn.interfaces import FilePath, OnBad, Segmentation
 
 logger = logging.getLogger(__name__)
 
+_Id = int | str
+_Photo = tuple[dict[str, Any], Path, tuple[int, int], list["_Object"], list[Segmentation | None]]
 RELATIVE = "pass relative=True to take them as shares"
 
 
 class _Object(NamedTuple):
     where: str
     label: int
-    box: list  # None: to be had from the segmentation
+    box: list[float] | None  # None: to be had from the segmentation
     crowd: bool
-    area: float  # None: the box's
-    segmentation: object
+    area: float | None  # None: the box's
+    segmentation: Any
 
 
 def load_coco(
     annotations: FilePath,
     images: FilePath,
     *,
-    on_bad: Literal["error", "skip"] = "error",
+    on_bad: OnBad = "error",
     crowd_as_objects: bool = False,
     relative: bool = False,
     class_names: Sequence[str] | None = None,
@@ -94,17 +96,17 @@ def load_coco(
 
 
 def dataset_of(
-    content,
-    source,
-    images,
+    content: Mapping[str, Any],
+    source: FilePath,
+    images: FilePath,
     *,
-    on_bad="error",
-    crowd_as_objects=False,
-    relative=False,
-    class_names=None,
-    faults=(),
-    item="annotation",
-):
+    on_bad: OnBad = "error",
+    crowd_as_objects: bool = False,
+    relative: bool = False,
+    class_names: Sequence[str] | None = None,
+    faults: Iterable[tuple[object, str]] = (),
+    item: str = "annotation",
+) -> Dataset:
     """The records of a tree of COCO's shape: the one way that all formats go but Pascal VOC's and tables.
 
     Args:
@@ -137,8 +139,7 @@ def dataset_of(
     for where, problem in faults:
         problems.add(where, problem)
 
-    objects = defaultdict(list)
-    empty = 0
+    objects, empty = defaultdict(list), 0
     for place, entry in enumerate(content["annotations"]):
         key, annotation = _object(entry, _where(entry, place, item), listed, label_of, categories, crowd_as_objects)
         if isinstance(annotation, str):
@@ -151,7 +152,7 @@ def dataset_of(
         logger.warning("%s: %d annotations have neither a box nor a mask, and mark no object", source, empty)
 
     paths, tried = Finder(folder, source).find([entry["file_name"] for entry in listed.values()])
-    usable = []  # (entry, path, size, objects, their segmentations)
+    usable: list[_Photo] = []  # (entry, path, size, objects, their segmentations)
     masks = _Masks(source)
     for key, entry in listed.items():
         path = paths.get(entry["file_name"])
@@ -162,7 +163,7 @@ def dataset_of(
         if size is not None:
             usable.append((entry, path, size, *_with_boxes(objects[key], size, path, folder, masks, problems)))
 
-    boxes = [annotation.box for _, _, _, items, _ in usable for annotation in items]
+    boxes: list[Any] = [annotation.box for _, _, _, items, _ in usable for annotation in items]
     sizes = [size for _, _, size, items, _ in usable for _ in items]
     if not relative:
         refuse_relative(boxes, sizes, source, RELATIVE)
@@ -170,7 +171,7 @@ def dataset_of(
         refuse_swapped(boxes, sizes, source, hint, given="xywh", on_bad=on_bad)
     records, clipped = [], 0
     for photo in usable:
-        record, moved = _record(*photo, relative, problems)
+        record, moved = _record(photo, relative, problems)
         records.append(record)
         clipped += moved
     problems.finish()
@@ -180,7 +181,7 @@ def dataset_of(
     return Dataset(records, names, ids, source, problems.found)
 
 
-def _as_named(categories, class_names):
+def _as_named(categories: Mapping[_Id, str], class_names: list[str]) -> tuple[list[str], list[_Id], dict[_Id, int]]:
     """`(names, ids, {id: label})` with the classes in an order that is given; a category left out has no label."""
     label_of_name = {name: label for label, name in enumerate(class_names)}
     label_of = {key: label_of_name[name] for key, name in categories.items() if name in label_of_name}
@@ -189,7 +190,8 @@ def _as_named(categories, class_names):
     return class_names, [id_of[i] if i in id_of else next(free) for i in range(len(class_names))], label_of
 
 
-def _record(entry, path, size, items, segmentations, relative, problems):
+def _record(photo: _Photo, relative: bool, problems: Problems) -> tuple[Record, int]:
+    entry, path, size, items, segmentations = photo
     height, width = size
     raw = np.array([item.box for item in items], np.float64).reshape(-1, 4)
     px = in_px(raw, size) if relative else raw
@@ -198,9 +200,7 @@ def _record(entry, path, size, items, segmentations, relative, problems):
     boxes = np.concatenate([px[:, :2], px[:, :2] + px[:, 2:]], axis=1)
     # What sticks out of a polygon is cut off, and so is its box.
     inside = np.clip(boxes, 0, [width, height, width, height])
-    clip = np.array([isinstance(item, list) for item in segmentations], bool) & (inside[:, 2:] > inside[:, :2]).all(
-        axis=1
-    )
+    clip = np.array([isinstance(item, list) for item in segmentations], bool) & (inside[:, 2:] > inside[:, :2]).all(1)
     moved = int((np.abs(inside - boxes) > 0.5)[clip].any(axis=1).sum())
     boxes[clip] = inside[clip]
     boxes, good, reasons = clean_boxes(boxes, height, width, raw)
@@ -223,7 +223,7 @@ def _record(entry, path, size, items, segmentations, relative, problems):
     ), moved
 
 
-def _polygons_in_px(segmentation, size):
+def _polygons_in_px(segmentation: Segmentation | None, size: tuple[int, int]) -> Segmentation | None:
     if not isinstance(segmentation, list):
         return segmentation
     return [(np.array(polygon).reshape(-1, 2) * size[::-1]).ravel().tolist() for polygon in segmentation]
@@ -232,10 +232,10 @@ def _polygons_in_px(segmentation, size):
 class _Masks:
     """Counts the parts of segmentations that are left out, to say it once."""
 
-    def __init__(self, source):
+    def __init__(self, source: FilePath) -> None:
         self.source, self.parts, self.objects = source, [], 0
 
-    def finish(self):
+    def finish(self) -> None:
         if self.parts:
             lines = self.parts[:5] + (["..."] if len(self.parts) > 5 else [])
             lost = f"; {self.objects} objects are left without a mask, with their box alone" if self.objects else ""
@@ -244,7 +244,9 @@ class _Masks:
             )
 
 
-def _with_boxes(items, size, path, folder, masks, problems):
+def _with_boxes(
+    items: Iterable[_Object], size: tuple[int, int], path: Path, folder: Path, masks: _Masks, problems: Problems
+) -> tuple[list[_Object], list[Segmentation | None]]:
     """The objects of an image that have a box, or get it from their segmentation, and their segmentations."""
     kept, segmentations = [], []
     for item in items:
@@ -270,14 +272,21 @@ def _with_boxes(items, size, path, folder, masks, problems):
     return kept, segmentations
 
 
-def _where(item, place, called):
+def _where(item: Any, place: int, called: str) -> str:
     """What an annotation is called in messages."""
     if not isinstance(item, dict) or item.get("id") is None:
         return f"{called} number {place}"
     return f"{called} {shown(item['id']) if identity(item['id']) is None else item['id']}"
 
 
-def _object(item, where, images, label_of, categories, crowd_as_objects):
+def _object(
+    item: Any,
+    where: str,
+    images: dict[_Id, Any],
+    label_of: dict[_Id, int],
+    categories: dict[_Id, str],
+    crowd_as_objects: bool,
+) -> tuple[_Id | None, _Object | str | None]:
     """`(image's key, _Object)`; in the place of the latter what is wrong as text, or None if it marks no object."""
     if not isinstance(item, dict):
         return None, f"is {type(item).__name__}, expected an object with image_id, category_id and bbox"
@@ -315,12 +324,12 @@ def _object(item, where, images, label_of, categories, crowd_as_objects):
     return image, _Object(where, label_of[category], box, crowd, area, segmentation)
 
 
-def _says_something(segmentation):
+def _says_something(segmentation: Any) -> bool:
     """False for lists that are empty, or hold nothing but empty lists."""
     return not isinstance(segmentation, list) or any(part not in (None, []) for part in segmentation)
 
 
-def read_coco(path):
+def read_coco(path: Path) -> dict[str, Any]:
     """What a json file of COCO's format says: a dict with the lists `images`, `annotations` and `categories`."""
     content = read_json(path)
     keys = ("images", "annotations", "categories")
@@ -335,7 +344,7 @@ def read_coco(path):
     return content
 
 
-def _categories(categories, source):
+def _categories(categories: list[Any], source: FilePath) -> dict[_Id, dict[str, Any]]:
     """`{id: category}`, in the order of the ids."""
     pairs = []
     for category in categories:
@@ -351,11 +360,11 @@ def _categories(categories, source):
     return dict(sorted(pairs, key=lambda pair: (isinstance(pair[0], str), pair[0])))
 
 
-def _without_root(categories, annotations, source):
+def _without_root(categories: dict[_Id, Any], annotations: list[Any], source: FilePath) -> dict[_Id, str]:
     """`{id: name}` without the category that only stands above the others."""
     used = {identity(item.get("category_id")) for item in annotations if isinstance(item, dict)}
-    first, *others = categories or [None]
-    names = {key: name(category["name"]) for key, category in categories.items()}
+    first, *others = categories or [0]
+    names: dict[_Id, Any] = {key: name(category["name"]) for key, category in categories.items()}
     if others and first not in used:
         above = name(categories[first].get("supercategory"))
         below = {name(categories[key].get("supercategory")) for key in others}
@@ -368,7 +377,7 @@ def _without_root(categories, annotations, source):
     return names
 
 
-def _images(images, source, problems):
+def _images(images: Iterable[Any], source: FilePath, problems: Problems) -> dict[_Id, dict[str, Any]]:
     """`{id: image}`, with the file's name as text."""
     listed = defaultdict(list)
     for image in images:

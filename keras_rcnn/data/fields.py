@@ -5,12 +5,13 @@ and a list where a number should be is that field's fault and never a `TypeError
 """
 
 import math
+from typing import Any
 
 FALSE = ("", "0", "false", "f", "no", "n", "none", "null", "off")
 TRUE = ("1", "true", "t", "yes", "y", "on")
 
 
-def number(value, decimal="."):
+def number(value: Any, decimal: str = ".") -> float | None:
     """A field as a float: numbers, and text that `float()` reads; None for anything else (null, lists, true, "a").
 
     Args:
@@ -30,7 +31,7 @@ def number(value, decimal="."):
         return None
 
 
-def numbers(values):
+def numbers(values: Any) -> list[float] | None:
     """A list's fields as floats; None if it is no list, or one of them is no number."""
     if not isinstance(values, (list, tuple)):
         return None
@@ -46,7 +47,7 @@ def numbers(values):
         return None
 
 
-def flag(value):
+def flag(value: Any) -> bool | None:
     """A field as a bool: 1, "1", "1.0" and "true" are True, 0, "0", "false", "" and null False; None for the rest."""
     if value is None or isinstance(value, bool):
         return bool(value)
@@ -58,7 +59,7 @@ def flag(value):
     return None if value is None or math.isnan(value) else value != 0
 
 
-def identity(value):
+def identity(value: Any) -> int | str | None:
     """An id by which 1, 1.0 and "1" are the same: int, or text; None for what is no id (null, lists, true)."""
     if type(value) is int:
         return value
@@ -66,13 +67,13 @@ def identity(value):
         return None
     if isinstance(value, float):
         return int(value) if value.is_integer() else str(value)
-    text = value.strip()
+    text = str(value).strip()
     digits = text.removeprefix("-").removesuffix(".0")
     plain = digits.isascii() and digits.isdigit() and len(digits) < 20 and (digits == "0" or digits[0] != "0")
     return int(float(text)) if plain and text.endswith(".0") else int(text) if plain else text
 
 
-def name(value):
+def name(value: Any) -> str | None:
     """A field as a name: text without blanks around it, or a number as text; None if it is empty or no name."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
@@ -84,7 +85,7 @@ def name(value):
     return text or None
 
 
-def shown(value, limit=80):
+def shown(value: Any, limit: int = 80) -> str:
     """A value as it is written in a message: `repr`, cut short."""
     try:
         text = repr(value)

@@ -6,11 +6,14 @@ import io
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from keras_rcnn.interfaces import FilePath
 
 # 3 bytes a px as read, and some 20 while it is resized: 1.8 GB. It is the number at which Pillow warns of an attack.
 MAX_PIXELS = 89_478_485
@@ -20,6 +23,7 @@ _ORIENTATION = 0x0112  # the EXIF tag; 5..8 swap width and height
 _ARRAY_RULE = "uint8, uint16 (0..65535), bool, or float in 0..1 or 0..255"
 _SOURCES = "a path, the bytes of an image file, an open file, a PIL image or an array"
 _OVERSHOOT = 0.1  # what resizing adds beyond 0 and 1 to floats: a bicubic filter 7 % at an edge
+_Answer = TypeVar("_Answer")
 
 
 class ImageError(ValueError):
@@ -57,14 +61,14 @@ def read_image(source: Any, max_pixels: int | None = None) -> np.ndarray:
     return _decoded(source, max_pixels, _from_pil)
 
 
-def decoded_size(path):
+def decoded_size(path: FilePath) -> tuple[int, int]:
     """`(height, width)` of an image file as `read_image` returns it, all of whose data is read: a JPEG at an eighth.
 
     Raises:
         ImageError: as `read_image`.
     """
 
-    def decode(image, name):
+    def decode(image: Image.Image, name: str) -> None:
         if image.format == "JPEG":
             image.load()
         else:
@@ -74,7 +78,9 @@ def decoded_size(path):
     return image_size(path)
 
 
-def _decoded(source, max_pixels, convert, draft=False):
+def _decoded(
+    source: Any, max_pixels: int | None, convert: Callable[[Image.Image, str], _Answer], draft: bool = False
+) -> _Answer:
     name = _name(source)
     image = source if isinstance(source, Image.Image) else _opened(source, name, max_pixels)
     try:
@@ -93,7 +99,7 @@ def _decoded(source, max_pixels, convert, draft=False):
             image.close()
 
 
-def image_size(source):
+def image_size(source: Any) -> tuple[int, int]:
     """`(height, width)` of an image as `read_image` returns it; of a file only the header is read."""
     if isinstance(source, Image.Image):
         width, height = source.size
@@ -105,7 +111,7 @@ def image_size(source):
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
-def read_mask_file(path):
+def read_mask_file(path: FilePath) -> np.ndarray:
     """A mask image's own values, `[height, width]` or `[height, width, channels]`: a palette's indices, a grey's px.
 
     Raises:
@@ -122,7 +128,7 @@ def read_mask_file(path):
             raise ImageError(f"{name}: not a readable mask image ({_reason(error)})") from error
 
 
-def pixel_limit():
+def pixel_limit() -> int:
     """Width times height, in px, of the largest image that is decoded: 89,478,485, or `KERAS_RCNN_MAX_PIXELS` of the
     environment (0 for no limit). A file of 20 kB can hold a picture that takes gigabytes of memory.
 
@@ -137,7 +143,7 @@ def pixel_limit():
     return int(text)
 
 
-def _check_pixels(width, height, name, limit):
+def _check_pixels(width: int, height: int, name: str, limit: int | None) -> None:
     limit = pixel_limit() if limit is None else limit
     if limit and width * height > limit:
         raise ImageError(
@@ -147,14 +153,14 @@ def _check_pixels(width, height, name, limit):
         )
 
 
-def _is_encoded(source):
+def _is_encoded(source: Any) -> bool:
     """Whether it is a file, or bytes of one: a path, bytes, or something with `read`."""
     if isinstance(source, memoryview):
         return source.ndim == 1
     return isinstance(source, (str, os.PathLike, bytes, bytearray)) or _stream(source) is not None
 
 
-def _stream(source):
+def _stream(source: Any) -> Any:
     """The part of an open file or an upload that has `read`; None if there is none."""
     if hasattr(source, "__array__"):
         return None
@@ -164,7 +170,7 @@ def _stream(source):
     return None
 
 
-def _name(source):
+def _name(source: Any) -> str:
     if isinstance(source, (str, os.PathLike)):
         return str(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -174,11 +180,11 @@ def _name(source):
     return next((str(name) for name in names if isinstance(name, (str, os.PathLike)) and str(name)), named)
 
 
-def _reason(error):
+def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _file_bytes(source, name):
+def _file_bytes(source: Any, name: str) -> bytes:
     """The bytes of an open file or an upload, from its beginning where it can go there."""
     stream = getattr(source, "file", None)
     stream = stream if callable(getattr(stream, "read", None)) else _stream(source)
@@ -200,7 +206,7 @@ def _file_bytes(source, name):
     return bytes(content)
 
 
-def _check_file(path, name):
+def _check_file(path: Path, name: str) -> None:
     """Says what stands there in place of a file with something in it."""
     try:
         status = path.stat()
@@ -219,7 +225,7 @@ def _check_file(path, name):
         raise ImageError(f"{name}: empty file (0 bytes)")
 
 
-def _opened(source, name, limit):
+def _opened(source: Any, name: str, limit: int | None) -> Image.Image:
     if isinstance(source, (str, os.PathLike)):
         source = Path(os.fsdecode(source))
         _check_file(source, name)
@@ -249,14 +255,14 @@ def _opened(source, name, limit):
         raise ImageError(f"{name}: cannot be opened ({_reason(error)})") from error
 
 
-def _orientation(image):
+def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1) or 1)
     except Exception:  # noqa: BLE001 (a damaged EXIF block says nothing about the pixels)
         return 1
 
 
-def _from_pil(image, name):
+def _from_pil(image: Image.Image, name: str) -> np.ndarray:
     mode = image.mode
     if mode.startswith("I") or mode == "F":
         values = np.asarray(image)
@@ -277,14 +283,14 @@ def _from_pil(image, name):
     return pixels
 
 
-def _from_lab(image):
+def _from_lab(image: Image.Image) -> Image.Image:
     from PIL import ImageCms
 
     lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    return ImageCms.applyTransform(image, ImageCms.buildTransform(lab, rgb, "LAB", "RGB"))
+    return cast(Image.Image, ImageCms.applyTransform(image, ImageCms.buildTransform(lab, rgb, "LAB", "RGB")))
 
 
-def _from_array(array, name="image array"):
+def _from_array(array: Any, name: str = "image array") -> np.ndarray:
     type_name = type(array).__name__
     try:
         array = np.asarray(array)
@@ -307,7 +313,7 @@ def _from_array(array, name="image array"):
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
-def _to_uint8(array, name):
+def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:

@@ -3,13 +3,13 @@
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from keras_rcnn.data.formats.detected import chosen_split, detected
 from keras_rcnn.data.formats.registry import FORMATS, OPTIONS
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.records import Dataset
-from keras_rcnn.interfaces import FilePath
+from keras_rcnn.interfaces import FilePath, OnBad
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ def load(
     *,
     format: str | None = None,
     images: FilePath | None = None,
-    on_bad: Literal["error", "skip"] = "error",
+    on_bad: OnBad = "error",
     class_names: Sequence[str] | None = None,
     relative: bool = False,
     **options: Any,
@@ -111,7 +111,7 @@ def splits(path: FilePath, format: str | None = None) -> list[str]:
     return [name for name in detected(path, format).splits if name is not None]
 
 
-def _joined(parts, path):
+def _joined(parts: dict[str, Dataset], path: FilePath) -> Dataset:
     """One data set of several, with the classes of all; ids that two of them use get the name of their part."""
     names = list(dict.fromkeys(name for dataset in parts.values() for name in dataset.class_names))
     ids, records, taken = {}, [], set()

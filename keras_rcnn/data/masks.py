@@ -5,14 +5,17 @@ scaling or moving the image changes a frame (and mirrors its crop), never resamp
 """
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_rcnn.data.fields import number, numbers, shown
 from keras_rcnn.data.images import ImageError, read_mask_file
 from keras_rcnn.data.problems import DataError
+from keras_rcnn.interfaces import Segmentation
 
 FAR = 100_000  # px: pycocotools walks along a polygon's edges and takes memory for each px, or ends the process
 LIMIT = 1024  # px a side of a crop: larger ones are thinned out, so that full-frame objects stay bounded as well
@@ -25,7 +28,7 @@ class InstanceMask(NamedTuple):
     frame: np.ndarray
 
 
-def instance_mask(segmentation, height, width, box):
+def instance_mask(segmentation: Segmentation, height: int, width: int, box: np.ndarray) -> InstanceMask:
     """Decodes one object's mask inside its box.
 
     Args:
@@ -41,7 +44,7 @@ def instance_mask(segmentation, height, width, box):
     x2, y2 = np.maximum(np.ceil(np.minimum(box[2:], [width, height])).astype(int), [x1 + 1, y1 + 1])
     window = (int(x1), int(y1), int(x2), int(y2))
     if isinstance(segmentation, dict):
-        crop = rle_window(rle_counts(segmentation["counts"]), *segmentation["size"], window)
+        crop = rle_window(rle_counts(segmentation["counts"]), *segmentation["size"], window=window)
     elif isinstance(segmentation, (list, tuple)):
         crop = polygon_window(segmentation, window)
     else:
@@ -54,16 +57,16 @@ def instance_mask(segmentation, height, width, box):
     return InstanceMask(np.ascontiguousarray(crop[:: steps[0], :: steps[1]]), np.array(window, np.float32))
 
 
-def full_mask(segmentation, height, width):
+def full_mask(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
     """One object's mask as uint8 `[height, width]` of 0 and 1."""
     if isinstance(segmentation, dict):
-        return rle_window(rle_counts(segmentation["counts"]), *segmentation["size"], (0, 0, width, height))
+        return rle_window(rle_counts(segmentation["counts"]), *segmentation["size"], window=(0, 0, width, height))
     if isinstance(segmentation, (list, tuple)):
         return polygon_window(segmentation, (0, 0, width, height))
     return read_mask(segmentation)
 
 
-def sample_mask(mask, box, size):
+def sample_mask(mask: InstanceMask, box: Sequence[float] | np.ndarray, size: int) -> np.ndarray:
     """The mask as uint8 `[size, size]` over `box`, by the nearest px; 0 where the mask does not reach.
 
     Args:
@@ -83,7 +86,7 @@ def sample_mask(mask, box, size):
     return sampled
 
 
-def resize_nearest(mask, height, width):
+def resize_nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """torchvision's nearest resize of a mask: `[h, w]` -> `[height, width]`."""
     rows, columns = (
         np.minimum((np.arange(n) * (np.float32(old) / np.float32(n))).astype(int), old - 1)
@@ -92,7 +95,7 @@ def resize_nearest(mask, height, width):
     return mask[rows][:, columns]
 
 
-def read_mask(source):
+def read_mask(source: str | Path | np.ndarray) -> np.ndarray:
     """A binary mask from a PNG (or an array): uint8 `[height, width]`, 1 wherever the file is not 0."""
     if isinstance(source, (str, Path)):
         source = read_mask_file(source)
@@ -102,7 +105,7 @@ def read_mask(source):
     return mask.astype(np.uint8)
 
 
-def rle_counts(counts):
+def rle_counts(counts: str | bytes | Sequence[float] | np.ndarray) -> np.ndarray:
     """COCO's run lengths as int64 `[runs]`, from a list of them or from the compressed text."""
     if not isinstance(counts, (str, bytes)):
         runs = np.asarray(counts, np.float64)
@@ -129,7 +132,7 @@ def rle_counts(counts):
     return runs
 
 
-def rle_window(counts, height, width, window):
+def rle_window(counts: np.ndarray, height: int, width: int, window: tuple[int, int, int, int]) -> np.ndarray:
     """The window `(x1, y1, x2, y2)` of a run-length mask as uint8 `[y2 - y1, x2 - x1]`; the rest is not decoded."""
     x1, y1, x2, y2 = window
     ends = np.clip(np.cumsum(counts), x1 * height, x2 * height)
@@ -141,27 +144,27 @@ def rle_window(counts, height, width, window):
     return columns.reshape(x2 - x1, height).T[y1:y2]
 
 
-def polygon_window(polygons, window):
+def polygon_window(polygons: Sequence[ArrayLike], window: tuple[int, int, int, int]) -> np.ndarray:
     """COCO polygons (`[[x, y, x, y, ...], ...]`) as uint8 over a window, rasterised as COCO's own tools do."""
     from pycocotools import mask as coco_mask
 
     x1, y1, x2, y2 = window
     refuse_far(polygons, max(x2, y2))
     points = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
-    shifted = [(polygon - (x1, y1)).ravel().tolist() for polygon in points]
+    shifted: list[Any] = [(polygon - (x1, y1)).ravel().tolist() for polygon in points]
     size = (y2 - y1, x2 - x1)
     merged = coco_mask.merge(coco_mask.frPyObjects(shifted, *size))
     return rle_window(rle_counts(merged["counts"]), *size, (0, 0, size[1], size[0]))
 
 
-def refuse_far(polygons, side):
+def refuse_far(polygons: Iterable[ArrayLike], side: float) -> None:
     """Raises a `DataError` before pycocotools sees coordinates that are far outside an image of this longer side."""
     for polygon in polygons:
         if not (np.abs(np.asarray(polygon, np.float64)) <= FAR + side).all():  # also catches NaN
             raise DataError(f"polygon {shown(polygon)} has coordinates that are no px of an image (or near it)")
 
 
-def segmentation_problem(segmentation, height, width):
+def segmentation_problem(segmentation: Any, height: int, width: int) -> str | None:
     """What is wrong with a COCO segmentation, as text; None if nothing is."""
     if isinstance(segmentation, dict):
         if numbers(segmentation.get("size")) != [height, width]:
@@ -188,7 +191,7 @@ def segmentation_problem(segmentation, height, width):
     return None
 
 
-def polygon_problem(polygon, height, width):
+def polygon_problem(polygon: Any, height: int, width: int) -> str | None:
     """What is wrong with one polygon `[x, y, x, y, ...]`, as text; None if nothing is."""
     if not isinstance(polygon, (list, tuple)):
         return f"polygon {shown(polygon)} is not a list of coordinates [x, y, x, y, ...]"
@@ -211,7 +214,9 @@ def polygon_problem(polygon, height, width):
     return None
 
 
-def clean_segmentation(value, height, width, folder=None):
+def clean_segmentation(
+    value: Any, height: int, width: int, folder: Path | None = None
+) -> tuple[Segmentation | None, list[str]]:
     """A COCO `segmentation` as tools write it -> as it should be, and what is wrong with the rest.
 
     Numbers as text become numbers, a flat list one polygon, `[[x, y], ...]` too; parts that are bad are left out, and
@@ -236,13 +241,14 @@ def clean_segmentation(value, height, width, folder=None):
         return (None if reason else path), [reason] if reason else []
     if isinstance(value, dict):
         counts = value.get("counts")
-        if isinstance(counts, list) and None in (plain := [number(count) for count in counts]):
+        plain: list[Any] | None = [number(count) for count in counts] if isinstance(counts, list) else None
+        if plain is not None and None in plain:
             return None, [f"RLE counts {shown(counts)} are not a flat list of numbers"]
-        rle = {"size": value.get("size"), "counts": plain if isinstance(counts, list) else counts}
+        rle = {"size": value.get("size"), "counts": counts if plain is None else plain}
         reason = segmentation_problem(rle, height, width)
         if reason:
             return None, [reason]
-        if isinstance(counts, list):
+        if plain is not None:
             rle["counts"] = [int(count) for count in plain]
         return {"size": [height, width], "counts": rle["counts"]}, []
     if not isinstance(value, (list, tuple)):
@@ -264,13 +270,13 @@ def clean_segmentation(value, height, width, folder=None):
     return good or None, reasons
 
 
-def _are_points(values):
+def _are_points(values: Sequence[Any]) -> bool:
     return isinstance(values[0], (list, tuple)) and all(
         isinstance(point, (list, tuple)) and len(point) == 2 for point in values
     )
 
 
-def segmentation_box(segmentation, height, width):
+def segmentation_box(segmentation: Segmentation, height: int, width: int) -> list[float] | None:
     """The box `[x1, y1, x2, y2]`, in px, around a good segmentation; None if it is empty."""
     if isinstance(segmentation, (list, tuple)):
         points = np.concatenate([np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in segmentation])

@@ -5,8 +5,11 @@ import os
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from keras_rcnn.interfaces import FilePath
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +32,11 @@ class Finder:
         endings: Of the files looked for; a name may lack them.
     """
 
-    def __init__(self, folder, source, endings=ENDINGS):
+    def __init__(self, folder: FilePath, source: object, endings: tuple[str, ...] = ENDINGS) -> None:
         self.folder, self.source, self.endings = Path(folder), str(source), endings
         self._index = None
 
-    def find(self, names, tell=True):
+    def find(self, names: Iterable[str], tell: bool = True) -> tuple[dict[str, Path], dict[str, str]]:
         """The files of names.
 
         Args:
@@ -64,7 +67,7 @@ class Finder:
             )  # fmt: skip
         return exact_paths | guessed, tried
 
-    def _guess(self, name):
+    def _guess(self, name: str) -> tuple[Path, None] | tuple[None, str]:
         readings = _readings(name)
         for parts in readings:
             for start in range(len(parts)):
@@ -82,7 +85,7 @@ class Finder:
         last = readings[0][-1] if readings else name
         return None, f"no such image file; tried {', '.join(paths)}, and {last} in any folder and letter case there"
 
-    def _similar(self, parts):
+    def _similar(self, parts: list[str]) -> list[Path]:
         """The files whose last folders are most like the name's."""
         wanted = [_plain(part) for part in parts]
         files = self._files(wanted[-1])
@@ -91,7 +94,7 @@ class Finder:
         like = [_likeness(wanted[:-1], folders) for _, folders in files]
         return [path for (path, _), count in zip(files, like) if count == max(like)]
 
-    def _files(self, last):
+    def _files(self, last: str) -> list[tuple[Path, list[str]]]:
         if self._index is None:
             self._index = {}
             for folder, below, files in os.walk(self.folder):
@@ -104,7 +107,7 @@ class Finder:
         return self._index.get(last, [])
 
 
-def _readings(name):
+def _readings(name: str) -> list[list[str]]:
     """What a name may mean, as lists of its parts without `.`, a drive or a host, the likeliest first."""
     readings = []
     for text in (name, unquote(name)):
@@ -125,17 +128,17 @@ def _readings(name):
     return [parts for i, parts in enumerate(readings) if parts not in readings[:i]]
 
 
-def without_ending(name, endings=ENDINGS):
+def without_ending(name: str, endings: tuple[str, ...] = ENDINGS) -> str:
     """A file's name without an image's ending; other dots stay."""
     stem, ending = os.path.splitext(name)
     return stem if ending.lower() in endings else name
 
 
-def _plain(text):
+def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
 
 
-def _likeness(wanted, folders):
+def _likeness(wanted: list[str], folders: list[str]) -> tuple[int, int]:
     """How many of the last folders are the same, and how many of all."""
     last = 0
     while last < min(len(wanted), len(folders)) and wanted[-1 - last] == folders[-1 - last]:
@@ -143,7 +146,7 @@ def _likeness(wanted, folders):
     return last, len(set(wanted) & set(folders))
 
 
-def is_there(path):
+def is_there(path: Path) -> bool:
     """Whether there is such a file, or a link to one; False for what can be no name."""
     try:
         return path.is_file()

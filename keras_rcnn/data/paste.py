@@ -1,9 +1,14 @@
 """28x28 mask probabilities -> masks at the size of the photo, boolean or COCO RLE."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import numpy as np
 
+from keras_rcnn.interfaces import RLE, MaskForm
 
-def paste_masks(masks, boxes, height, width, threshold=0.5):
+
+def paste_masks(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5) -> np.ndarray:
     """Pastes masks into the image, as torchvision does: padded by one cell, resized to the expanded integer box.
 
     Args:
@@ -22,7 +27,7 @@ def paste_masks(masks, boxes, height, width, threshold=0.5):
     return pasted
 
 
-def pasted(crops, boxes, size, form):
+def pasted(crops: np.ndarray, boxes: np.ndarray, size: Sequence[int], form: MaskForm) -> np.ndarray | list[RLE]:
     """Masks as `detect(masks=form)` answers them.
 
     Args:
@@ -36,7 +41,7 @@ def pasted(crops, boxes, size, form):
     return (paste_rle if form == "rle" else paste_masks)(crops, boxes, *size)
 
 
-def paste_rle(masks, boxes, height, width, threshold=0.5):
+def paste_rle(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5) -> list[RLE]:
     """`paste_masks` as a list of n COCO RLEs, without an array of the image's size.
 
     Args:
@@ -49,12 +54,12 @@ def paste_rle(masks, boxes, height, width, threshold=0.5):
 
     answer = []
     for y, x, part in _parts(masks, boxes, height, width):
-        counts = _counts(part >= threshold, y, x, height, width)
-        answer.append(coco.frPyObjects({"size": [height, width], "counts": counts}, height, width))
+        runs: Any = {"size": [height, width], "counts": _counts(part >= threshold, y, x, height, width)}
+        answer.append(coco.frPyObjects(runs, height, width))
     return answer
 
 
-def _parts(masks, boxes, height, width):
+def _parts(masks: np.ndarray, boxes: np.ndarray, height: int, width: int) -> Iterator[tuple[int, int, np.ndarray]]:
     """For each mask the corner (y, x) and the probabilities [h, w] of its part inside the image."""
     import cv2
 
@@ -70,7 +75,7 @@ def _parts(masks, boxes, height, width):
         yield top, left, whole[top - y1 : bottom - y1, left - x1 : right - x1]
 
 
-def _expanded(boxes, size):
+def _expanded(boxes: np.ndarray, size: int) -> list[list[int]]:
     """Boxes grown about their centres by (size + 2) / size, truncated towards zero to integers."""
     boxes = np.asarray(boxes, np.float32)
     half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5) * np.float32((size + 2) / size)
@@ -78,7 +83,7 @@ def _expanded(boxes, size):
     return np.concatenate([centre - half, centre + half], axis=1).astype(np.int64).tolist()
 
 
-def _counts(part, y, x, height, width):
+def _counts(part: np.ndarray, y: int, x: int, height: int, width: int) -> list[int]:
     """Uncompressed column-major run lengths, zeros first, of `part` at (y, x) in an image of zeros."""
     columns, rows = np.nonzero(part.T)
     if not len(rows):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -62,12 +62,14 @@ class Preprocessor:
             for value in values:
                 check_number(name, value, 0 if name == "std" else -math.inf, open_low=name == "std")
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self.fixed_size: tuple[int, int] | None = None
         if fixed_size is not None:
             if np.shape(fixed_size) != (2,):
                 raise ValueError(f"fixed_size is (height, width) in px, or None, not {fixed_size!r}.")
             for side in fixed_size:
                 check_whole("fixed_size", side, "height and width in px")
-        self.fixed_size = None if fixed_size is None else tuple(map(int, fixed_size))
+            height, width = map(int, fixed_size)
+            self.fixed_size = height, width
         self.few_shapes = few_shapes
         if few_shapes not in (True, False, None):
             raise ValueError(f"few_shapes is True, False or None, got {few_shapes!r}")
@@ -79,7 +81,7 @@ class Preprocessor:
                     f"the next one is {wanted}"
                 )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "min_size": self.min_size,
             "max_size": self.max_size,
@@ -91,7 +93,7 @@ class Preprocessor:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Preprocessor:
         return cls(**config)
 
     @classmethod
@@ -130,7 +132,7 @@ class Preprocessor:
         sides = [max(int(side * scale), 1) for side in (height, width)]
         if self.fixed_size is not None:  # a side of fixed_size / side may come out one rounding short, never larger
             sides = [min(side, limit) for side, limit in zip(sides, self.fixed_size)]
-        return tuple(sides)
+        return sides[0], sides[1]
 
     def padded_size(self, sizes: Sequence[Sequence[int]], compiled: bool | None = False) -> tuple[int, int]:
         """`(height, width)` in px of the batch that holds images of these resized sizes.
@@ -141,7 +143,7 @@ class Preprocessor:
         """
         if self.fixed_size is not None:
             return self.fixed_size
-        needed = tuple(_up(max(sides), self.size_divisor) for sides in zip(*sizes))
+        needed = cast(tuple[int, int], tuple(_up(max(sides), self.size_divisor) for sides in zip(*sizes)))
         if not (compiled if self.few_shapes is None else self.few_shapes):
             return needed
         fitting = [shape for shape in self.shapes if shape[0] >= needed[0] and shape[1] >= needed[1]]
@@ -159,10 +161,11 @@ class Preprocessor:
             ends = [(short, short * 4 / 3), *((short * share, long) for share in (1, 0.7, 0.4))]
         else:
             ends = [(short, side) for side in (short * 4 / 3, short * 16 / 9, (short * 16 / 9 * long) ** 0.5, long)]
-        sides = [tuple(_up(math.ceil(side), self.size_divisor) for side in pair) for pair in (*ends, (long, long))]
+        step = self.size_divisor
+        sides = [(_up(math.ceil(a), step), _up(math.ceil(b), step)) for a, b in (*ends, (long, long))]
         return sorted({*sides, *((width, height) for height, width in sides)})
 
-    def __call__(self, image, size=None):
+    def __call__(self, image: ArrayLike, size: Sequence[int] | None = None) -> np.ndarray:
         """Normalises and resizes one image.
 
         Args:
@@ -230,14 +233,14 @@ def scale_boxes(boxes: ArrayLike, old: Any, new: Any) -> np.ndarray:
     return np.asarray(boxes, np.float32) * np.array([width, height, width, height], np.float32)
 
 
-def resize_bilinear(image, height, width):
+def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """torchvision's bilinear resize (half-pixel centres, no antialias) of a float32 image `[h, w, c]`."""
     if height * image.shape[1] <= width * image.shape[0]:  # the cheaper axis first
         return _resize_axis(_resize_axis(image, height, 0), width, 1)
     return _resize_axis(_resize_axis(image, width, 1), height, 0)
 
 
-def _resize_axis(image, n, axis):
+def _resize_axis(image: np.ndarray, n: int, axis: int) -> np.ndarray:
     old = image.shape[axis]
     if n == old:
         return image
@@ -254,5 +257,5 @@ def _resize_axis(image, n, axis):
     return answer
 
 
-def _up(side, divisor):
+def _up(side: int, divisor: int) -> int:
     return -(-side // divisor) * divisor

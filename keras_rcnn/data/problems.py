@@ -1,11 +1,16 @@
 """What is wrong in a source of annotations, found field by field and said all at once."""
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_rcnn.data.fields import number
 from keras_rcnn.data.images import ImageError, image_size
+from keras_rcnn.interfaces import OnBad
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +22,9 @@ class DataError(ValueError):
     """Annotations that cannot be used; the message names the file, the value and the way out."""
 
 
-def clean_boxes(boxes, height, width, raw=None):
+def clean_boxes(
+    boxes: ArrayLike, height: ArrayLike, width: ArrayLike, raw: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Clips boxes to their image and says what is wrong with the rest.
 
     Args:
@@ -35,8 +42,8 @@ def clean_boxes(boxes, height, width, raw=None):
     width, height = (np.broadcast_to(side, len(boxes)) for side in (width, height))
     limit = np.stack([width, height, width, height], axis=1).astype(np.float64)
     clipped = np.clip(boxes, 0, limit)
-    finite = np.isfinite(boxes).all(axis=1)
-    empty = ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    finite = np.all(np.isfinite(boxes), axis=1)
+    empty = ~np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     outside = (np.abs(clipped - boxes) > TOLERANCE).any(axis=1) | ~(clipped[:, 2:] > clipped[:, :2]).all(axis=1)
     good = finite & ~empty & ~outside
     reasons = {}
@@ -60,16 +67,16 @@ class Problems:
         item: What is bad, in the singular.
     """
 
-    def __init__(self, source, on_bad="error", item="annotation"):
+    def __init__(self, source: object, on_bad: OnBad = "error", item: str = "annotation") -> None:
         if on_bad not in ("error", "skip"):
             raise ValueError(f"on_bad must be 'error' or 'skip', got {on_bad!r}")
         self.source, self.on_bad, self.item, self.found = str(source), on_bad, item, []
 
-    def add(self, where, problem):
+    def add(self, where: object, problem: str) -> None:
         """Notes one problem."""
         self.found.append(f"{where}: {problem}"[:1000])
 
-    def finish(self, shown=20):
+    def finish(self, shown: int = 20) -> None:
         """Raises a `DataError` with the problems, or logs them."""
         if not self.found:
             return
@@ -81,7 +88,7 @@ class Problems:
         raise DataError(f"{self.source}: {counted}\n  " + "\n  ".join(lines))
 
 
-def checked_size(path, declared, problems):
+def checked_size(path: Path, declared: Sequence[Any] | None, problems: Problems) -> tuple[int, int] | None:
     """`(height, width)` of an image: as declared, else from its header; None, and a problem noted, if it has none.
 
     Args:
@@ -90,7 +97,7 @@ def checked_size(path, declared, problems):
             numbers of px over 0.
         problems: `Problems`.
     """
-    sides = [number(side) for side in declared or ()]
+    sides: list[Any] = [number(side) for side in declared or ()]
     if len(sides) == 2 and all(side is not None and 0 < side <= LARGEST_SIDE and side % 1 == 0 for side in sides):
         return int(sides[0]), int(sides[1])
     try:
@@ -100,7 +107,9 @@ def checked_size(path, declared, problems):
         return None
 
 
-def refuse_swapped(boxes, sizes, source, hint, *, given, on_bad):
+def refuse_swapped(
+    boxes: ArrayLike, sizes: ArrayLike, source: object, hint: str, *, given: Literal["xyxy", "xywh"], on_bad: OnBad
+) -> None:
     """Raises if the boxes make sense only in the other of the two formats.
 
     Args:
@@ -132,7 +141,7 @@ def refuse_swapped(boxes, sizes, source, hint, *, given, on_bad):
         )
 
 
-def refuse_relative(boxes, sizes, source, hint):
+def refuse_relative(boxes: ArrayLike, sizes: ArrayLike, source: object, hint: str) -> None:
     """Raises if (nearly) all boxes lie in 0..1: shares of the image's sides, not px.
 
     Args:
@@ -152,7 +161,7 @@ def refuse_relative(boxes, sizes, source, hint):
         )
 
 
-def in_px(boxes, sizes):
+def in_px(boxes: ArrayLike, sizes: ArrayLike) -> np.ndarray:
     """Boxes in shares of the image's sides -> in px.
 
     Args:

@@ -6,8 +6,9 @@ import json
 import os
 import zipfile
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from keras_rcnn.files import aside
 from keras_rcnn.interfaces import FilePath
 
 if TYPE_CHECKING:
-    from keras_rcnn.data.records import Dataset
+    from keras_rcnn.data.records import Dataset, Record
 
 
 def save_proposals(path: FilePath, proposals: ProposalSet) -> None:
@@ -86,7 +87,7 @@ def load_proposals(path: FilePath, dataset: Dataset) -> ProposalSet:
     return ProposalSet({record.image_id: boxes_of[record.image_id] for record in dataset})
 
 
-def _read_npz(path):
+def _read_npz(path: Path) -> tuple[dict[str, Any], Literal["xyxy", "xywh"]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}, "xyxy"
@@ -96,7 +97,7 @@ def _read_npz(path):
         raise DataError(f"{path}: not an .npz file of plain arrays ({error})") from error
 
 
-def _read_json(path):
+def _read_json(path: Path) -> tuple[dict[str, Any], Literal["xyxy", "xywh"]]:
     content = read_json(path)
     if isinstance(content, dict):
         return content, "xyxy"
@@ -115,7 +116,7 @@ def _read_json(path):
     return dict(arrays), "xywh"
 
 
-def _ordered(values, where):
+def _ordered(values: Any, where: str) -> np.ndarray:
     """`[n, 4]`, or `[n, 5]` by falling score -> float64 `[n, 4]`."""
     try:
         values = np.asarray(values)
@@ -134,7 +135,7 @@ def _ordered(values, where):
     return values[np.argsort(-values[:, 4], kind="stable"), :4] if values.shape[1] == 5 else values
 
 
-def _owners(keys, dataset, path):
+def _owners(keys: Iterable[str], dataset: Dataset, path: Path) -> dict[str, Record]:
     """The record that each key names, by image id or by (the end of the) path; by the one that fits more keys."""
     ids, files = defaultdict(list), defaultdict(list)
     for record in dataset:
@@ -170,6 +171,6 @@ def _owners(keys, dataset, path):
     return owners
 
 
-def _check_ending(path):
+def _check_ending(path: Path) -> None:
     if path.suffix.lower() not in (".npz", ".json"):
         raise DataError(f"{path}: proposals are kept in .npz or .json files")

@@ -12,10 +12,10 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 import cv2
 import numpy as np
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 _PROPOSAL_STEP = 500
 
 
-class ProposalSet(Mapping):
+class ProposalSet(Mapping[Any, np.ndarray]):
     """The proposals of a data set: image id -> boxes, best first.
 
     Args:
@@ -70,16 +70,16 @@ class ProposalSet(Mapping):
                 raise DataError(f"proposals of image {image_id!r}: not all of the numbers are finite")
             self._boxes[image_id] = values
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> np.ndarray:
         return self._boxes[key.image_id if isinstance(key, Record) else key]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._boxes)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._boxes)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<ProposalSet: {len(self)} images, {sum(map(len, self._boxes.values()))} boxes>"
 
     def check(self, dataset: Dataset) -> None:
@@ -97,7 +97,12 @@ class ProposalSet(Mapping):
             )
 
 
-def pad_proposals(given, images, sizes, cells=None):
+def pad_proposals(
+    given: Sequence[ArrayLike] | None,
+    images: Sequence[np.ndarray],
+    sizes: Sequence[Sequence[float]] | np.ndarray,
+    cells: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
     """Proposals in pixels of the images -> float32 [B, P, 4] in pixels of the resized ones, padded with zeros.
 
     Of those that are the same in the feature map's `cells`, and so get the same answer, the first is kept, as Fast
@@ -117,7 +122,7 @@ def pad_proposals(given, images, sizes, cells=None):
     return answer
 
 
-def check_proposals(proposals, dataset):
+def check_proposals(proposals: object, dataset: Dataset) -> None:
     """Raises a `DataError` unless these are a `ProposalSet` that fits the data set, see there."""
     if not isinstance(proposals, ProposalSet):
         raise DataError(
@@ -134,7 +139,7 @@ def selective_search(
     image: Any,
     mode: Literal["fast", "quality"] = "fast",
     max_boxes: int = 2000,
-    min_size: float = 20,
+    min_size: int = 20,
     width: int | None = 500,
     seed: int = 0,
 ) -> np.ndarray:
@@ -167,7 +172,7 @@ def compute_proposals(
     cache: FilePath | None = None,
     workers: int | None = None,
     max_boxes: int = 2000,
-    min_size: float = 20,
+    min_size: int = 20,
     width: int | None = 500,
     seed: int = 0,
     progress: bool = True,
@@ -218,7 +223,7 @@ def compute_proposals(
     return ProposalSet({record.image_id: boxes[record.image_id] for record in dataset})
 
 
-def _proposals(record, settings, cache, searchers):
+def _proposals(record: Record, settings: dict[str, Any], cache: Path | None, searchers: _Searchers) -> np.ndarray:
     path = None if cache is None else cache / f"{_key(record, settings)}.npz"
     if path is not None and path.is_file():
         # a file that a full disk has damaged is as good as none
@@ -230,7 +235,7 @@ def _proposals(record, settings, cache, searchers):
     return boxes
 
 
-def _key(record, settings):
+def _key(record: Record, settings: dict[str, Any]) -> str:
     """Names what a result depends on: the image's content, the settings and OpenCV's version."""
     if isinstance(record.image, (str, os.PathLike)) and os.path.isfile(record.image):
         content = hashlib.sha256(Path(record.image).read_bytes())
@@ -247,27 +252,27 @@ class _Searchers:
     They are plain child processes: `multiprocessing` would import the package in each of them, and the user's script.
     """
 
-    def __init__(self, count):
-        self._idle = queue.SimpleQueue()
+    def __init__(self, count: int) -> None:
+        self._idle: queue.SimpleQueue[subprocess.Popen[bytes] | None] = queue.SimpleQueue()
         for _ in range(count):
             self._idle.put(None)
         self._started, self._stopped, self._lock = [], False, threading.Lock()
 
-    def __enter__(self):
+    def __enter__(self) -> _Searchers:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
-    def search(self, record, settings):
+    def search(self, record: Record, settings: dict[str, Any]) -> np.ndarray:
         """The proposals of a record."""
         image = record.read()
         process = self._idle.get()
         try:
             if process is None:
                 process = self._start()
-            worker_file.send(process.stdin, settings, image)
-            problem, boxes = worker_file.receive(process.stdout)
+            worker_file.send(cast(IO[bytes], process.stdin), settings, image)
+            problem, boxes = worker_file.receive(cast(IO[bytes], process.stdout))
         except (EOFError, OSError) as error:
             how = f"did not start: {error}" if process is None else f"ended with code {process.wait()}"
             raise RuntimeError(f"{record.name}: the process that searches it {how}") from error
@@ -277,7 +282,7 @@ class _Searchers:
             raise RuntimeError(f"{record.name}: selective search failed: {problem}")
         return boxes
 
-    def stop(self):
+    def stop(self) -> None:
         """Ends the processes, done with their work or not."""
         with self._lock:
             self._stopped = True
@@ -290,7 +295,7 @@ class _Searchers:
                     pipe.close()
         self._started = []
 
-    def _start(self):
+    def _start(self) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._stopped:
                 raise OSError("stopped")
@@ -301,7 +306,7 @@ class _Searchers:
         return process
 
 
-def write_npz(path, arrays):
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     # numpy.savez has no keys that are named as its arguments are
     with aside(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, values in arrays.items():
@@ -309,12 +314,12 @@ def write_npz(path, arrays):
                 np.lib.format.write_array(file, np.ascontiguousarray(values))
 
 
-def proposal_error(source, problem, lines):
+def proposal_error(source: object, problem: str, lines: Sequence[str]) -> DataError:
     """A `DataError` about some images' proposals."""
     return DataError(f"{source}: {problem}\n  {_listed(lines, chr(10) + '  ')}")
 
 
-def _listed(lines, separator, shown=5):
+def _listed(lines: Sequence[str], separator: str, shown: int = 5) -> str:
     more = [f"... and {len(lines) - shown} more"] if len(lines) > shown else []
     return separator.join([*map(str, lines[:shown]), *more])
 
@@ -361,7 +366,7 @@ def proposal_recall(
     counts = np.array([len(proposals[record]) for record in dataset])
     objects = len(covered[0])
 
-    def recall(best, threshold):
+    def recall(best: np.ndarray, threshold: float) -> float:
         return float((best >= threshold).mean()) if objects else float("nan")
 
     return {

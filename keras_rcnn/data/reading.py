@@ -3,20 +3,24 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 from keras_rcnn.data.formats.recognised import beginning, kind_of_file, way_out
 from keras_rcnn.data.problems import DataError
+from keras_rcnn.interfaces import FilePath
 
 logger = logging.getLogger(__name__)
 
+_Item = TypeVar("_Item")
 
-def spread(items, count):
+
+def spread(items: list[_Item], count: int) -> list[_Item]:
     """At most `count` of a list's items, from all over it."""
     return items[:: max(len(items) // count, 1)][:count]
 
 
-def read_json(path):
+def read_json(path: Path) -> Any:
     """What a json file says.
 
     Raises:
@@ -31,7 +35,7 @@ def read_json(path):
         raise DataError(f"{path}: not valid json ({error}){way_out(_other(path))}") from error
 
 
-def read_xml(path):
+def read_xml(path: FilePath) -> ElementTree.Element:
     """The root of an xml file, its tags without namespaces.
 
     Raises:
@@ -50,12 +54,12 @@ def read_xml(path):
     return root
 
 
-def _other(path):
+def _other(path: Path) -> str | None:
     """The format of a file that is no json; None for json that is cut off, whatever reader it was meant for."""
     return None if beginning(path, 64).lstrip("\ufeff \r\n\t")[:1] in ("{", "[") else kind_of_file(path)
 
 
-def read_bytes(path):
+def read_bytes(path: FilePath) -> bytes:
     """What a file holds.
 
     Raises:
@@ -74,7 +78,7 @@ def read_bytes(path):
         raise DataError(f"{path}: cannot be read ({error})") from error
 
 
-def read_text(path, encoding=None):
+def read_text(path: FilePath, encoding: str | None = None) -> str:
     """What a text file says: UTF-8, UTF-16 with its mark, else as Western Europe's Windows writes it, with a warning.
 
     Args:

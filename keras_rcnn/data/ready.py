@@ -8,20 +8,21 @@ import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
 from keras_rcnn.data.images import ImageError, decoded_size
 from keras_rcnn.data.masks import segmentation_box, segmentation_problem
 from keras_rcnn.data.problems import DataError, Problems
-from keras_rcnn.data.records import Dataset
+from keras_rcnn.data.records import Dataset, Record
+from keras_rcnn.interfaces import FilePath, OnBad
 
 logger = logging.getLogger(__name__)
 
 MANY = 500  # images from which on a bar is shown, and what was checked is kept in a file
 _TOLD = weakref.WeakSet()  # datasets of which it was said that most of it teaches nothing
-_READ = set()  # (path, its time, its bytes, height, width) of what was read in this process
+_READ: set[tuple[Any, ...]] = set()  # (path, its time, its bytes, height, width) of what was read in this process
 
 
 def check_targets(dataset: Dataset, difficult: bool = False) -> None:
@@ -63,7 +64,7 @@ def check_targets(dataset: Dataset, difficult: bool = False) -> None:
         logger.warning("%s: most of it has no training targets: %s", dataset.name, "; ".join(reasons))
 
 
-def check_masks(dataset: Dataset, on_bad: Literal["error", "skip"] = "error", difficult: bool = False) -> Dataset:
+def check_masks(dataset: Dataset, on_bad: OnBad = "error", difficult: bool = False) -> Dataset:
     """The dataset of the objects that masks can be learned of; each target needs a mask that can be read.
 
     Args:
@@ -93,7 +94,7 @@ def check_masks(dataset: Dataset, on_bad: Literal["error", "skip"] = "error", di
     return dataset if not problems.found else _rest(dataset, records, problems)
 
 
-def _bad_masks(record, difficult):
+def _bad_masks(record: Record, difficult: bool) -> dict[int, str | None]:
     """`{object's place: what is wrong with its mask, None if it has none}`."""
     reasons = {}
     targets = ~record.crowd if difficult else ~record.crowd & ~record.difficult
@@ -117,7 +118,7 @@ def _bad_masks(record, difficult):
     return reasons
 
 
-def check_images(dataset: Dataset, on_bad: Literal["error", "skip"] = "error", progress: bool | None = None) -> Dataset:
+def check_images(dataset: Dataset, on_bad: OnBad = "error", progress: bool | None = None) -> Dataset:
     """The dataset of the images that can be read, each of which is decoded once.
 
     What was found good is remembered by path, time and size: in this process, and of large datasets in `checked/` in
@@ -155,7 +156,7 @@ def check_images(dataset: Dataset, on_bad: Literal["error", "skip"] = "error", p
     return dataset if not problems.found else _rest(dataset, records, problems)
 
 
-def _bad_image(record):
+def _bad_image(record: Record) -> str | None:
     """What is wrong with a record's image, as text; None if nothing is."""
     try:
         if not isinstance(record.image, (str, Path)):
@@ -171,7 +172,7 @@ def _bad_image(record):
     return None
 
 
-def _key(path, record):
+def _key(path: FilePath, record: Record) -> tuple[str, int, int, int, int] | None:
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -184,25 +185,25 @@ def decoding_threads() -> int:
     return min((os.cpu_count() or 1) + 1, 16)  # decoding leaves Python's lock
 
 
-def _rest(dataset, records, problems):
+def _rest(dataset: Dataset, records: list[Record], problems: Problems) -> Dataset:
     bad = dataset.bad + problems.found
     return Dataset(records, dataset.class_names, dataset.category_ids, dataset.name, bad)
 
 
-def _cache_file(dataset):
+def _cache_file(dataset: Dataset) -> Path:
     home = Path(os.environ.get("KERAS_RCNN_HOME") or "~/.keras_rcnn").expanduser()
     name = hashlib.sha256("\n".join(record.name for record in dataset).encode("utf-8", "replace")).hexdigest()[:24]
     return home / "checked" / f"{name}.json"
 
 
-def _remembered(file):
+def _remembered(file: Path) -> set[tuple[Any, ...]]:
     try:
         return {tuple(key) for key in json.loads(file.read_text(encoding="utf-8"))}
     except (OSError, ValueError, TypeError):
         return set()
 
 
-def _remember(file, keys):
+def _remember(file: Path, keys: list[tuple[Any, ...] | None]) -> None:
     from keras_rcnn.files import aside
 
     try:

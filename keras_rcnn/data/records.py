@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from keras_rcnn.data.images import read_image
 from keras_rcnn.data.masks import segmentation_box, segmentation_problem
 from keras_rcnn.data.problems import DataError, Problems, clean_boxes
 from keras_rcnn.data.request import check_number, check_whole
+from keras_rcnn.interfaces import Segmentation
 
 if TYPE_CHECKING:
     from keras_rcnn.data.batches import Batches
@@ -51,12 +52,12 @@ class Record:
     width: int
     boxes: Any = ()
     labels: Any = ()
-    crowd: np.ndarray | None = None
-    difficult: np.ndarray | None = None
-    areas: np.ndarray | None = None
-    segmentations: list | None = None
+    crowd: Any = None
+    difficult: Any = None
+    areas: Any = None
+    segmentations: list[Any] | np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         try:
             self._convert()
         except DataError:
@@ -64,7 +65,7 @@ class Record:
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{self.name}: boxes, labels or flags of a wrong kind ({error})") from error
 
-    def _convert(self):
+    def _convert(self) -> None:
         masks, size = self.segmentations, (self.height, self.width)
         if isinstance(masks, np.ndarray) and masks.ndim == 3 and masks.shape[1:] != size and masks.shape[:2] == size:
             self.segmentations = masks = list(np.moveaxis(masks, 2, 0))
@@ -82,9 +83,9 @@ class Record:
             if values is not None and len(values) != n:
                 raise DataError(f"image {self.image_id!r}: {n} boxes but {len(values)} {name}")
 
-    def _box_of(self, i, mask):
+    def _box_of(self, i: int, mask: Segmentation | None) -> list[float]:
         reason = "there is none" if mask is None else segmentation_problem(mask, self.height, self.width)
-        if reason:
+        if mask is None or reason:
             raise DataError(f"{self.name}: object {i} has no box, and its mask cannot give it: {reason}")
         box = segmentation_box(mask, self.height, self.width)
         if box is None:
@@ -152,16 +153,22 @@ class Dataset:
         self.name, self.bad = str(name), list(bad)
         check(self)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.records)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Dataset: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Record | Dataset:
         return self._with(self.records[index]) if isinstance(index, slice) else self.records[index]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Dataset {self.name!r}: {len(self)} images, {len(self.class_names)} classes>"
 
     def filter(self, keep: Callable[[Record], bool]) -> Dataset:
@@ -216,11 +223,11 @@ class Dataset:
         lines += [f"  {name:<{width}}  {counts[label]:>7}" for label, name in enumerate(self.class_names)]
         return "\n".join(lines)
 
-    def _with(self, records):
+    def _with(self, records: Iterable[Record]) -> Dataset:
         return Dataset(records, self.class_names, self.category_ids, self.name, self.bad)
 
 
-def check(dataset):
+def check(dataset: Dataset) -> None:
     """Refuses a dataset that cannot be trained on, with every problem named.
 
     Args:

@@ -2,15 +2,28 @@
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from keras_rcnn.interfaces import MaskForm
 
 DEFAULT_SCORE = 0.5  # of a class without a threshold of its own
 MASKS = (True, False, "rle", "crops")
 
 
-def check_request(images, *, score, batch_size=None, masks: bool | str = True, size=None, proposals=None, finder=None):
+def check_request(
+    images: Any,
+    *,
+    score: float,
+    batch_size: int | None = None,
+    masks: MaskForm = True,
+    size: int | None = None,
+    proposals: Any = None,
+    finder: str | None = None,
+) -> tuple[list[Any], list[np.ndarray] | None]:
     """Checks the arguments of a `detect`.
 
     Args:
@@ -48,7 +61,7 @@ def check_request(images, *, score, batch_size=None, masks: bool | str = True, s
     return images, [check_boxes(boxes, where) for boxes, where in zip(proposals, wheres, strict=True)]
 
 
-def refuse_proposals(finder):
+def refuse_proposals(finder: str | None) -> None:
     """Refuses proposals for the detector called `finder`, unless it is None."""
     if finder is not None:
         raise ValueError(
@@ -56,16 +69,18 @@ def refuse_proposals(finder):
         )
 
 
-def check_score(score, most=1.0):
+def check_score(score: object, most: float = 1.0) -> None:
     """A least score: a number from 0 to `most`; raises a ValueError for anything else."""
     number = _plain(score)
-    good = isinstance(number, numbers.Real) and not isinstance(number, bool)
+    good = _is_real(number)
     if not good or not 0 <= number <= most or not math.isfinite(number):
         limit = f"from 0 to {most:g}" if math.isfinite(most) else "of at least 0"
         raise ValueError(f"score is a number {limit}, not {score!r}.")
 
 
-def least_score(score, thresholds, class_names):
+def least_score(
+    score: float | None, thresholds: Mapping[str, float] | None, class_names: Sequence[str]
+) -> float | np.ndarray:
     """The least score of detections: a float, or float32 [classes] for the thresholds that a model has of its own.
 
     Args:
@@ -78,23 +93,25 @@ def least_score(score, thresholds, class_names):
     return np.array([thresholds.get(name, DEFAULT_SCORE) for name in class_names], np.float32)
 
 
-def check_whole(name, value, what="", least=1):
+def check_whole(name: str, value: object, what: str = "", least: int = 1) -> None:
     """A whole number of at least `least`; raises a ValueError for anything else, 2.0 and True too."""
     number = _plain(value)
     if not isinstance(number, int) or isinstance(number, bool) or number < least:
         raise ValueError(f"{name} is a whole number of at least {least}{f', {what}' if what else ''}, not {value!r}.")
 
 
-def check_number(name, value, low, high=math.inf, what="", open_low=False):
+def check_number(
+    name: str, value: object, low: float, high: float = math.inf, what: str = "", open_low: bool = False
+) -> None:
     """A finite number from `low`, or above it, to `high`; raises a ValueError for anything else."""
     number = _plain(value)
-    good = isinstance(number, numbers.Real) and not isinstance(number, bool) and math.isfinite(number)
+    good = _is_real(number) and math.isfinite(number)
     if not good or not low <= number <= high or (open_low and number == low):
         limit = f"{'above' if open_low else 'from'} {low:g}{f' to {high:g}' if math.isfinite(high) else ''}"
         raise ValueError(f"{name} is a number {limit}{f', {what}' if what else ''}, not {value!r}.")
 
 
-def check_boxes(boxes, where="boxes"):
+def check_boxes(boxes: ArrayLike, where: str = "boxes") -> np.ndarray:
     """Boxes as float32 [n, 4], xyxy; raises a ValueError for anything else, zeros are padding."""
     wanted = f"{where}: wanted is [n, 4], [x1, y1, x2, y2] in pixels of the image"
     try:
@@ -118,6 +135,10 @@ def check_boxes(boxes, where="boxes"):
     return values
 
 
-def _plain(value):
+def _is_real(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> Any:
     """A number in an array of no dimensions as Python's."""
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value

@@ -4,14 +4,15 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_rcnn.data.masks import full_mask
 from keras_rcnn.data.problems import DataError
-from keras_rcnn.data.records import Dataset
+from keras_rcnn.data.records import Dataset, Record
 from keras_rcnn.files import aside
-from keras_rcnn.interfaces import FilePath
+from keras_rcnn.interfaces import FilePath, Segmentation
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def save_coco(dataset: Dataset, path: FilePath, images: FilePath | None = None) 
         temporary.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
-def _name(image, folder):
+def _name(image: FilePath, folder: str) -> str:
     image = os.path.abspath(image)
     inside = (
         os.path.commonpath([image, folder]) == folder
@@ -80,7 +81,7 @@ def _name(image, folder):
     return Path(os.path.relpath(image, folder)).as_posix() if inside else image
 
 
-def _segmentation(record, mask):
+def _segmentation(record: Record, mask: Segmentation) -> list[list[float]] | dict[str, Any]:
     if isinstance(mask, (list, tuple)):
         return [[round(float(side), 4) for side in polygon] for polygon in mask]
     if isinstance(mask, dict):
@@ -92,4 +93,5 @@ def _segmentation(record, mask):
     from pycocotools import mask as coco_mask
 
     full = np.asfortranarray(full_mask(mask, record.height, record.width))
-    return {"size": [record.height, record.width], "counts": coco_mask.encode(full)["counts"].decode()}
+    counts: Any = coco_mask.encode(full)["counts"]
+    return {"size": [record.height, record.width], "counts": counts.decode()}

@@ -4,20 +4,33 @@ This file runs as a program of its own: it imports OpenCV and numpy, and nothing
 load TensorFlow into every process.
 """
 
+from __future__ import annotations
+
 import ctypes
 import json
 import os
 import signal
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+if TYPE_CHECKING:
+    from typing import IO, Any
+
 _RAND = threading.Lock()  # the C library's rand() is one for all threads
 
 
-def search(image, mode="fast", max_boxes=2000, min_size=20, width=500, seed=0):
+def search(
+    image: np.ndarray,
+    mode: str = "fast",
+    max_boxes: int = 2000,
+    min_size: int = 20,
+    width: int | None = 500,
+    seed: int = 0,
+) -> np.ndarray:
     """`keras_rcnn.data.selective_search` of a uint8 RGB array `[h, w, 3]`."""
     check_settings(mode, max_boxes, min_size, width, seed)
     height, wide = image.shape[:2]
@@ -41,7 +54,7 @@ def search(image, mode="fast", max_boxes=2000, min_size=20, width=500, seed=0):
     return np.clip(boxes, 0, [wide, height, wide, height]).astype(np.float32)
 
 
-def check_settings(mode, max_boxes, min_size, width, seed):
+def check_settings(mode: str, max_boxes: int, min_size: int, width: int | None, seed: int) -> None:
     """A `ValueError` for settings that make no sense."""
     if mode not in ("fast", "quality"):
         raise ValueError(f"mode must be 'fast' or 'quality', got {mode!r}")
@@ -54,21 +67,21 @@ def check_settings(mode, max_boxes, min_size, width, seed):
         raise ValueError(f"seed is {whole} 0, got {seed!r}")
 
 
-def _is_whole(value, least):
+def _is_whole(value: object, least: int) -> bool | np.bool_:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
 
 
-def working_size(height, wide, width):
+def working_size(height: int, wide: int, width: int | None) -> tuple[int, int]:
     """`(height, width)` in px at which an image is segmented: within `width` x `2 * width`, and never enlarged."""
     scale = 1.0 if width is None else min(1.0, width / wide, 2 * width / height)
     return max(round(height * scale), 1), max(round(wide * scale), 1)
 
 
-def _srand(seed):
+def _srand(seed: int) -> None:
     ctypes.CDLL("ucrtbase" if os.name == "nt" else None).srand(ctypes.c_uint(seed))
 
 
-def serve():
+def serve() -> None:
     """Answers requests on stdin until it is closed; `send` and `receive` are their form."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes stdin
     cv2.setNumThreads(1)  # there is a process for each core
@@ -86,7 +99,7 @@ def serve():
         os._exit(0)
 
 
-def send(pipe, message, array):
+def send(pipe: IO[bytes], message: Any, array: np.ndarray) -> None:
     """Writes what `receive` reads: anything that json holds, and an array."""
     header = [message, str(array.dtype), array.shape]
     pipe.write(json.dumps(header).encode() + b"\n")
@@ -94,7 +107,7 @@ def send(pipe, message, array):
     pipe.flush()
 
 
-def receive(pipe):
+def receive(pipe: IO[bytes]) -> tuple[Any, np.ndarray]:
     """Reads `(message, array)`; an `EOFError` where the other side has ended."""
     header = pipe.readline()
     if not header.endswith(b"\n"):

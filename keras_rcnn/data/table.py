@@ -24,8 +24,9 @@ from keras_rcnn.data.problems import (
 )
 from keras_rcnn.data.reading import read_text
 from keras_rcnn.data.records import Dataset, Record
-from keras_rcnn.interfaces import FilePath
+from keras_rcnn.interfaces import FilePath, OnBad
 
+_BoxFormat = Literal["xyxy", "xywh"]
 _COLUMNS = {
     "image": (
         "image", "filename", "file_name", "file", "path", "image_path", "filepath", "image_name", "img", "imageid",
@@ -47,9 +48,9 @@ def load_csv(
     file: FilePath,
     images: FilePath,
     *,
-    box_format: Literal["xyxy", "xywh"] = "xyxy",
+    box_format: _BoxFormat = "xyxy",
     class_names: Sequence[str] | None = None,
-    on_bad: Literal["error", "skip"] = "error",
+    on_bad: OnBad = "error",
     delimiter: str | None = None,
     columns: str | Sequence[str] | None = None,
     encoding: str | None = None,
@@ -126,7 +127,7 @@ def load_csv(
     px = in_px(raw, sizes[owners]) if relative else raw
     if box_format == "xywh":
         px = np.concatenate([px[:, :2], px[:, :2] + px[:, 2:]], axis=1)
-    px, good, reasons = clean_boxes(px, *sizes[owners].T, raw)
+    px, good, reasons = clean_boxes(px, *sizes[owners].T, raw=raw)
     place_name = {place: name for name, place in place_of.items()}
     for i, reason in reasons.items():
         problems.add(f"row {lines[i]} ({place_name[owners[i]]})", reason)
@@ -145,7 +146,7 @@ def load_csv(
     return Dataset(records, class_names, name=file, bad=problems.found)
 
 
-def is_table(text):
+def is_table(text: str) -> bool:
     """Whether a text begins as a table of boxes: with columns that are named as such, or four numbers among six."""
     try:
         row = next(csv.reader(text.splitlines(), delimiter=_sniffed(text)), [])
@@ -156,13 +157,20 @@ def is_table(text):
     return all(key in places for key in _ORDER) or (len(row) == len(_ORDER) and counted >= 4)
 
 
-def image_names(file, delimiter=None, columns=None, encoding=None):
+def image_names(
+    file: FilePath,
+    delimiter: str | None = None,
+    columns: str | Sequence[str] | None = None,
+    encoding: str | None = None,
+) -> list[str]:
     """The names of the images in a table, as `load_csv` finds them."""
     table = _read(Path(file), delimiter, "xywh", columns, encoding, Problems(file, "skip"))
     return list(dict.fromkeys(name for name in table.names if name))
 
 
-def _check_format(raw, sizes, file, box_format, relative, on_bad):
+def _check_format(
+    raw: np.ndarray, sizes: np.ndarray, file: Path, box_format: _BoxFormat, relative: bool, on_bad: OnBad
+) -> None:
     if relative:
         return
     refuse_relative(raw, sizes, file, "pass relative=True to take them as shares")
@@ -176,14 +184,14 @@ class _Table:
     Rows are not kept: a million lists keep the garbage collector busy for longer than the reading takes.
     """
 
-    def __init__(self, places, decimal, problems):
+    def __init__(self, places: dict[str, int], decimal: str, problems: Problems) -> None:
         self.places, self.decimal, self.problems = places, decimal, problems
         self.names, self.labels, self.lines, self.boxes = [], [], [], []
         self.unread = {}  # place of a row -> its cells, where the box is not four numbers
         self._get = itemgetter(*(places[key] for key in _ORDER))
         self._last = 0
 
-    def add(self, rows, lines):
+    def add(self, rows: list[list[str]], lines: list[int]) -> None:
         """Takes rows and the numbers of their lines, and notes problems of rows that are none."""
         count = max(self.places.values()) + 1
         last, good = self._last, []
@@ -218,7 +226,7 @@ class _Table:
         self.boxes.append(boxes)
 
 
-def _objects(table, boxes, class_names, problems):
+def _objects(table: _Table, boxes: np.ndarray, class_names: Sequence[str] | None, problems: Problems) -> np.ndarray:
     """The places of the rows that have an object; problems are noted."""
     classes = None if class_names is None else set(class_names)
     known = {label for label in set(table.labels) if label and (classes is None or label in classes)}
@@ -238,7 +246,14 @@ def _objects(table, boxes, class_names, problems):
     return np.flatnonzero(good)
 
 
-def _read(file, delimiter, box_format, columns, encoding, problems):
+def _read(
+    file: Path,
+    delimiter: str | None,
+    box_format: _BoxFormat,
+    columns: str | Sequence[str] | None,
+    encoding: str | None,
+    problems: Problems,
+) -> _Table:
     """The `_Table` of a file."""
     text = read_text(file, encoding)
     if text[:4] == "sep=" and text[5:6] in ("\r", "\n"):  # a line for Excel
@@ -272,7 +287,16 @@ def _read(file, delimiter, box_format, columns, encoding, problems):
     return table
 
 
-def _table(rows, lines, decimal, box_format, columns, file, text, problems):
+def _table(
+    rows: list[list[str]],
+    lines: list[int],
+    decimal: str,
+    box_format: _BoxFormat,
+    columns: str | Sequence[str] | None,
+    file: Path,
+    text: str,
+    problems: Problems,
+) -> _Table:
     """An empty table with the columns that the first rows tell; a row that names them is taken away."""
     if columns is not None:
         columns = columns.split(",") if isinstance(columns, str) else list(columns)
@@ -294,7 +318,7 @@ def _table(rows, lines, decimal, box_format, columns, file, text, problems):
     return _Table(places, decimal, problems)
 
 
-def _header(cells, box_format, given=False):
+def _header(cells: list[str], box_format: _BoxFormat, given: bool = False) -> dict[str, int] | None:
     """`{column: its place}` by a first row that names some; None if it is a row of the table."""
     cells = [cell.lower() for cell in cells]
     if not given and sum(number(cell, ",") is not None for cell in cells) >= 4:
@@ -309,7 +333,7 @@ def _header(cells, box_format, given=False):
     return places or None
 
 
-def _headless(rows, decimal, file, text):
+def _headless(rows: list[list[str]], decimal: str, file: Path, text: str) -> dict[str, int]:
     """The columns of a table that does not name them: image, x1, y1, x2, y2 and label, image and label anywhere."""
     width = len(rows[0])
     if width != len(_ORDER):
@@ -328,11 +352,11 @@ def _headless(rows, decimal, file, text):
     return {key: place for place, key in enumerate(_ORDER)}
 
 
-def _sniffed(text):
+def _sniffed(text: str) -> str:
     """The delimiter that makes the most of the first lines."""
     lines = [line for line in text[:20_000].splitlines() if line.strip()][:20]
 
-    def columns(delimiter):
+    def columns(delimiter: str) -> tuple[int, int, int]:
         try:
             rows = list(csv.reader(lines, delimiter=delimiter))
         except csv.Error:
@@ -346,6 +370,6 @@ def _sniffed(text):
     return max(_DELIMITERS, key=columns)
 
 
-def _other(text):
+def _other(text: str) -> str:
     format_name = kind_of_text(text[:4096])
     return way_out(None if format_name == "a table (CSV)" else format_name)

@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from keras_rcnn.data.problems import (
 )
 from keras_rcnn.data.reading import read_text, read_xml
 from keras_rcnn.data.records import Dataset, Record
-from keras_rcnn.interfaces import FilePath
+from keras_rcnn.interfaces import FilePath, OnBad
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +37,14 @@ _MARK = re.compile(r"\s+(-?1|0)$")  # in the lists of one class: whether it is i
 class _Object(NamedTuple):
     number: int
     name: str
-    box: list  # with None where there is no number
+    box: list[float | None]  # with None where there is no number
     difficult: bool
 
 
 class _Annotation(NamedTuple):
     file_name: str
-    size: tuple
-    objects: list
+    size: tuple[str | None, ...]
+    objects: list[_Object]
 
 
 def load_voc(
@@ -53,7 +53,7 @@ def load_voc(
     *,
     images: FilePath | None = None,
     class_names: Sequence[str] | None = None,
-    on_bad: Literal["error", "skip"] = "error",
+    on_bad: OnBad = "error",
     one_based: bool = True,
     relative: bool = False,
     difficult_as_objects: bool = False,
@@ -119,7 +119,7 @@ def load_voc(
         raise DataError(f"{root}: no image folder {images}")
     paths = _images(root, Path(images) if images is not None else None, files, annotations, chosen, problems)
 
-    pending = []
+    pending: list[tuple[str, Path, Path, tuple[int, int], list[_Object]]] = []
     for name in chosen:
         if name not in paths:
             continue
@@ -127,7 +127,7 @@ def load_voc(
         if size is not None:
             objects = _good(annotations[name].objects, files[name], label_of, problems)
             pending.append((name, paths[name], files[name], size, objects))
-    raw = [object_.box for *_, objects in pending for object_ in objects]
+    raw: list[Any] = [object_.box for *_, objects in pending for object_ in objects]
     sizes = [size for *_, size, objects in pending for _ in objects]
     if not relative:
         refuse_relative(raw, sizes, source, "pass relative=True to take them as shares")
@@ -138,13 +138,24 @@ def load_voc(
     return Dataset(records, class_names, name=source, bad=problems.found)
 
 
-def _record(name, image, path, size, objects, label_of, one_based, relative, difficult_as_objects, problems):
+def _record(
+    name: str,
+    image: Path,
+    path: Path,
+    size: tuple[int, int],
+    objects: list[_Object],
+    label_of: dict[str, int],
+    one_based: bool,
+    relative: bool,
+    difficult_as_objects: bool,
+    problems: Problems,
+) -> Record:
     raw = np.array([item.box for item in objects], np.float64).reshape(-1, 4)
     px = in_px(raw, size) if relative else raw - [one_based, one_based, 0, 0]
     boxes, good, reasons = clean_boxes(px, *size, raw)
     for i in np.flatnonzero(good & ~(raw[:, 2:] > raw[:, :2]).all(axis=1)):
         good[i] = False  # counted from 1 a click without a drag would be one px
-        reasons[i] = f"box {raw[i].tolist()} has no width or no height (xmax <= xmin or ymax <= ymin)"
+        reasons[int(i)] = f"box {raw[i].tolist()} has no width or no height (xmax <= xmin or ymax <= ymin)"
     for i, reason in reasons.items():
         problems.add(path.name, f"object {objects[i].number}: {reason}")
     kept = np.flatnonzero(good)
@@ -159,7 +170,7 @@ def _record(name, image, path, size, objects, label_of, one_based, relative, dif
     )
 
 
-def _good(objects, path, label_of, problems):
+def _good(objects: list[_Object], path: Path, label_of: dict[str, int], problems: Problems) -> list[_Object]:
     """The objects that have a class and four numbers."""
     good = []
     for item in objects:
@@ -177,7 +188,7 @@ def _good(objects, path, label_of, problems):
 # === Which annotations ===
 
 
-def voc_splits(files, root):
+def voc_splits(files: list[Path], root: Path) -> dict[str | None, list[Path]]:
     """The lists in `ImageSets/Main`, but for those of one class, or the folders named as splits: `{split: files}`."""
     lists = sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
     whole = [name for name in lists if "_" not in name or not any(name.endswith(f"_{other}") for other in lists)]
@@ -187,9 +198,10 @@ def voc_splits(files, root):
     return dict.fromkeys(whole, files) or {None: files}
 
 
-def _xml_files(root):
+def _xml_files(root: Path) -> tuple[Path, dict[str, Path]]:
     """`(folder, {name without .xml, relative to the folder: path})`."""
     usual = [path for path in sorted(root.iterdir()) if path.name.lower() == "annotations"]
+    folder, files = root, {}
     for folder in (*usual[:1], root):
         files = {}
         for path in walk(folder, (".xml",)):
@@ -199,7 +211,7 @@ def _xml_files(root):
     return folder, files
 
 
-def _chosen(root, folder, split, files):
+def _chosen(root: Path, folder: Path, split: str | None, files: dict[str, Path]) -> tuple[Path, list[str]]:
     """`(what the data set is called, the annotations' names)`."""
     split, lists = None if split is None else str(split), root / "ImageSets" / "Main"
     there = sorted(path.stem for path in lists.glob("*.txt"))
@@ -232,7 +244,7 @@ def _chosen(root, folder, split, files):
     return source, _listed(lines, source, files)
 
 
-def _listed(lines, source, files):
+def _listed(lines: list[str], source: Path, files: dict[str, Path]) -> list[str]:
     """The annotations' names that a list gives: whole lines, perhaps with an image's ending, folders or a mark."""
     plain = {name.casefold(): name for name in files}
     names, marked = [], False
@@ -248,7 +260,7 @@ def _listed(lines, source, files):
     return list(dict.fromkeys(names))
 
 
-def _annotated(text, files, plain):
+def _annotated(text: str, files: dict[str, Path], plain: dict[str, str]) -> str | None:
     """The annotation that an entry of a list means; None if there is none."""
     text = text.strip().strip('"').replace("\\", "/")
     for candidate in (text, without_ending(text), without_ending(text, (".xml",))):
@@ -262,7 +274,7 @@ def _annotated(text, files, plain):
     return None
 
 
-def _other(root):
+def _other(root: Path) -> str:
     layout = kind_of_folder(root)
     return way_out(None if layout == "Pascal VOC" else layout)
 
@@ -270,7 +282,14 @@ def _other(root):
 # === Which images ===
 
 
-def _images(root, folder, files, annotations, chosen, problems):
+def _images(
+    root: Path,
+    folder: Path | None,
+    files: dict[str, Path],
+    annotations: dict[str, _Annotation],
+    chosen: list[str],
+    problems: Problems,
+) -> dict[str, Path]:
     """`{name: path of its image}`: of the same name, else as `filename` says."""
     explicit = folder is not None
     folder = folder or (root / "JPEGImages" if (root / "JPEGImages").is_dir() else root)
@@ -308,7 +327,7 @@ def _images(root, folder, files, annotations, chosen, problems):
     return paths
 
 
-def _beside(path, folder):
+def _beside(path: Path, folder: Path) -> str | None:
     """The name that an image beside an annotation has in the images' folder; None outside of it."""
     try:
         return path.with_suffix("").relative_to(folder).as_posix()
@@ -319,7 +338,7 @@ def _beside(path, folder):
 # === What they say ===
 
 
-def _read(path):
+def _read(path: Path) -> _Annotation:
     tree = read_xml(path)
     if tree.tag != "annotation":
         way = way_out("CVAT's own xml") if tree.tag == "annotations" else ""

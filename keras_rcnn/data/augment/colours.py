@@ -5,6 +5,7 @@ import statistics
 import cv2
 import numpy as np
 
+from keras_rcnn.data.augment.objects import Masks, Sample
 from keras_rcnn.data.request import check_number
 
 _GREY = np.array([0.299, 0.587, 0.114])
@@ -23,13 +24,17 @@ class ColorJitter:
 
     keeps_size = True
 
-    def __init__(self, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.0):
+    def __init__(
+        self, brightness: float = 0.2, contrast: float = 0.2, saturation: float = 0.2, hue: float = 0.0
+    ) -> None:
         for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
             check_number(name, value, 0, 1)
         check_number("hue", hue, 0, 0.5, "in whole turns")
         self.ranges, self.hue = (brightness, contrast, saturation), hue
 
-    def __call__(self, image, boxes, labels, masks, rng):
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, masks: Masks, rng: np.random.Generator
+    ) -> Sample:
         brightness, contrast, saturation = (1 + rng.uniform(-x, x) for x in self.ranges)
         mean = float(image.reshape(-1, 3).mean(axis=0) @ _GREY)
         mix = saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * _GREY  # all three in one pass over the px
@@ -56,12 +61,16 @@ class Photometric:
 
     keeps_size = True
 
-    def __init__(self, blur=0.2, noise=0.2, gamma=0.3, grey=0.1, jpeg=0.2):
+    def __init__(
+        self, blur: float = 0.2, noise: float = 0.2, gamma: float = 0.3, grey: float = 0.1, jpeg: float = 0.2
+    ) -> None:
         self.odds = {"blur": blur, "noise": noise, "gamma": gamma, "grey": grey, "jpeg": jpeg}
         for name, value in self.odds.items():
             check_number(name, value, 0, 1, "a probability")
 
-    def __call__(self, image, boxes, labels, masks, rng):
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, masks: Masks, rng: np.random.Generator
+    ) -> Sample:
         # all are drawn, whichever apply, so that one of them changes nothing about the others
         blur, noise, gamma, grey, jpeg = (rng.random() < odds for odds in self.odds.values())
         spread, level, power, quality = rng.random(4)
@@ -83,7 +92,7 @@ class Photometric:
         return image, boxes, labels, masks
 
 
-def _turned_colours(angle):
+def _turned_colours(angle: float) -> np.ndarray:
     """The rotation [3, 3] of RGB about the grey axis; grey stays, red becomes green at a third of a turn."""
     cos, sin = np.cos(angle), np.sin(angle) / np.sqrt(3)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])

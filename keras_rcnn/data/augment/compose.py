@@ -1,9 +1,11 @@
 """Transforms one after the other."""
 
 import functools
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from keras_rcnn.data.augment.objects import Masks, Others, Sample
 from keras_rcnn.data.augment.turns import HorizontalFlip
 
 
@@ -27,26 +29,34 @@ class Compose:
     >>> simple_copy_paste = Compose([HorizontalFlip(), LargeScaleJitter(0.1, 2.0), CopyPaste(0.5)])
     """
 
-    def __init__(self, transforms):
+    def __init__(self, transforms: Iterable[Callable[..., Sample]]) -> None:
         self.transforms = list(transforms)
 
     @property
-    def keeps_size(self):
+    def keeps_size(self) -> bool:
         return all(getattr(transform, "keeps_size", False) for transform in self.transforms)
 
     @property
-    def needs_masks(self):
+    def needs_masks(self) -> bool:
         return any(getattr(transform, "needs_masks", False) for transform in self.transforms)
 
     @property
-    def photos(self):
+    def photos(self) -> int:
         """How many photos' objects may come together in one."""
         return int(np.prod([getattr(transform, "photos", 1) for transform in self.transforms], initial=1))
 
-    def __call__(self, image, boxes, labels, masks, rng, others=None):
+    def __call__(
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        labels: np.ndarray,
+        masks: Masks,
+        rng: np.random.Generator,
+        others: Others | None = None,
+    ) -> Sample:
         return self._first(len(self.transforms), (image, boxes, labels, masks), rng, others)
 
-    def _first(self, count, sample, rng, others):
+    def _first(self, count: int, sample: Sample, rng: np.random.Generator, others: Others | None) -> Sample:
         """A sample after the first `count` transforms."""
         for i, transform in enumerate(self.transforms[:count]):
             if getattr(transform, "photos", 1) > 1:
@@ -56,5 +66,5 @@ class Compose:
                 sample = transform(*sample, rng)
         return sample
 
-    def _drawn(self, count, rng, others):
+    def _drawn(self, count: int, rng: np.random.Generator, others: Others) -> Sample:
         return self._first(count, others(), rng, others)

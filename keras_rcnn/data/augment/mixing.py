@@ -4,7 +4,18 @@ import cv2
 import numpy as np
 
 from keras_rcnn.data.augment import objects
-from keras_rcnn.data.augment.objects import PROPOSAL, covers, float32, in_view, moved, resized, trimmed
+from keras_rcnn.data.augment.objects import (
+    PROPOSAL,
+    Masks,
+    Others,
+    Sample,
+    covers,
+    float32,
+    in_view,
+    moved,
+    resized,
+    trimmed,
+)
 from keras_rcnn.data.masks import InstanceMask
 from keras_rcnn.data.request import check_number
 
@@ -31,12 +42,20 @@ class CopyPaste:
 
     keeps_size, photos, needs_masks = True, 2, True
 
-    def __init__(self, p=0.5, min_visible=0.1):
+    def __init__(self, p: float = 0.5, min_visible: float = 0.1) -> None:
         check_number("p", p, 0, 1, "a probability")
         check_number("min_visible", min_visible, 0, 1, "a share")
         self.p, self.min_visible = p, min_visible
 
-    def __call__(self, image, boxes, labels, masks, rng, others=None):
+    def __call__(
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        labels: np.ndarray,
+        masks: Masks,
+        rng: np.random.Generator,
+        others: Others | None = None,
+    ) -> Sample:
         if masks is None:
             raise ValueError("CopyPaste cuts objects out by their masks, and there are none.")
         _check_others(self, others)
@@ -70,7 +89,9 @@ class CopyPaste:
         labels = np.concatenate([labels, np.array([label for _, label in pasted], labels.dtype)])
         return image, boxes, labels, [*masks, *new_masks]
 
-    def _behind(self, covered, boxes, labels, masks):
+    def _behind(
+        self, covered: np.ndarray, boxes: np.ndarray, labels: np.ndarray, masks: list[InstanceMask]
+    ) -> tuple[np.ndarray, np.ndarray, list[InstanceMask]]:
         """What is left of the objects behind the px that are covered, bool `[h, w]`."""
         height, width = covered.shape
         boxes, masks, kept = boxes.copy(), list(masks), np.ones(len(boxes), bool)
@@ -84,7 +105,7 @@ class CopyPaste:
                 continue
             part = trimmed(rest, (0, 0, width, height))
             kept[i] = part is not None and after >= self.min_visible * before
-            if kept[i]:
+            if part is not None and kept[i]:
                 masks[i], boxes[i] = part, np.clip(part.frame, 0, [width, height, width, height])
         return boxes[kept], labels[kept], [masks[i] for i in np.flatnonzero(kept)]
 
@@ -112,14 +133,22 @@ class Mosaic:
 
     keeps_size, photos = True, 4
 
-    def __init__(self, p=0.5, low=0.5, high=1.0, min_visible=0.25):
+    def __init__(self, p: float = 0.5, low: float = 0.5, high: float = 1.0, min_visible: float = 0.25) -> None:
         check_number("p", p, 0, 1, "a probability")
         check_number("low", low, 0, what="a factor", open_low=True)
         check_number("high", high, low, what="a factor of at least low")
         check_number("min_visible", min_visible, 0, 1, "a share")
         self.p, self.low, self.high, self.min_visible = p, low, high, min_visible
 
-    def __call__(self, image, boxes, labels, masks, rng, others=None):
+    def __call__(
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        labels: np.ndarray,
+        masks: Masks,
+        rng: np.random.Generator,
+        others: Others | None = None,
+    ) -> Sample:
         _check_others(self, others)
         if rng.random() >= self.p:
             return image, boxes, labels, masks
@@ -138,7 +167,9 @@ class Mosaic:
             masks = [mask for part in all_masks for mask in part]
         return canvas, np.concatenate(all_boxes), np.concatenate(all_labels), masks
 
-    def _part(self, sample, place, size, rng):
+    def _part(
+        self, sample: Sample, place: tuple[int, int, int, int], size: tuple[int, int], rng: np.random.Generator
+    ) -> Sample:
         """A photo's part for a place `(x1, y1, x2, y2)` of the result, with its objects in px of the result."""
         image, boxes, labels, masks = sample
         old, low, high = np.array(image.shape[1::-1]), np.array(place[:2]), np.array(place[2:])
@@ -158,7 +189,7 @@ class Mosaic:
         return image, *in_view(boxes, labels, masks, place, self.min_visible)
 
 
-def _check_others(transform, others):
+def _check_others(transform: object, others: Others | None) -> None:
     if others is None:
         raise ValueError(
             f"{type(transform).__name__} takes other photos of a data set: give it to dataset.batches(augment=...), or "

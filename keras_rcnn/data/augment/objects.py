@@ -1,30 +1,37 @@
 """What the transforms share about boxes and masks: what of them is in view, and where their px lie."""
 
+from collections.abc import Callable, Iterable
+
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_rcnn.data.masks import InstanceMask
+
+Masks = list[InstanceMask] | None
+Sample = tuple[np.ndarray, np.ndarray, np.ndarray, Masks]  # image, boxes, labels, masks
+Others = Callable[[], Sample]
 
 PROPOSAL = -2
 FILL = (124, 116, 104)  # ImageNet's mean: 0 once it is normalised
 
 
-def float32(values):
+def float32(values: ArrayLike) -> np.ndarray:
     return np.asarray(values, np.float32)
 
 
-def areas(boxes):
+def areas(boxes: np.ndarray) -> np.ndarray:
     """Areas `[n]` of boxes `[n, 4]`."""
     return np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
 
 
-def moved(masks, scale, offset):
+def moved(masks: Iterable[InstanceMask], scale: ArrayLike, offset: ArrayLike) -> list[InstanceMask]:
     """Masks with their frames `[x1, y1, x2, y2]` at `frame * scale - offset`, two numbers each."""
     scale, offset = np.tile(scale, 2), np.tile(offset, 2)
     return [InstanceMask(crop, float32(frame * scale - offset)) for crop, frame in masks]
 
 
-def trimmed(mask, view):
+def trimmed(mask: InstanceMask, view: tuple[int, int, int, int]) -> InstanceMask | None:
     """The part of a mask whose px have their centres in a view, cut out as closely as can be; None if there is none.
 
     Args:
@@ -48,7 +55,9 @@ def trimmed(mask, view):
     return InstanceMask(crop[top : top + height, left : left + width], float32((corners * steps + frame[:2]).ravel()))
 
 
-def in_view(boxes, labels, masks, view, min_visible):
+def in_view(
+    boxes: np.ndarray, labels: np.ndarray, masks: Masks, view: tuple[int, int, int, int], min_visible: float
+) -> tuple[np.ndarray, np.ndarray, Masks]:
     """The objects that can be seen in a view, cut off at its edges.
 
     An object that is cut through has then the box of what its mask has in the view, or without a mask that of the part
@@ -81,33 +90,33 @@ def in_view(boxes, labels, masks, view, min_visible):
     return visible[kept], labels[kept], masks
 
 
-def enough(boxes, visible, min_visible):
+def enough(boxes: np.ndarray, visible: np.ndarray, min_visible: float) -> np.ndarray:
     """Of which boxes `[n, 4]` the visible parts `[n, 4]` are large enough: bool `[n]`."""
     kept = areas(visible) >= np.maximum(min_visible * areas(boxes), 1e-3)
     return kept & (visible[:, 2:] - visible[:, :2] >= 1).all(axis=1)
 
 
-def covers(boxes, windows):
+def covers(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
     """The share of each box `[n, 4]` that lies in each window `[m, 4]`: `[m, n]`."""
     low = np.maximum(windows[:, None, :2], boxes[None, :, :2])
     high = np.minimum(windows[:, None, 2:], boxes[None, :, 2:])
     return np.maximum(high - low, 0).prod(axis=-1) / np.maximum(areas(boxes), 1e-6)
 
 
-def resized(image, width, height):
+def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """An image at another size, averaged where it shrinks."""
     shrinks = width * height < image.shape[0] * image.shape[1]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def pixel_window(mask, width, height):
+def pixel_window(mask: InstanceMask, width: int, height: int) -> tuple[int, int, int, int]:
     """The whole px under a mask's frame, within an image: `(x1, y1, x2, y2)`."""
     low = np.maximum(np.floor(mask.frame[:2]), 0).astype(int)
     high = np.minimum(np.ceil(mask.frame[2:]), (width, height)).astype(int)
     return (*low.tolist(), *high.tolist())
 
 
-def pixels(mask, window):
+def pixels(mask: InstanceMask, window: tuple[int, int, int, int]) -> np.ndarray:
     """A mask as bool `[y2 - y1, x2 - x1]` on the px of a window `(x1, y1, x2, y2)`, by the nearest cell."""
     crop, frame = mask
     x1, y1, x2, y2 = window
@@ -121,7 +130,7 @@ def pixels(mask, window):
     return answer
 
 
-def cells(mask, canvas):
+def cells(mask: InstanceMask, canvas: np.ndarray) -> np.ndarray:
     """The values of a canvas, bool `[h, w]`, under the cells of a mask, bool `[rows, columns]`; False outside it."""
     crop, frame = mask
     steps = (frame[2:] - frame[:2]) / (crop.shape[1], crop.shape[0])

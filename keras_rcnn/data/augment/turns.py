@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from keras_rcnn.data.augment.objects import FILL, PROPOSAL, enough, float32, trimmed
+from keras_rcnn.data.augment.objects import FILL, PROPOSAL, Masks, Sample, enough, float32, trimmed
 from keras_rcnn.data.masks import LIMIT, InstanceMask
 from keras_rcnn.data.request import check_number
 
@@ -13,11 +13,13 @@ class HorizontalFlip:
 
     keeps_size = True
 
-    def __init__(self, p=0.5):
+    def __init__(self, p: float = 0.5) -> None:
         check_number("p", p, 0, 1, "a probability")
         self.p = p
 
-    def __call__(self, image, boxes, labels, masks, rng):
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, masks: Masks, rng: np.random.Generator
+    ) -> Sample:
         if rng.random() >= self.p:
             return image, boxes, labels, masks
         return _flip(image, boxes, labels, masks, axis=1)
@@ -28,11 +30,13 @@ class VerticalFlip:
 
     keeps_size = True
 
-    def __init__(self, p=0.5):
+    def __init__(self, p: float = 0.5) -> None:
         check_number("p", p, 0, 1, "a probability")
         self.p = p
 
-    def __call__(self, image, boxes, labels, masks, rng):
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, masks: Masks, rng: np.random.Generator
+    ) -> Sample:
         if rng.random() >= self.p:
             return image, boxes, labels, masks
         return _flip(image, boxes, labels, masks, axis=0)
@@ -43,11 +47,13 @@ class Rotate90:
 
     keeps_size = False
 
-    def __init__(self, p=0.75):
+    def __init__(self, p: float = 0.75) -> None:
         check_number("p", p, 0, 1, "a probability")
         self.p = p
 
-    def __call__(self, image, boxes, labels, masks, rng):
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, masks: Masks, rng: np.random.Generator
+    ) -> Sample:
         if rng.random() >= self.p:
             return image, boxes, labels, masks
         for _ in range(rng.integers(1, 4)):  # counterclockwise: (x, y) -> (y, width - x)
@@ -79,13 +85,15 @@ class Rotate:
 
     keeps_size = True
 
-    def __init__(self, degrees=15, p=1.0, min_visible=0.25):
+    def __init__(self, degrees: float = 15, p: float = 1.0, min_visible: float = 0.25) -> None:
         check_number("degrees", degrees, 0, 180)
         check_number("p", p, 0, 1, "a probability")
         check_number("min_visible", min_visible, 0, 1, "a share")
         self.degrees, self.p, self.min_visible = degrees, p, min_visible
 
-    def __call__(self, image, boxes, labels, masks, rng):
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, masks: Masks, rng: np.random.Generator
+    ) -> Sample:
         if rng.random() >= self.p:
             return image, boxes, labels, masks
         angle = np.deg2rad(rng.uniform(-self.degrees, self.degrees))
@@ -104,27 +112,29 @@ class Rotate:
             if labels[i] == PROPOSAL:
                 parts[i] = InstanceMask(mask.crop, turned[i])
                 continue
-            parts[i] = _turned_mask(mask, matrix, width, height, self.min_visible)
-            kept[i] = parts[i] is not None
-            if kept[i]:
-                visible[i] = parts[i].frame
+            part = _turned_mask(mask, matrix, width, height, self.min_visible)
+            kept[i] = part is not None
+            if part is not None:
+                parts[i], visible[i] = part, part.frame
         return image, visible[kept], labels[kept], [parts[i] for i in np.flatnonzero(kept)]
 
 
-def _of_centres(matrix):
+def _of_centres(matrix: np.ndarray) -> np.ndarray:
     """A map [2, 3] of points in the plane, where the first px is from 0 to 1, as one of px by their centres."""
     shift = matrix[:, :2] @ [0.5, 0.5] + matrix[:, 2] - 0.5
     return np.hstack([matrix[:, :2], shift[:, None]])
 
 
-def _turned_ellipses(boxes, matrix):
+def _turned_ellipses(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Boxes `[n, 4]` of the ellipses inscribed in boxes, once these are turned by a matrix [2, 3]."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[:, :2].T + matrix[:, 2]
     half = np.sqrt(((boxes[:, 2:] - boxes[:, :2]) / 2) ** 2 @ (matrix[:, :2].T ** 2))
     return float32(np.concatenate([centres - half, centres + half], axis=1))
 
 
-def _turned_mask(mask, matrix, width, height, min_visible):
+def _turned_mask(
+    mask: InstanceMask, matrix: np.ndarray, width: int, height: int, min_visible: float
+) -> InstanceMask | None:
     """A mask turned by a matrix [2, 3] into an image of this size; None if too little of it stays in the image."""
     crop, (x1, y1, x2, y2) = mask
     corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]) @ matrix[:, :2].T + matrix[:, 2]
@@ -145,10 +155,10 @@ def _turned_mask(mask, matrix, width, height, min_visible):
     return trimmed(InstanceMask(turned, float32([*low, *high])), (0, 0, width, height))
 
 
-def _flip(image, boxes, labels, masks, axis):
+def _flip(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, masks: Masks, axis: int) -> Sample:
     side, low, high = image.shape[axis], 1 - axis, 3 - axis
 
-    def mirror(frames):
+    def mirror(frames: np.ndarray) -> np.ndarray:
         frames = frames.copy()
         frames[..., low], frames[..., high] = side - frames[..., high], side - frames[..., low]
         return frames
@@ -158,5 +168,5 @@ def _flip(image, boxes, labels, masks, axis):
     return np.ascontiguousarray(np.flip(image, axis)), mirror(boxes), labels, masks
 
 
-def _turn(frames, width):
+def _turn(frames: np.ndarray, width: int) -> np.ndarray:
     return np.stack([frames[..., 1], width - frames[..., 2], frames[..., 3], width - frames[..., 0]], axis=-1)

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from keras_rcnn.data.augment.objects import FILL, PROPOSAL, covers, enough, float32, in_view, moved
+from keras_rcnn.data.augment.objects import FILL, PROPOSAL, Masks, Sample, covers, enough, float32, in_view, moved
 from keras_rcnn.data.request import check_number
 
 
@@ -21,25 +21,28 @@ class ScaleJitter:
     keeps_size = True
     _by_mask = False
 
-    def __init__(self, low=0.5, high=2.0, min_visible=0.25):
+    def __init__(self, low: float = 0.5, high: float = 2.0, min_visible: float = 0.25) -> None:
         check_number("low", low, 0, what="a factor", open_low=True)
         check_number("high", high, low, what="a factor of at least low")
         check_number("min_visible", min_visible, 0, 1, "a share")
         self.low, self.high, self.min_visible = low, high, min_visible
 
-    def __call__(self, image, boxes, labels, masks, rng):
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, masks: Masks, rng: np.random.Generator
+    ) -> Sample:
         height, width = image.shape[:2]
         factor = np.exp(rng.uniform(np.log(self.low), np.log(self.high)))  # halving is as likely as doubling
         zoomed = (max(round(width * factor), 1), max(round(height * factor), 1))
         zoom = np.array([zoomed[0] / width, zoomed[1] / height])
         limit = np.array([width, height, width, height], np.float32)
-        for attempt in rng.random((4, 2)):  # rather a part with objects in it than one without
+        attempts = list(rng.random((4, 2)))
+        while True:  # rather a part with objects in it than one without
             # The top-left corner of the view, in px of the zoomed image; negative where there is padding.
-            corner = np.floor(attempt * (np.array(zoomed) - [width, height]))
+            corner = np.floor(attempts.pop(0) * (np.array(zoomed) - [width, height]))
             zoomed_boxes = float32(boxes * np.tile(zoom, 2) - np.tile(corner, 2))
             visible = np.clip(zoomed_boxes, 0, limit)
             kept = enough(zoomed_boxes, visible, self.min_visible)
-            if (kept & (labels != PROPOSAL)).any():
+            if (kept & (labels != PROPOSAL)).any() or not attempts:
                 break
         if factor < 1:
             image = cv2.resize(image, zoomed, interpolation=cv2.INTER_AREA)  # averages, which warpAffine does not
@@ -72,7 +75,7 @@ class LargeScaleJitter(ScaleJitter):
 
     _by_mask = True
 
-    def __init__(self, low=0.1, high=2.0, min_visible=0.25):
+    def __init__(self, low: float = 0.1, high: float = 2.0, min_visible: float = 0.25) -> None:
         super().__init__(low, high, min_visible)
 
 
@@ -96,13 +99,15 @@ class ObjectCrop:
     keeps_size = False
     _SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
-    def __init__(self, p=0.5, min_scale=0.3, min_visible=0.25):
+    def __init__(self, p: float = 0.5, min_scale: float = 0.3, min_visible: float = 0.25) -> None:
         check_number("p", p, 0, 1, "a probability")
         check_number("min_scale", min_scale, 0, 1, "a share", open_low=True)
         check_number("min_visible", min_visible, 0, 1, "a share")
         self.p, self.min_scale, self.min_visible = p, min_scale, min_visible
 
-    def __call__(self, image, boxes, labels, masks, rng):
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, masks: Masks, rng: np.random.Generator
+    ) -> Sample:
         if rng.random() >= self.p:
             return image, boxes, labels, masks
         size = np.array(image.shape[1::-1])
@@ -121,7 +126,7 @@ class ObjectCrop:
         seen = in_view(float32(boxes - np.tile(corner, 2)), labels, masks, view, self.min_visible)
         return np.ascontiguousarray(image[y1:y2, x1:x2]), *seen
 
-    def _windows(self, size, rng):
+    def _windows(self, size: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Parts of an image of `(width, height)`, whose sides' shares are not more unlike than 1 : 2; int `[m, 4]`."""
         shares = rng.uniform(self.min_scale, 1, (40, 2))
         shares = shares[(shares.max(axis=1) <= 2 * shares.min(axis=1))]

@@ -1,12 +1,15 @@
 """Apple's Create ML: a list of photos, the boxes by their centres."""
 
+from pathlib import Path
+from typing import Any
+
 from keras_rcnn.data.fields import number, shown
 from keras_rcnn.data.formats.tree import Tree
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.reading import read_json
 
 
-def read_create_ml(files, root, **_):
+def read_create_ml(files: list[Path], root: Path, **_: Any) -> Tree:
     """A json file of Create ML's object detector -> `Tree`."""
     (file,) = files
     content = read_json(file)

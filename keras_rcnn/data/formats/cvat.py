@@ -1,6 +1,9 @@
 """CVAT for images: all photos of a task in one xml file."""
 
 import math
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
@@ -13,7 +16,7 @@ from keras_rcnn.data.reading import read_xml
 _NO_AREA = ("polyline", "points", "cuboid", "skeleton", "tag")
 
 
-def read_cvat(files, root, **_):
+def read_cvat(files: list[Path], root: Path, **_: Any) -> Tree:
     """`annotations.xml` of the export "CVAT for images" -> `Tree`."""
     (file,) = files
     content = read_xml(file)
@@ -44,14 +47,14 @@ def read_cvat(files, root, **_):
     return tree
 
 
-def _add(tree, image, where, shape, node):
+def _add(tree: Tree, image: str, where: str, shape: Element, node: Element) -> None:
     shape_type, label, group = shape.tag, shape.get("label"), shape.get("group_id")
     group = None if number(group) in (None, 0) else group
     turned = number(shape.get("rotation")) or 0
     if shape_type in _NO_AREA:
         tree.ignore(shape_type)
     elif shape_type == "box":
-        box = [number(shape.get(key)) for key in ("xtl", "ytl", "xbr", "ybr")]
+        box: list[Any] = [number(shape.get(key)) for key in ("xtl", "ytl", "xbr", "ybr")]
         if turned and None not in box and math.isfinite(turned):
             box, _ = turned_box(box, turned)
         tree.add(image, where, label, box, group=group)
@@ -67,7 +70,8 @@ def _add(tree, image, where, shape, node):
         if sides is None:
             tree.fault(where, "its ellipse has no centre and radii")
         else:
-            box, polygon = ellipse(*sides[:4], math.radians(sides[4]))
+            cx, cy, rx, ry, degrees = sides
+            box, polygon = ellipse(cx, cy, rx, ry, math.radians(degrees))
             tree.add(image, where, label, box, [polygon], group=group)
     elif shape_type == "mask":
         _add_mask(tree, image, where, label, shape, node)
@@ -75,7 +79,7 @@ def _add(tree, image, where, shape, node):
         tree.fault(where, f"its shape <{shape_type[:40]}> is none of box, polygon, ellipse and mask")
 
 
-def _add_mask(tree, image, where, label, shape, node):
+def _add_mask(tree: Tree, image: str, where: str, label: str | None, shape: Element, node: Element) -> None:
     """Run lengths row by row, of the rectangle that begins at left, top."""
     sides = finite(*(shape.get(key) for key in ("left", "top", "width", "height")))
     size = finite(node.get("height"), node.get("width"))

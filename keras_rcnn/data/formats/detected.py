@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from keras_rcnn.data.formats.photos import walk
 from keras_rcnn.data.formats.recognised import beginning, kind_of_file, kind_of_json, way_out
-from keras_rcnn.data.formats.registry import FORMATS, NAME_OF
+from keras_rcnn.data.formats.registry import FORMATS, NAME_OF, Format
 from keras_rcnn.data.formats.tfrecord import is_tfrecord
 from keras_rcnn.data.names import is_there
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.reading import read_json
 from keras_rcnn.data.table import is_table
+from keras_rcnn.interfaces import FilePath
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,10 @@ class Detected(NamedTuple):
 
     name: str
     root: Path
-    splits: dict
+    splits: dict[str | None, list[Path]]
 
 
-def detected(path, chosen=None):
+def detected(path: FilePath, chosen: str | None = None) -> Detected:
     """The format of a file or folder, its root and its splits.
 
     Args:
@@ -61,19 +62,23 @@ def detected(path, chosen=None):
         raise DataError(f"{path}: no such file or folder")
     if path.suffix.lower() in (".zip", ".gz", ".tar", ".7z", ".rar"):
         raise DataError(f"{path}: an archive; unpack it, and give the folder")
-    title = None if chosen else kind(path, whole=True)
-    if chosen is None and title not in NAME_OF:
-        known = ", ".join(entry.title for entry in FORMATS.values())
-        raise DataError(f"{path}: of no format that is known{way_out(title)}; read are {known}")
-    name = chosen or NAME_OF[title]
+    name = chosen
+    if name is None:
+        title = kind(path, whole=True)
+        if title not in NAME_OF:
+            known = ", ".join(entry.title for entry in FORMATS.values())
+            raise DataError(f"{path}: of no format that is known{way_out(title)}; read are {known}")
+        name = NAME_OF[title]
     if name == "voc":
         raise DataError(f"{path}: one file of Pascal VOC's; give its folder, {path.parent}")
     entry = FORMATS[name]
-    splits = entry.splits([path], path.parent) if name == "yolo" else {None: [path]}
+    splits: dict[str | None, list[Path]] = {None: [path]}
+    if name == "yolo":
+        splits = entry.splits([path], path.parent)
     return Detected(name, path.parent, splits)
 
 
-def kind(path, whole=False):
+def kind(path: Path, whole: bool = False) -> str | None:
     """The title of a file's format; None if it is none that is known.
 
     Args:
@@ -92,7 +97,7 @@ def kind(path, whole=False):
     return kind_of_file(path, _HEAD if ending in (".yaml", ".yml") else 4096)
 
 
-def _begins_as_json(path):
+def _begins_as_json(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
             return stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")[:1] in (b"{", b"[")
@@ -100,7 +105,7 @@ def _begins_as_json(path):
         return False
 
 
-def _in_folder(root, chosen):
+def _in_folder(root: Path, chosen: str | None) -> Detected:
     files, others, error = _files(root)
     if chosen is not None:
         if not files[chosen]:
@@ -129,11 +134,11 @@ def _in_folder(root, chosen):
     return Detected(name, root, entry.splits(files[name], root) if entry.splits else _by_name(files[name], root, entry))
 
 
-def _more(files):
+def _more(files: list[Path]) -> str:
     return f" and {len(files) - 1} more" if len(files) > 1 else ""
 
 
-def _files(root):
+def _files(root: Path) -> tuple[dict[str, list[Path]], str | None, DataError | None]:
     """`({format: files}, title of a format without a reader, an error of a file that is damaged)`."""
     files, others = {name: [] for name in FORMATS}, None
     tables, errors = [], {}  # what need not be of boxes; {damaged file: its error}
@@ -169,7 +174,7 @@ def _files(root):
     return files, others, next(iter(errors.values()), None)
 
 
-def _by_name(files, root, entry):
+def _by_name(files: list[Path], root: Path, entry: Format) -> dict[str | None, list[Path]]:
     """`{split: files}`, by folders and, where a file has a whole data set, by words in its name."""
     splits = defaultdict(list)
     for file in files:
@@ -197,7 +202,7 @@ def _by_name(files, root, entry):
     return dict(sorted(splits.items(), key=lambda pair: order.get(str(pair[0]).lower(), len(order))))
 
 
-def _split_of(file, root, single):
+def _split_of(file: Path, root: Path, single: bool) -> str | None:
     for folder in file.relative_to(root).parts[:-1]:
         if folder.lower() in SPLITS:
             return folder
@@ -207,7 +212,7 @@ def _split_of(file, root, single):
     return None
 
 
-def chosen_split(source, split, path):
+def chosen_split(source: Detected, split: str, path: FilePath) -> str:
     """The split that a name means, `"val"` for `"valid"` too.
 
     Raises:

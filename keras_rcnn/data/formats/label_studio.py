@@ -2,6 +2,8 @@
 
 import logging
 import math
+from pathlib import Path
+from typing import Any
 
 from keras_rcnn.data.fields import name, number, shown
 from keras_rcnn.data.formats.shapes import ellipse, finite, points_of, turned_box
@@ -18,7 +20,7 @@ _LABELS = (*(f"{shape}labels" for shape in _SHAPES), "labels")
 _OF_REGIONS = ("choices", "textarea", "rating", "number", "taxonomy", "datetime", "relation", "pairwise")
 
 
-def read_label_studio(files, root, **_):
+def read_label_studio(files: list[Path], root: Path, **_: Any) -> Tree:
     """Export > JSON, or JSON-MIN -> `Tree`. Of a photo's annotations the first that was not cancelled counts."""
     (file,) = files
     content = read_json(file)
@@ -50,7 +52,7 @@ def read_label_studio(files, root, **_):
     return tree
 
 
-def _results(task):
+def _results(task: Any) -> tuple[list[Any] | None, int]:
     """`(results, how many annotations there are)` of a task; None in the place of the results if it has none."""
     if not isinstance(task, dict):
         return None, 0
@@ -75,7 +77,7 @@ def _results(task):
     return flat, 1
 
 
-def _image(task):
+def _image(task: Any) -> Any:
     """The name of a task's photo: of `data`'s texts the one that looks like it."""
     data = task.get("data", task)
     if not isinstance(data, dict):
@@ -88,7 +90,7 @@ def _image(task):
     return ends[0] if ends else task.get("file_upload") or next(iter(texts.values()), None)
 
 
-def _labels(results):
+def _labels(results: list[Any]) -> tuple[dict[str, str], set[str]]:
     """`({id: class}, ids of shapes)`: a class may be given to a shape by another result of the same id."""
     named, drawn = {}, set()
     for result in results:
@@ -101,7 +103,7 @@ def _labels(results):
     return named, drawn
 
 
-def _label(value):
+def _label(value: dict[str, Any]) -> str | None:
     for key in _LABELS:
         labels = value.get(key)
         if isinstance(labels, list) and labels:
@@ -109,7 +111,7 @@ def _label(value):
     return None
 
 
-def _add(tree, image, where, result, named, drawn):
+def _add(tree: Tree, image: str, where: str, result: dict[str, Any], named: dict[str, str], drawn: set[str]) -> None:
     value, shape_type = result.get("value"), result.get("type")
     if not isinstance(value, dict):
         if shape_type not in _OF_REGIONS:
@@ -126,7 +128,7 @@ def _add(tree, image, where, result, named, drawn):
     if shape is None or (isinstance(shape_type, str) and shape_type.removesuffix("labels") not in ("", *_SHAPES)):
         tree.ignore(shape_type or "another kind")
         return
-    label = _label(value) or named.get(mark)
+    label = _label(value) or (None if mark is None else named.get(mark))
     if shape == "brush":
         tree.fault(where, _BRUSH)
     elif number(result.get("image_rotation") or 0) != 0:
@@ -142,7 +144,7 @@ def _add(tree, image, where, result, named, drawn):
         _add_box(tree, image, where, label, shape, result, value)
 
 
-def _shape(value):
+def _shape(value: dict[str, Any]) -> str | None:
     """What is drawn: rectangle, polygon, ellipse or brush; None if it is nothing with an area."""
     if "rle" in value or "brushlabels" in value:
         return "brush"
@@ -153,7 +155,9 @@ def _shape(value):
     return "rectangle" if {"x", "y", "width", "height"} <= set(value) and "keypointlabels" not in value else None
 
 
-def _add_box(tree, image, where, label, shape, result, value):
+def _add_box(
+    tree: Tree, image: str, where: str, label: str | None, shape: str, result: dict[str, Any], value: dict[str, Any]
+) -> None:
     """A rectangle or ellipse, turned or not; a turn is one of px, not of shares."""
     keys = ("x", "y", "radiusX", "radiusY") if shape == "ellipse" else ("x", "y", "width", "height")
     sides = finite(*(value.get(key) for key in keys), value.get("rotation") or 0)
@@ -165,7 +169,7 @@ def _add_box(tree, image, where, label, shape, result, value):
     if turned and (size is None or min(size) <= 0):
         tree.fault(where, "is turned, and has no original_width and original_height")
         return
-    width, height = size if turned else (1.0, 1.0)
+    width, height = size if turned and size is not None else (1.0, 1.0)
     x, y, across, down = (side / 100 * scale for side, scale in zip(sides, (width, height, width, height)))
     polygon = None
     if shape == "ellipse":

@@ -2,16 +2,19 @@
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_rcnn.data.fields import name, number, shown
 from keras_rcnn.data.formats.photos import beside
 from keras_rcnn.data.formats.shapes import ellipse, finite, png_mask, points_of, run_lengths
 from keras_rcnn.data.formats.tree import Tree
 from keras_rcnn.data.names import is_there
+from keras_rcnn.interfaces import FilePath
 
 
-def read_labelme(files, root, *, images=None, **_):
+def read_labelme(files: list[Path], root: Path, *, images: FilePath | None = None, **_: Any) -> Tree:
     """LabelMe's files -> `Tree`. A photo's picture in its json (`imageData`) is not looked at.
 
     Args:
@@ -34,7 +37,7 @@ def read_labelme(files, root, *, images=None, **_):
     return tree
 
 
-def _image(file, path, root, images):
+def _image(file: Path, path: Any, root: Path, images: FilePath | None) -> str:
     """The name of a file's photo: relative to `root` where it is there."""
     text = name(path)
     if images is None:
@@ -47,7 +50,7 @@ def _image(file, path, root, images):
     return text or file.stem
 
 
-def _add(tree, image, where, shape, size):
+def _add(tree: Tree, image: str, where: str, shape: dict[str, Any], size: tuple[Any, Any]) -> None:
     shape_type, label, group = shape.get("shape_type") or "polygon", shape.get("label"), shape.get("group_id")
     points = points_of(shape.get("points"))
     if shape_type in ("point", "points", "line", "linestrip") or label in ("__ignore__", "_background_"):
@@ -60,7 +63,7 @@ def _add(tree, image, where, shape, size):
         tree.add(image, where, label, _around(points), group=group)
     elif shape_type == "circle" and len(points) == 4:
         radius = math.dist(points[:2], points[2:])
-        box, polygon = ellipse(*points[:2], radius, radius)
+        box, polygon = ellipse(points[0], points[1], radius, radius)
         tree.add(image, where, label, box, [polygon], group=group)
     elif shape_type == "polygon":
         tree.add(image, where, label, polygons=[points], group=group)
@@ -71,12 +74,14 @@ def _add(tree, image, where, shape, size):
         tree.fault(where, f"its {shown(shape_type)} of {len(points) // 2} points {expected}, with its points")
 
 
-def _around(points):
+def _around(points: Sequence[float]) -> list[float]:
     xs, ys = points[::2], points[1::2]
     return [min(xs), min(ys), max(xs), max(ys)]
 
 
-def _add_mask(tree, image, where, shape, box, size):
+def _add_mask(
+    tree: Tree, image: str, where: str, shape: dict[str, Any], box: Sequence[float], size: tuple[Any, Any]
+) -> None:
     """A bitmap between two of its px, both of which it has."""
     x1, y1, x2, y2 = box
     try:

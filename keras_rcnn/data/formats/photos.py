@@ -2,17 +2,19 @@
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from keras_rcnn.data.names import ENDINGS, Finder, is_there
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.reading import spread
+from keras_rcnn.interfaces import FilePath
 
 _ANNOTATIONS = ("annotations", "ann", "labels", "json")
 FOLDERS = ("images", "imgs", "img", "photos", "JPEGImages")
 
 
-def walk(folder, endings):
+def walk(folder: FilePath, endings: tuple[str, ...]) -> Iterator[Path]:
     """The files of some endings in a folder and those below it, in order, but for hidden ones."""
     for below, folders, files in os.walk(folder):
         folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
@@ -21,7 +23,7 @@ def walk(folder, endings):
                 yield Path(below, file)
 
 
-def beside(file):
+def beside(file: Path) -> list[Path]:
     """The photos that lie beside a file and have its name, whatever their ending."""
     stem = file.name[: -len(file.suffix)] if file.suffix else file.name
     candidates = [file.with_name(stem + ending) for ending in ENDINGS]
@@ -33,7 +35,7 @@ def beside(file):
     return list(there.values())
 
 
-def photo_folder(names, file, root):
+def photo_folder(names: Iterable[str], file: Path, root: Path) -> Path:
     """The folder in which the photos of an annotation file are found: beside it, in `images`, of its own name, ...
 
     Args:

@@ -1,12 +1,14 @@
 """`tf.train.Example`, a protocol buffer, read without TensorFlow."""
 
 import struct
+from collections.abc import Iterator
+from typing import Any
 
 LONGEST = 10  # bytes of a number
 MOST = 1_000_000  # numbers of one feature
 
 
-def read_example(data):
+def read_example(data: bytes) -> dict[str, list[Any]]:
     """The features of a serialised `tf.train.Example`.
 
     Args:
@@ -26,12 +28,13 @@ def read_example(data):
             if part != 1 or not isinstance(entry, memoryview):
                 continue
             pair = dict(_fields(entry))
-            if isinstance(pair.get(1), memoryview) and isinstance(pair.get(2), memoryview):
-                features[bytes(pair[1]).decode("utf-8", "replace")] = _values(pair[2])
+            name, feature = pair.get(1), pair.get(2)
+            if isinstance(name, memoryview) and isinstance(feature, memoryview):
+                features[bytes(name).decode("utf-8", "replace")] = _values(feature)
     return features
 
 
-def _values(feature):
+def _values(feature: memoryview) -> list[Any]:
     values = []
     for kind, entries in _fields(feature):
         if not isinstance(entries, memoryview):
@@ -52,7 +55,7 @@ def _values(feature):
     return values
 
 
-def _numbers(data):
+def _numbers(data: memoryview) -> list[int]:
     numbers, place = [], 0
     while place < len(data):
         number, place = _number(data, place)
@@ -60,11 +63,11 @@ def _numbers(data):
     return numbers
 
 
-def _signed(number):
+def _signed(number: int) -> int:
     return number - (1 << 64) if number >= 1 << 63 else number
 
 
-def _fields(data):
+def _fields(data: bytes | memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """The fields of a message as `(number, value)`: an int, or a view of bytes."""
     data, place = memoryview(data), 0
     while place < len(data):
@@ -83,7 +86,7 @@ def _fields(data):
         yield tag >> 3, value
 
 
-def _number(data, place):
+def _number(data: memoryview, place: int) -> tuple[int, int]:
     number = 0
     for step in range(LONGEST):
         if place >= len(data):

@@ -1,6 +1,8 @@
 """Whose format a file is that a reader cannot take, and what to do about it."""
 
 import re
+from pathlib import Path
+from typing import Any
 
 _LOAD = "read it by load(...) (--data)"
 _WAYS = {
@@ -21,12 +23,12 @@ _WAYS = {
 _YOLO_LINE = re.compile(r"^\s*\d+(\s+[-+0-9.eE]+){4,}\s*$")
 
 
-def way_out(format_name):
+def way_out(format_name: str | None) -> str:
     """What to say of a file of another format: `"; it looks like ...: ..."`, or nothing if it is None."""
     return f"; it looks like {format_name}: {_WAYS[format_name]}" if format_name else ""
 
 
-def kind_of_json(content):
+def kind_of_json(content: Any) -> str | None:
     """The format of some json; None if it is none that is known."""
     if isinstance(content, dict):
         if {"images", "annotations", "categories"} <= set(content):
@@ -58,7 +60,7 @@ def kind_of_json(content):
     return "LabelMe" if "shapes" in first else None
 
 
-def kind_of_text(text):
+def kind_of_text(text: str) -> str | None:
     """The format of the beginning of a text file; None if it is none that is known."""
     lines = [line for line in text.splitlines() if line.strip()][:20]
     if not lines:
@@ -89,12 +91,12 @@ _KEYS = {
 }
 
 
-def kind_of_file(path, length=4096):
+def kind_of_file(path: Path, length: int = 4096) -> str | None:
     """The format of a file by its beginning; None if it is none that is known, or cannot be read."""
     return kind_of_text(beginning(path, length))
 
 
-def beginning(path, length=4096):
+def beginning(path: Path, length: int = 4096) -> str:
     """The text that a file begins with; none if it cannot be read."""
     try:
         if not path.is_file():  # a pipe would wait for ever
@@ -106,7 +108,7 @@ def beginning(path, length=4096):
     return head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace")
 
 
-def kind_of_folder(folder):
+def kind_of_folder(folder: Path) -> str | None:
     """The format of the annotations in a folder, by the first of its files that tells; None if none does."""
     for number, path in enumerate(sorted(folder.rglob("*"))):
         if number > 1000:

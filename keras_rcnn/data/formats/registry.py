@@ -1,7 +1,8 @@
 """The formats that a data set can have: to add one, write its reader and name it here."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from keras_rcnn.data.coco import dataset_of, read_coco
 from keras_rcnn.data.formats.create_ml import read_create_ml
@@ -11,11 +12,14 @@ from keras_rcnn.data.formats.labelme import read_labelme
 from keras_rcnn.data.formats.photos import FOLDERS, photo_folder
 from keras_rcnn.data.formats.supervisely import read_supervisely
 from keras_rcnn.data.formats.tfrecord import read_tfrecords
+from keras_rcnn.data.formats.tree import Tree
 from keras_rcnn.data.formats.via import read_via
 from keras_rcnn.data.formats.yolo import read_yolo, yolo_splits
 from keras_rcnn.data.problems import DataError
+from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.table import image_names, load_csv
 from keras_rcnn.data.voc import load_voc, voc_splits
+from keras_rcnn.interfaces import FilePath, OnBad
 
 
 class Format(NamedTuple):
@@ -32,15 +36,24 @@ class Format(NamedTuple):
 
     title: str
     description: str
-    load: Callable
-    splits: Callable | None = None
+    load: Callable[..., Dataset]
+    splits: Callable[[list[Path], Path], dict[str | None, list[Path]]] | None = None
     single: bool = False
 
 
-def _tree(read):
+def _tree(read: Callable[..., Tree]) -> Callable[..., Dataset]:
     """A reader of trees as a function that gives a `Dataset`."""
 
-    def load(files, root, *, images, on_bad, class_names, relative, **options):
+    def load(
+        files: list[Path],
+        root: Path,
+        *,
+        images: FilePath | None,
+        on_bad: OnBad,
+        class_names: Sequence[str] | None,
+        relative: bool,
+        **options: Any,
+    ) -> Dataset:
         tree = read(files, root, images=images, class_names=class_names, **options)
         folder = tree.folder if images is None or tree.folder is not None else images
         if folder is None:
@@ -52,7 +65,17 @@ def _tree(read):
     return load
 
 
-def _load_coco(files, root, *, images, on_bad, class_names, relative, crowd_as_objects=False, **_):
+def _load_coco(
+    files: list[Path],
+    root: Path,
+    *,
+    images: FilePath | None,
+    on_bad: OnBad,
+    class_names: Sequence[str] | None,
+    relative: bool,
+    crowd_as_objects: bool = False,
+    **_: Any,
+) -> Dataset:
     (file,) = files
     content = read_coco(file)
     if images is None:
@@ -61,11 +84,21 @@ def _load_coco(files, root, *, images, on_bad, class_names, relative, crowd_as_o
         if not names:
             raise DataError(f"{file}: none of its images has a 'file_name'")
         images = photo_folder(names, file, root)
-    options = {"relative": relative, "crowd_as_objects": crowd_as_objects}
+    options: dict[str, Any] = {"relative": relative, "crowd_as_objects": crowd_as_objects}
     return dataset_of(content, file, images, on_bad=on_bad, class_names=class_names, **options)
 
 
-def _load_voc(files, root, *, split, images, on_bad, class_names, relative, **options):
+def _load_voc(
+    files: list[Path],
+    root: Path,
+    *,
+    split: str | None,
+    images: FilePath | None,
+    on_bad: OnBad,
+    class_names: Sequence[str] | None,
+    relative: bool,
+    **options: Any,
+) -> Dataset:
     known = {key: options[key] for key in ("one_based", "difficult_as_objects") if key in options}
     if images is None and root.name.lower() == "annotations":  # the folder of the xml files alone
         beside = [root.parent / name for name in FOLDERS if (root.parent / name).is_dir()]
@@ -73,7 +106,16 @@ def _load_voc(files, root, *, split, images, on_bad, class_names, relative, **op
     return load_voc(root, split, images=images, on_bad=on_bad, class_names=class_names, relative=relative, **known)
 
 
-def _load_csv(files, root, *, images, on_bad, class_names, relative, **options):
+def _load_csv(
+    files: list[Path],
+    root: Path,
+    *,
+    images: FilePath | None,
+    on_bad: OnBad,
+    class_names: Sequence[str] | None,
+    relative: bool,
+    **options: Any,
+) -> Dataset:
     (file,) = files
     known = {key: options[key] for key in ("box_format", "delimiter", "columns", "encoding") if key in options}
     if images is None:

@@ -5,6 +5,8 @@ import binascii
 import io
 import math
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from keras_rcnn.data.images import MAX_PIXELS, ImageError, read_image
 STEP = 5  # degrees between the corners of a circle, as VIA writes it to COCO
 
 
-def points_of(values):
+def points_of(values: Any) -> list[float] | None:
     """`[[x, y], ...]` or `[x, y, ...]` as a flat list of numbers; None if it holds anything else."""
     if not isinstance(values, (list, tuple)):
         return None
@@ -23,7 +25,7 @@ def points_of(values):
     return numbers(values)
 
 
-def ellipse(cx, cy, rx, ry, turned=0.0):
+def ellipse(cx: float, cy: float, rx: float, ry: float, turned: float = 0.0) -> tuple[list[float], list[float]]:
     """An ellipse as `(box, polygon)`.
 
     Args:
@@ -42,7 +44,9 @@ def ellipse(cx, cy, rx, ry, turned=0.0):
     return box, np.stack([x, y], axis=1).ravel().tolist()
 
 
-def turned_box(box, degrees, about=None):
+def turned_box(
+    box: Sequence[float], degrees: float, about: tuple[float, float] | None = None
+) -> tuple[list[float], list[float]]:
     """A box that is turned clockwise, as `(enclosing box, polygon)`.
 
     Args:
@@ -61,13 +65,13 @@ def turned_box(box, degrees, about=None):
     return [min(xs), min(ys), max(xs), max(ys)], [side for point in points for side in point]
 
 
-def finite(*values):
+def finite(*values: Any) -> list[float] | None:
     """The values as numbers; None if one of them is none, or is not finite."""
-    values = [number(value) for value in values]
-    return None if any(value is None or not math.isfinite(value) for value in values) else values
+    good = [side for side in map(number, values) if side is not None and math.isfinite(side)]
+    return good if len(good) == len(values) else None
 
 
-def run_lengths(crop, left, top, height, width):
+def run_lengths(crop: np.ndarray, left: int, top: int, height: int, width: int) -> dict[str, Any]:
     """A mask that lies somewhere in an image as COCO's run lengths.
 
     Args:
@@ -93,7 +97,7 @@ def run_lengths(crop, left, top, height, width):
     return {"size": [height, width], "counts": [0, *counts] if flat[0] else counts}
 
 
-def png_mask(text, packed=False):
+def png_mask(text: Any, packed: bool = False) -> np.ndarray:
     """A mask as tools put it into json: a PNG in base64, perhaps packed by zlib -> array `[h, w]`.
 
     Raises:
@@ -117,6 +121,6 @@ def png_mask(text, packed=False):
                 return np.asarray(image)[..., 3]
             if image.mode in ("1", "L", "P"):
                 return np.asarray(image).astype(np.uint8)
-        return read_image(data).any(axis=-1)
+        return np.any(read_image(data), axis=-1)
     except Exception as error:  # decoders raise whatever they like
         raise ValueError(f"its bitmap is no image ({error})") from error

@@ -1,16 +1,19 @@
 """Supervisely: a json file for each photo in `ann`, the photos in `img`."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 from keras_rcnn.data.fields import number, shown
 from keras_rcnn.data.formats.shapes import finite, png_mask, points_of, run_lengths
 from keras_rcnn.data.formats.tree import Tree
 from keras_rcnn.data.names import is_there
+from keras_rcnn.interfaces import FilePath
 
 _NO_AREA = ("point", "line", "polyline", "graph", "keypoints", "cuboid", "cuboid_2d")
 
 
-def read_supervisely(files, root, *, images=None, **_):
+def read_supervisely(files: list[Path], root: Path, *, images: FilePath | None = None, **_: Any) -> Tree:
     """Supervisely's files -> `Tree`.
 
     Args:
@@ -33,7 +36,7 @@ def read_supervisely(files, root, *, images=None, **_):
     return tree
 
 
-def _image(file, root, images):
+def _image(file: Path, root: Path, images: FilePath | None) -> str:
     """The name of a file's photo, `a.jpg` of `a.jpg.json`, relative to `root` where it is there."""
     for folder in (file.parent.parent / "img", file.parent):
         if images is None and is_there(folder / file.stem) and root in folder.parents:
@@ -41,7 +44,7 @@ def _image(file, root, images):
     return file.stem
 
 
-def _add(tree, image, where, item, size):
+def _add(tree: Tree, image: str | None, where: str, item: dict[str, Any], size: tuple[Any, Any]) -> None:
     geometry, label = item.get("geometryType") or item.get("shape"), item.get("classTitle")
     points = item.get("points") if isinstance(item.get("points"), dict) else {}
     exterior = points_of(points.get("exterior"))
@@ -63,14 +66,14 @@ def _add(tree, image, where, item, size):
         tree.fault(where, f"its geometryType {shown(geometry)} is none of rectangle, polygon and bitmap")
 
 
-def _add_bitmap(tree, image, where, label, bitmap, size):
+def _add_bitmap(tree: Tree, image: str | None, where: str, label: Any, bitmap: Any, size: tuple[Any, Any]) -> None:
     try:
         if not isinstance(bitmap, dict) or not isinstance(bitmap.get("origin"), list):
             raise ValueError("its bitmap has no 'origin'")
         crop = png_mask(bitmap.get("data"), packed=True)
         origin = finite(*bitmap["origin"])
         width, height = (number(side) for side in size)
-        if origin is None or len(origin) != 2 or None in (width, height) or not math.isfinite(width + height):
+        if origin is None or len(origin) != 2 or width is None or height is None or not math.isfinite(width + height):
             raise ValueError("its bitmap has no origin of two numbers, or its image no size")
         mask = run_lengths(crop, int(origin[0]), int(origin[1]), int(height), int(width))
     except (ValueError, OverflowError) as error:

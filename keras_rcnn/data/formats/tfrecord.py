@@ -5,7 +5,9 @@ import logging
 import os
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from keras_rcnn.data.fields import name, shown
 from keras_rcnn.data.formats.protobuf import read_example
@@ -23,7 +25,7 @@ _BEGINNINGS = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": 
 _ITEM = re.compile(r"item\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 
 
-def is_tfrecord(path):
+def is_tfrecord(path: Path) -> bool:
     """Whether a file begins with a record of an example."""
     if not is_there(path):  # a pipe would wait for ever
         return False
@@ -36,7 +38,7 @@ def is_tfrecord(path):
     return len(head) == 13 and head[12] == 0x0A and 0 < struct.unpack("<Q", head[:8])[0] <= size - 16
 
 
-def read_tfrecords(files, root, **_):
+def read_tfrecords(files: list[Path], root: Path, **_: Any) -> Tree:
     """Files of `tf.train.Example` -> `Tree`.
 
     A photo has `image/encoded`, and perhaps `image/filename`; its objects have `image/object/bbox/xmin`, ... as shares
@@ -65,7 +67,9 @@ def read_tfrecords(files, root, **_):
     return tree
 
 
-def _add(tree, where, features, home, folder, names):
+def _add(
+    tree: Tree, where: str, features: dict[str, list[Any]], home: Path, folder: str, names: dict[int, str]
+) -> None:
     encoded = features.get("image/encoded", [])
     if len(encoded) != 1 or not isinstance(encoded[0], bytes) or not encoded[0]:
         tree.fault(where, "has no 'image/encoded'")
@@ -98,11 +102,11 @@ def _add(tree, where, features, home, folder, names):
             tree.add(image, at, label, list(box))
 
 
-def _text(value):
+def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _records(file):
+def _records(file: Path) -> Iterator[bytes]:
     """The records of a file, one at a time."""
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -114,7 +118,7 @@ def _records(file):
             stream.read(4)
 
 
-def _label_map(files, root):
+def _label_map(files: list[Path], root: Path) -> dict[int, str]:
     """`{number: name}` of the label map beside the records, a `.pbtxt`."""
     folders = dict.fromkeys([file.parent for file in files] + [root])
     for path in [path for folder in folders for path in sorted(folder.glob("*.pbtxt"))]:

@@ -3,13 +3,19 @@
 import logging
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_rcnn.data.coco import dataset_of
 from keras_rcnn.data.fields import name, shown
 from keras_rcnn.data.problems import DataError, Problems
 from keras_rcnn.data.reading import read_json
+from keras_rcnn.data.records import Dataset
+from keras_rcnn.interfaces import FilePath, OnBad
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +32,15 @@ class Tree:
         class_names: Names of the classes, in order, where the source lists them.
     """
 
-    def __init__(self, source, folder=None, relative=False, class_names=()):
+    def __init__(
+        self, source: Path, folder: Path | None = None, relative: bool = False, class_names: Iterable[str] = ()
+    ) -> None:
         self.source, self.folder, self.relative = source, folder, relative
         self.class_names = list(class_names)
         self.images, self.annotations, self.faults = {}, [], []
         self.ignored, self.groups = Counter(), {}
 
-    def contents(self, files):
+    def contents(self, files: Iterable[Path]) -> Iterator[tuple[Path, Any]]:
         """`(file, what json makes of it)` for each of the files; one that cannot be read is a fault."""
         for file in files:
             try:
@@ -40,7 +48,7 @@ class Tree:
             except DataError as error:
                 self.fault(file, str(error).removeprefix(f"{file}: "))
 
-    def objects(self, items, file):
+    def objects(self, items: Iterable[Any], file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         """`(where, object)` for each of a file's objects; one that is no object of json is a fault."""
         for place, item in enumerate(items, 1):
             where = f"{place} of {file.name}"
@@ -49,7 +57,9 @@ class Tree:
             else:
                 self.fault(where, f"is {type(item).__name__}, expected an object of json")
 
-    def image(self, file_name, width=None, height=None, where=None, once=False):
+    def image(
+        self, file_name: Any, width: Any = None, height: Any = None, where: object = None, once: bool = False
+    ) -> str | None:
         """Takes an image, or finds it again; its name as `add` wants it, or None (and a fault noted) if it has none.
 
         Args:
@@ -69,7 +79,16 @@ class Tree:
         self.images.setdefault(key, {"id": key, "file_name": key, "width": width, "height": height})
         return key
 
-    def add(self, image, where, label, box=None, polygons=None, mask=None, group=None):
+    def add(
+        self,
+        image: str | None,
+        where: str,
+        label: Any,
+        box: Sequence[Any] | None = None,
+        polygons: list[list[Any]] | None = None,
+        mask: dict[str, Any] | None = None,
+        group: Any = None,
+    ) -> None:
         """Takes an object.
 
         Args:
@@ -100,15 +119,22 @@ class Tree:
                 return
         self.annotations.append(item)
 
-    def fault(self, where, problem):
+    def fault(self, where: object, problem: str) -> None:
         """Notes that nothing can be made of an object, or of a whole file."""
         self.faults.append((f"object {where}" if _OBJECT.match(str(where)) else where, problem))
 
-    def ignore(self, shape):
+    def ignore(self, shape: object) -> None:
         """Counts a shape that marks no object, such as a line."""
         self.ignored[str(shape)[:40]] += 1
 
-    def dataset(self, images, *, on_bad="error", class_names=None, relative=False):
+    def dataset(
+        self,
+        images: FilePath,
+        *,
+        on_bad: OnBad = "error",
+        class_names: Sequence[str] | None = None,
+        relative: bool = False,
+    ) -> Dataset:
         """The `Dataset`; `images` is the folder of the images."""
         for parts in self.groups.values():
             _join(parts)
@@ -146,25 +172,25 @@ class Tree:
         )
 
 
-def box_problem(box):
+def box_problem(box: Sequence[Any]) -> str | None:
     """What is wrong with four sides that should be numbers, as text; None if nothing is."""
     if len(box) != 4 or any(side is None for side in box):
         return f"box {shown(list(box))} is not four numbers"
     return None
 
 
-def corners(box):
+def corners(box: Sequence[float]) -> list[float]:
     """A box as a polygon."""
     x1, y1, x2, y2 = box
     return [x1, y1, x2, y1, x2, y2, x1, y2]
 
 
-def _join(parts):
+def _join(parts: list[dict[str, Any]]) -> None:
     """Makes the parts of an object, each drawn on its own, one: the first."""
     first = parts[0]
     if len(parts) == 1:
         return
-    boxes = [item["box"] or _bounds(item["polygons"]) for item in parts]
+    boxes: list[Any] = [item["box"] or _bounds(item["polygons"]) for item in parts]
     if any(item["polygons"] is not None for item in parts):
         polygons = [[corners(item["box"])] if item["polygons"] is None else item["polygons"] for item in parts]
         first["polygons"] = [polygon for part in polygons for polygon in part]
@@ -172,7 +198,7 @@ def _join(parts):
     first["box"] = None if None in boxes else [*np.min(boxes, axis=0)[:2].tolist(), *np.max(boxes, axis=0)[2:].tolist()]
 
 
-def _bounds(polygons):
+def _bounds(polygons: Iterable[ArrayLike]) -> list[float] | None:
     try:
         points = np.concatenate([np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons])
     except (ValueError, TypeError):
@@ -180,7 +206,7 @@ def _bounds(polygons):
     return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
 
 
-def _annotation(item, label_of, relative):
+def _annotation(item: dict[str, Any], label_of: dict[str, int], relative: bool) -> dict[str, Any]:
     annotation = {"id": item["id"], "image_id": item["image_id"], "category_id": label_of[item["category_id"]]}
     if item["box"] is not None:
         x1, y1, x2, y2 = item["box"]
@@ -192,7 +218,7 @@ def _annotation(item, label_of, relative):
     return annotation
 
 
-def _area(polygons):
+def _area(polygons: Iterable[ArrayLike]) -> float | None:
     """In px^2, as the COCO metric sorts objects by their size; None if the polygons are none."""
     try:
         points = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons]

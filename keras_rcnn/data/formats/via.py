@@ -5,6 +5,9 @@ import io
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from keras_rcnn.data.fields import name, number, shown
 from keras_rcnn.data.formats.shapes import ellipse, finite
@@ -28,7 +31,7 @@ ONLY = "object"  # the one class of regions that say none
 _COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 
 
-def read_via(files, root, *, class_attribute=None, **_):
+def read_via(files: list[Path], root: Path, *, class_attribute: str | None = None, **_: Any) -> Tree:
     """A VIA project or its annotations -> `Tree`.
 
     Args:
@@ -55,13 +58,13 @@ def read_via(files, root, *, class_attribute=None, **_):
     return tree
 
 
-def _add(tree, image, where, label, shape):
+def _add(tree: Tree, image: str, where: str, label: str, shape: dict[str, Any]) -> None:
     shape_name = shape.get("name")
     if shape_name in ("polyline", "line", "point"):
         tree.ignore(shape_name)
     elif shape_name == "rect":
         x, y, width, height = (number(shape.get(key)) for key in ("x", "y", "width", "height"))
-        if None in (x, y, width, height):
+        if x is None or y is None or width is None or height is None:
             tree.fault(where, f"its rect {shown(shape)} has not the numbers x, y, width and height")
         else:
             tree.add(image, where, label, [x, y, x + width, y + height])
@@ -85,7 +88,7 @@ def _add(tree, image, where, label, shape):
         )
 
 
-def _in_json(file, tree):
+def _in_json(file: Path, tree: Tree) -> Iterator[tuple[str, str, Any, Any]]:
     """Each region as `(image, where, shape's attributes, region's attributes)`."""
     content = read_json(file)
     if isinstance(content, dict) and "_via_img_metadata" in content:
@@ -116,7 +119,7 @@ def _in_json(file, tree):
             yield image, f"{place} of {image}", shape, {} if attributes is None else attributes
 
 
-def _in_csv(file, tree):
+def _in_csv(file: Path, tree: Tree) -> Iterator[tuple[str, str, Any, Any]]:
     reader = csv.DictReader(io.StringIO(read_text(file), newline=""), strict=True)
     try:
         columns = [str(column).strip().lstrip("#") for column in reader.fieldnames or ()]
@@ -140,7 +143,7 @@ def _in_csv(file, tree):
         raise DataError(f"{file}: not a readable table ({error}, row {reader.line_num})") from error
 
 
-def _class_attribute(attributes, given, file):
+def _class_attribute(attributes: list[dict[str, Any]], given: str | None, file: Path) -> str | None:
     """The region attribute that has the class; None if regions have no attributes."""
     counts = Counter(key for item in attributes for key, value in item.items() if value not in (None, "", {}))
     if given is not None:
@@ -161,7 +164,7 @@ def _class_attribute(attributes, given, file):
     return next(iter(counts), None)
 
 
-def _value(value):
+def _value(value: Any) -> str | None:
     """What an attribute says: text, or the one box that is ticked of several."""
     if isinstance(value, dict):
         ticked = [key for key, tick in value.items() if tick]

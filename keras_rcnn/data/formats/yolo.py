@@ -2,7 +2,9 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_rcnn.data.fields import name, number, shown
 from keras_rcnn.data.formats.photos import FOLDERS, beside, walk
@@ -11,6 +13,7 @@ from keras_rcnn.data.formats.yolo_yaml import read_yaml
 from keras_rcnn.data.names import ENDINGS, is_there
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.reading import read_text
+from keras_rcnn.interfaces import FilePath
 
 logger = logging.getLogger(__name__)
 
@@ -18,10 +21,10 @@ SPLITS = ("train", "val", "valid", "test", "minival")
 _LISTS = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt")
 
 
-def yolo_splits(files, root):
+def yolo_splits(files: list[Path], root: Path) -> dict[str | None, list[Path]]:
     """The splits that a data.yaml names and that are there, else those of folders named so: `{split: files}`."""
     settings = _settings(files, root)
-    named = {key: files for key in SPLITS if settings.get(key) and _listed(settings, key)}
+    named: dict[str | None, list[Path]] = {key: files for key in SPLITS if settings.get(key) and _listed(settings, key)}
     if named:
         return named
     photos = walk(root, ENDINGS) if os.path.isdir(root) else ()
@@ -29,7 +32,15 @@ def yolo_splits(files, root):
     return dict.fromkeys(there, files) if there else {None: files}
 
 
-def read_yolo(files, root, *, split=None, images=None, class_names=None, **_):
+def read_yolo(
+    files: list[Path],
+    root: Path,
+    *,
+    split: str | None = None,
+    images: FilePath | None = None,
+    class_names: Sequence[str] | None = None,
+    **_: Any,
+) -> Tree:
     """YOLO's folders, a data.yaml or one txt file -> `Tree`.
 
     A photo without a txt file, or with an empty one, has no objects.
@@ -74,7 +85,7 @@ def read_yolo(files, root, *, split=None, images=None, class_names=None, **_):
     return tree
 
 
-def _add(tree, image, where, line, values, names):
+def _add(tree: Tree, image: str | None, where: str, line: str, values: list[Any], names: dict[int, str]) -> None:
     if None in values:
         tree.fault(where, f"{shown(line.strip())} is not a class and numbers")
         return
@@ -102,7 +113,7 @@ def _add(tree, image, where, line, values, names):
         tree.add(image, where, names[label], polygons=[sides])
 
 
-def _relative_name(photo, root):
+def _relative_name(photo: Path, root: Path) -> str:
     try:
         return photo.relative_to(root).as_posix()
     except ValueError:
@@ -112,7 +123,7 @@ def _relative_name(photo, root):
 # === Settings ===
 
 
-def _settings(files, root):
+def _settings(files: list[Path], root: Path) -> dict[str, Any]:
     """What a data.yaml says, with its path as `file` and its folder as `folder`; nothing without one."""
     yamls = [file for file in files if file.suffix.lower() in (".yaml", ".yml")]
     if len(yamls) > 1:
@@ -123,7 +134,7 @@ def _settings(files, root):
     return read_yaml(yamls[0]) | {"file": yamls[0], "folder": yamls[0].parent} if yamls else {}
 
 
-def _names(settings, root, highest, class_names):
+def _names(settings: dict[str, Any], root: Path, highest: int, class_names: Sequence[str] | None) -> dict[int, str]:
     """`{number: name}` of the classes."""
     if "names" in settings:
         return settings["names"]
@@ -145,7 +156,7 @@ def _names(settings, root, highest, class_names):
 # === Which photos, and which file is whose ===
 
 
-def _photos(settings, root, split, images):
+def _photos(settings: dict[str, Any], root: Path, split: str | None, images: FilePath | None) -> list[Path]:
     """The photos of a split, or all."""
     if images is not None:
         return list(walk(Path(images), ENDINGS))
@@ -165,7 +176,7 @@ def _photos(settings, root, split, images):
     return list(dict.fromkeys(listed))
 
 
-def _of_labels(root):
+def _of_labels(root: Path) -> Path:
     """The folder of the photos whose txt files are in `root`, a folder `labels` or one below it."""
     parts = list(root.absolute().parts)
     for place in range(len(parts) - 1, -1, -1):
@@ -174,7 +185,7 @@ def _of_labels(root):
     return root
 
 
-def _listed(settings, key):
+def _listed(settings: dict[str, Any], key: str) -> list[Path]:
     """The photos that a data.yaml's `train`, `val` or `test` names: a folder, a list of files, or several such."""
     values = settings[key] if isinstance(settings[key], list) else [settings[key]]
     photos = []
@@ -191,7 +202,7 @@ def _listed(settings, key):
     return photos
 
 
-def _resolved(text, settings, *bases):
+def _resolved(text: str, settings: dict[str, Any], *bases: Path) -> Path | None:
     """Where a path of a data.yaml is: as it stands, or its last folders beside the file, which may have moved."""
     base = Path(settings["folder"])
     top = base / str(settings.get("path") or ".").replace("\\", "/")
@@ -209,13 +220,13 @@ def _resolved(text, settings, *bases):
     return None
 
 
-def _split_of(path, root):
+def _split_of(path: Path, root: Path) -> str | None:
     """The folder of a photo's that is named as a split; None if there is none."""
     folders = path.relative_to(root).parts[:-1] if root in path.parents else ()
     return next((part for part in folders if part.lower() in (*SPLITS, "validation", "training", "testing")), None)
 
 
-def _label_of(photo, root):
+def _label_of(photo: Path, root: Path) -> Path:
     """The txt file of a photo: in `labels` for a photo in `images`, else beside it; it need not be there."""
     own = photo.with_suffix(".txt")
     parts = list(own.parts)
@@ -227,7 +238,7 @@ def _label_of(photo, root):
     return next((path for path in candidates if is_there(path)), candidates[0])
 
 
-def _photo_of(label, images):
+def _photo_of(label: Path, images: Path | None) -> Path:
     """The photo of one txt file."""
     folders = [label.parent, *(label.parent / folder for folder in FOLDERS), label.parent.parent / "images"]
     for folder in [images] if images else folders:
@@ -238,7 +249,7 @@ def _photo_of(label, images):
     raise DataError(f"{label}: no photo of its name in {looked}; give its folder by images=... (--images DIR)")
 
 
-def _is_label(path):
+def _is_label(path: Path) -> bool:
     """Whether a txt file has objects in it, or nothing, rather than names."""
     lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
     return all(len(words) > 4 and number(words[0]) is not None for words in lines)

@@ -1,6 +1,8 @@
 """The settings of a YOLO data set, data.yaml."""
 
 import logging
+from pathlib import Path
+from typing import Any
 
 from keras_rcnn.data.fields import identity, name, shown
 from keras_rcnn.data.problems import DataError
@@ -11,7 +13,7 @@ logger = logging.getLogger(__name__)
 LARGEST = 300_000  # characters; a data.yaml has names and paths
 
 
-def read_yaml(file):
+def read_yaml(file: Path) -> dict[str, Any]:
     """What a data.yaml says.
 
     Every value is text, as it is written: `names: [no, yes]` are two names, and not False and True.
@@ -58,15 +60,15 @@ def read_yaml(file):
     return settings
 
 
-def _plain(value):
+def _plain(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(entry, str) for entry in value))
 
 
-def _names(value, file):
+def _names(value: Any, file: Path) -> dict[int, str]:
     if isinstance(value, str) and value.strip().startswith("["):
         value = [part.strip(" '\"[]") for part in value.split(",")]
     if isinstance(value, list):
-        pairs = list(enumerate(value))
+        pairs: list[Any] = list(enumerate(value))
     elif isinstance(value, dict):
         pairs = [(identity(key), title) for key, title in value.items()]
         if any(not isinstance(key, int) for key, _ in pairs) and all(
@@ -80,4 +82,4 @@ def _names(value, file):
     ):
         given = shown(value) if _plain(value) else type(value).__name__
         raise DataError(f"{file}: 'names' ({given}) is neither a list of names nor numbers with their names")
-    return {key: name(title) for key, title in sorted(pairs)}
+    return {key: name(title) or "" for key, title in sorted(pairs)}
