@@ -2,13 +2,13 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from keras_rcnn.data import DataError, Dataset, ImageError, read_image
+from keras_rcnn.data import DataError, Dataset, ImageError, Record, read_image
 from keras_rcnn.data.ready import decoding_threads
 
 SIDE = 16  # px of the thumbnails that are compared
@@ -33,7 +33,7 @@ def duplicates(datasets: Mapping[str, Dataset]) -> list[list[tuple[str, str]]]:
         signs = list(pool.map(lambda photo: _sign(photo[1]), photos))
     group = list(range(len(photos)))
 
-    def root(i):
+    def root(i: int) -> int:
         while group[i] != i:
             group[i] = group[group[i]]
             i = group[i]
@@ -51,7 +51,7 @@ def duplicates(datasets: Mapping[str, Dataset]) -> list[list[tuple[str, str]]]:
     return [group for group in members.values() if len(group) > 1]
 
 
-def _sign(record):
+def _sign(record: Record) -> tuple[bytes | None, np.ndarray | None]:
     """`(SHA-256 of the file, thumbnail)`; None for what cannot be had."""
     digest, image = None, record.image
     try:
@@ -63,7 +63,7 @@ def _sign(record):
         return digest, None
 
 
-def _thumbnail(image):
+def _thumbnail(image: np.ndarray) -> np.ndarray | None:
     """Grey, of zero mean and unit length; None if it is flat."""
     import cv2
 
@@ -75,12 +75,12 @@ def _thumbnail(image):
     return values / np.linalg.norm(values)
 
 
-def _alike(thumbnails):
+def _alike(thumbnails: Sequence[np.ndarray | None]) -> Iterator[tuple[int, int]]:
     """The pairs of thumbnails that are of one picture."""
     places = [i for i, thumbnail in enumerate(thumbnails) if thumbnail is not None]
     if not places or len(places) > MOST:
         return
-    values = np.stack([thumbnails[i] for i in places])
+    values = np.stack([thumbnail for thumbnail in thumbnails if thumbnail is not None])
     for start in range(0, len(places), 512):
         like = values[start : start + 512] @ values.T > LIKE
         for row, column in zip(*np.nonzero(like), strict=True):

@@ -1,12 +1,12 @@
 """A data set measured, and what is to be said about it."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_rcnn.data import Dataset
+from keras_rcnn.data import Dataset, Record
 from keras_rcnn.survey.anchors import View, best_anchor_iou, kmeans_shapes, seen_boxes
 from keras_rcnn.survey.copies import duplicates
 from keras_rcnn.survey.suggested import suggestions
@@ -74,7 +74,7 @@ def survey(
     return result
 
 
-def _counts(dataset):
+def _counts(dataset: Dataset) -> dict[str, Any]:
     objects = Counter(int(label) for record in dataset for label in record.labels)
     images = Counter(int(label) for record in dataset for label in set(record.labels.tolist()))
     short = [min(record.height, record.width) for record in dataset]
@@ -98,12 +98,12 @@ def _counts(dataset):
     }
 
 
-def _spread(values):
+def _spread(values: Sequence[int]) -> dict[str, float]:
     """Least, median and most."""
     return {"least": int(min(values)), "median": float(np.median(values)), "most": int(max(values))}
 
 
-def _sizes(boxes, view):
+def _sizes(boxes: np.ndarray, view: View) -> dict[str, Any]:
     sides = boxes[:, 2:] - boxes[:, :2]
     side = np.sqrt(sides.prod(axis=1))
     quantiles = {f"{share:.0%}": round(float(np.quantile(side, share)), 1) for share in (0, 0.1, 0.5, 0.9, 1)}
@@ -117,7 +117,7 @@ def _sizes(boxes, view):
     }
 
 
-def _anchors(boxes, sizes, view):
+def _anchors(boxes: np.ndarray, sizes: np.ndarray, view: View) -> dict[str, Any]:
     best = best_anchor_iou(boxes, sizes, view)
     return {
         "sizes_px": [list(map(float, sides)) for sides in view.sizes],
@@ -131,7 +131,7 @@ def _anchors(boxes, sizes, view):
 # === What is to be said ===
 
 
-def _of_split(name, dataset):
+def _of_split(name: str, dataset: Dataset) -> Iterator[Finding]:
     if dataset.bad:
         count = _counted(len(dataset.bad), "annotation or image is", "annotations or images are")
         yield Finding("error", f"{name}: {count} bad, and left out.")
@@ -144,13 +144,13 @@ def _of_split(name, dataset):
         yield Finding("warning", f"{name}: {count} annotated twice, with the same box and class.")
 
 
-def _twice(record):
+def _twice(record: Record) -> list[tuple[tuple[float, ...], int]]:
     """The boxes of a record that occur once more with the same label."""
     seen = Counter((tuple(box), int(label)) for box, label in zip(record.boxes.tolist(), record.labels, strict=True))
     return [key for key, count in seen.items() for _ in range(count - 1)]
 
 
-def _of_classes(splits):
+def _of_classes(splits: Mapping[str, Any]) -> Iterator[Finding]:
     training = splits["train"]["classes"]
     empty = [name for name, count in training.items() if not count["objects"]]
     if empty:
@@ -175,7 +175,7 @@ def _of_classes(splits):
             )
 
 
-def _of_view(result, view):
+def _of_view(result: Mapping[str, Any], view: View) -> Iterator[Finding]:
     anchors, sizes = result.get("anchors"), result.get("objects")
     if sizes and sizes["side_px"]["10%"] < 8:
         yield Finding(
@@ -196,7 +196,7 @@ def _of_view(result, view):
         )
 
 
-def _of_duplicates(groups):
+def _of_duplicates(groups: list[list[tuple[str, str]]]) -> Iterator[Finding]:
     across = [group for group in groups if len({name for name, _ in group}) > 1]
     within = len(groups) - len(across)
     if across:
@@ -209,10 +209,10 @@ def _of_duplicates(groups):
         yield Finding("warning", f"{_counted(within, 'photo occurs', 'photos occur')} more than once in one split.")
 
 
-def _counted(count, singular, plural):
+def _counted(count: int, singular: str, plural: str) -> str:
     return f"{count} {singular if count == 1 else plural}"
 
 
-def _listed(names):
+def _listed(names: Iterable[str]) -> str:
     names = list(map(str, names))
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_rcnn.data import Dataset
+from keras_rcnn.data import Dataset, Record
 from keras_rcnn.data.masks import full_mask
-from keras_rcnn.html_page import element, figure, html_table, sheet, write_html
+from keras_rcnn.html_page import Markup, element, figure, html_table, sheet, write_html
+from keras_rcnn.interfaces import FilePath
 from keras_rcnn.survey.text import survey_text
 from keras_rcnn.visualize import draw
 
@@ -17,7 +18,7 @@ MASK_PIXELS = 2e8  # of all masks of a photo; with more it is shown with boxes a
 
 
 def write_page(
-    path: str | Path, result: Mapping[str, Any], datasets: Mapping[str, Dataset], photos: int = PHOTOS
+    path: FilePath, result: Mapping[str, Any], datasets: Mapping[str, Dataset], photos: int = PHOTOS
 ) -> Path:
     """Writes a survey as one HTML file that needs nothing else.
 
@@ -44,18 +45,18 @@ def write_page(
     return write_html(path, "Data check", parts)
 
 
-def _table(name, split):
+def _table(name: str, split: Mapping[str, Any]) -> str:
     rows = [[label, count["objects"], count["images"]] for label, count in split["classes"].items()]
     head = element("h2", f"{name}: {split['images']} images, {split['objects']} objects")
     return head + html_table(["class", "objects", "images"], rows)
 
 
-def _sheet(name, dataset, photos):
+def _sheet(name: str, dataset: Dataset, photos: int) -> str:
     figures = [_figure(dataset, record) for record in chosen_photos(dataset, photos)]
     return element("h2", f"{name}, as annotated") + sheet(figures)
 
 
-def chosen_photos(dataset, count):
+def chosen_photos(dataset: Dataset, count: int) -> list[Record]:
     """A third with the most objects, a third with the smallest, and the rest evenly from all."""
     records = list(dataset)
     if len(records) <= count:
@@ -70,7 +71,7 @@ def chosen_photos(dataset, count):
     return [records[i] for i in list(places)[:count]]
 
 
-def _few_masks(record):
+def _few_masks(record: Record) -> bool:
     """Whether all objects have masks, and these fit into memory."""
     masks = record.segmentations
     if not masks or any(mask is None for mask in masks):
@@ -78,7 +79,7 @@ def _few_masks(record):
     return len(masks) * record.height * record.width <= MASK_PIXELS
 
 
-def _figure(dataset, record):
+def _figure(dataset: Dataset, record: Record) -> Markup:
     caption = f"{Path(record.name).name}: {len(record.boxes)} objects"
     try:
         objects = {"boxes": record.boxes, "labels": record.labels}

@@ -41,7 +41,7 @@ def suggestions(dataset: Dataset, view: View, fixed: Collection[str] = ()) -> di
     return {key: value for key, value in chosen.items() if key not in fixed}
 
 
-def _size(dataset, view):
+def _size(dataset: Dataset, view: View) -> dict[str, int]:
     """`min_size` and `max_size`, where small objects want a larger photo, or photos have another shape."""
     shorter = np.median([min(record.height, record.width) for record in dataset])
     sides = [side for side in SIDES if side <= ENLARGED * shorter] or [SIDES[0]]
@@ -56,7 +56,7 @@ def _size(dataset, view):
     return {key: value for key, value in size.items() if size["min_size"] > view.min_size}
 
 
-def _anchors(dataset, view, fixed):
+def _anchors(dataset: Dataset, view: View, fixed: Collection[str]) -> dict[str, Any]:
     """`anchor_scale` and `aspect_ratios`, if they fit clearly better."""
     boxes, sizes, _ = seen_boxes(dataset, view)
     if len(boxes) > 5000:

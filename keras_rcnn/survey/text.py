@@ -49,7 +49,7 @@ def survey_text(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *_finding_lines(result)])
 
 
-def _split_line(name, split):
+def _split_line(name: str, split: Mapping[str, Any]) -> str:
     extra = [
         f"{split[key]} {words}"
         for key, words in (
@@ -65,14 +65,14 @@ def _split_line(name, split):
     return f"{name}: {split['images']} images, {split['objects']} objects of {classes} classes{more}"
 
 
-def _anchor_line(anchors):
+def _anchor_line(anchors: Mapping[str, Any]) -> str:
     return (
         f"Anchors: {anchors['matched']:.1%} of the objects have one of IoU 0.5 or more, "
         f"{anchors['matched_at_0.7']:.1%} of 0.7; mean {anchors['mean_iou']:.3f}"
     )
 
 
-def _finding_lines(result):
+def _finding_lines(result: Mapping[str, Any]) -> list[str]:
     lines = [f"{MARKS[finding.level]} {finding.text}" for finding in result["findings"]]
     if result.get("suggestions"):
         changes = " ".join(f"--set {key}={_value(value)}" for key, value in result["suggestions"].items())
@@ -80,10 +80,10 @@ def _finding_lines(result):
     return lines
 
 
-def _value(value):
+def _value(value: object) -> str:
     text = str(value).replace(" ", "")
     return f"'{text}'" if "(" in text else text
 
 
-def _spread(spread):
+def _spread(spread: Mapping[str, Any]) -> str:
     return f"{spread['least']} to {spread['most']}, median {spread['median']:g}"
