@@ -1,25 +1,36 @@
 """What several commands have on their command line."""
 
+from __future__ import annotations
+
 import argparse
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from keras_rcnn.cli.output import say
+
+if TYPE_CHECKING:
+    from keras_rcnn.data import Dataset, ProposalSet
+    from keras_rcnn.models import Detector
+    from keras_rcnn.training.settings import Settings
+
+Number = TypeVar("Number", int, float)
 
 FORMATS = "coco, voc, yolo, csv, via, labelme, cvat, label_studio, createml, supervisely, tfrecord"
 SOURCES = "--data PATH, --coco FILE --images DIR, --voc DIR --split NAME or --csv FILE --images DIR"
 
 
-def add_preset(parser):
+def add_preset(parser: argparse.ArgumentParser) -> None:
     """The preset that the command works on."""
     parser.add_argument("preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
 
 
-def add_overwrite(parser):
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """For a command that writes a folder, which must be empty without it."""
     parser.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
 
 
-def add_tta(parser):
+def add_tta(parser: argparse.ArgumentParser) -> None:
     """The option to look at mirror images as well."""
     parser.add_argument(
         "--tta",
@@ -28,7 +39,7 @@ def add_tta(parser):
     )
 
 
-def add_precision(parser):
+def add_precision(parser: argparse.ArgumentParser) -> None:
     """What convolutions and dense layers compute in."""
     parser.add_argument(
         "--precision",
@@ -37,19 +48,19 @@ def add_precision(parser):
     )
 
 
-def add_score(parser):
+def add_score(parser: argparse.ArgumentParser) -> None:
     """The least score of what is shown."""
     parser.add_argument(
         "--score", type=fraction, metavar="S", help="least score; default: the preset's for each class, or else 0.5"
     )
 
 
-def add_out(parser, default):
+def add_out(parser: argparse.ArgumentParser, default: str) -> None:
     """The folder for pictures."""
     parser.add_argument("--out", default=default, metavar="DIR", help=f"folder for pictures; default: {default}")
 
 
-def add_proposals(parser):
+def add_proposals(parser: argparse.ArgumentParser) -> None:
     """For detectors that are told where to look."""
     parser.add_argument(
         "--proposals",
@@ -58,7 +69,7 @@ def add_proposals(parser):
     )
 
 
-def add_source(parser, prefix=""):
+def add_source(parser: argparse.ArgumentParser, prefix: str = "") -> None:
     """A data set; `prefix` is "" or "val-"."""
     title = "validation data" if prefix else "data"
     group = parser.add_argument_group(title)
@@ -94,7 +105,7 @@ def add_source(parser, prefix=""):
         )
 
 
-def source_of(args, prefix=""):
+def source_of(args: argparse.Namespace, prefix: str = "") -> dict[str, Any] | None:
     """What `load_data` takes, from `--data`, `--coco`, `--voc` or `--csv` and their options; None without any."""
     options = {key: getattr(args, prefix + key) for key in ("data", "coco", "voc", "csv", "split", "images")}
     dashed = "--" + prefix.replace("_", "-")
@@ -132,7 +143,7 @@ def source_of(args, prefix=""):
     return source
 
 
-def splits_of(source, val, settings):
+def splits_of(source: dict[str, Any], val: dict[str, Any] | None, settings: Settings) -> dict[str, Any]:
     """What to train and to validate on for `--data`: its own splits where it has some, else a fifth set aside."""
     from keras_rcnn.data import splits
     from keras_rcnn.data.formats.detected import chosen_split, detected
@@ -162,11 +173,11 @@ def splits_of(source, val, settings):
     return {"train": source, "val_fraction": 0.2}
 
 
-def _held_out(names):
+def _held_out(names: list[str]) -> list[str]:
     return [name for name in names if name.lower() in ("val", "valid", "validation")]
 
 
-def proposals_for(args, model, dataset):
+def proposals_for(args: argparse.Namespace, model: Detector, dataset: Dataset) -> ProposalSet | None:
     """What `--proposals` says for a detector that is told where to look; None lets selective search run."""
     if args.proposals is None:
         return None
@@ -177,10 +188,10 @@ def proposals_for(args, model, dataset):
     return load_proposals(args.proposals, dataset)
 
 
-def _number(cast, good, wanted):
-    def parse(text):
+def _number(cast: Callable[[str], Number], good: Callable[[float], bool], wanted: str) -> Callable[[str], Number]:
+    def parse(text: str) -> Number:
         try:
-            value = cast(text)
+            value: Any = cast(text)
         except ValueError:
             value = math.nan
         if not good(value):
@@ -195,6 +206,6 @@ positive_number = _number(float, lambda value: 0 < value < math.inf, "a number o
 fraction = _number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
-def names(text):
+def names(text: str) -> list[str]:
     """The names between a text's commas."""
     return [name.strip() for name in text.split(",")]

@@ -1,5 +1,7 @@
 """`keras-rcnn check`: what is in a data set, what is wrong with it, and what settings suit it."""
 
+import argparse
+
 from keras_rcnn.cli.arguments import SOURCES, add_source, source_of, splits_of
 from keras_rcnn.cli.output import say, write_json
 
@@ -10,7 +12,7 @@ DESCRIPTION = (
 )
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("path", nargs="?", metavar="DATA", help="the same as --data DATA")
     add_source(parser)
@@ -21,7 +23,7 @@ def add_arguments(parser):
     parser.add_argument("--json", metavar="FILE", help="write all that was found to this file as well")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """A data set -> what is to be said about it."""
     if args.path is not None and args.data is not None:
         raise ValueError("the data are given twice, as DATA and by --data")

@@ -4,6 +4,8 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import keras_rcnn
 from keras_rcnn.cli import (
@@ -24,7 +26,7 @@ from keras_rcnn.cli.output import import_keras_quietly, library_log, message, sa
 COMMANDS = (demo, detect, check, train, evaluate, compress, proposals, export, presets, convert, convert_data)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
@@ -34,6 +36,7 @@ def main(argv=None):
         The exit code.
     """
     args = command_line().parse_args(argv)
+    stream: Any
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be printable
@@ -56,7 +59,7 @@ def main(argv=None):
         return 2
 
 
-def command_line():
+def command_line() -> argparse.ArgumentParser:
     """The parser of all commands."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show errors with a traceback")

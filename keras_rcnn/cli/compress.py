@@ -1,5 +1,6 @@
 """`keras-rcnn compress`: a preset with its fully connected layers truncated, and what that costs and saves."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ DESCRIPTION = (
 )
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     add_preset(parser)
     parser.add_argument(
@@ -37,7 +38,7 @@ def add_arguments(parser):
     add_overwrite(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """A preset with its fully connected layers truncated, and what that costs and saves."""
     out = Path(args.out)
     check_out(out, args)

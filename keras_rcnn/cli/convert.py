@@ -1,5 +1,6 @@
 """`keras-rcnn convert`: torchvision's weights -> a preset folder, Caffe's -> weights for a backbone and its head."""
 
+import argparse
 from pathlib import Path
 
 from keras_rcnn.cli.arguments import add_overwrite, names
@@ -12,7 +13,7 @@ DESCRIPTION = (
 )
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("framework", choices=("torchvision", "caffe"))
     parser.add_argument(
@@ -29,7 +30,7 @@ def add_arguments(parser):
     add_overwrite(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """torchvision's weights -> a preset folder, Caffe's -> weights for a backbone and its head."""
     out = Path(args.out)
     check_out(out, args)
@@ -54,7 +55,7 @@ def run(args):
     say(f"{args.model} with {num_classes} classes: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
 
 
-def _convert_caffe(args, out):
+def _convert_caffe(args: argparse.Namespace, out: Path) -> None:
     from safetensors.numpy import save
 
     from keras_rcnn.convert import read_caffe_weights

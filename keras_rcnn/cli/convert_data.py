@@ -1,5 +1,6 @@
 """`keras-rcnn convert-data`: a data set of any format that is known -> COCO json."""
 
+import argparse
 from pathlib import Path
 
 from keras_rcnn.cli.arguments import FORMATS, names
@@ -9,7 +10,7 @@ HELP = "a data set of another format as COCO json"
 DESCRIPTION = "Reads a data set as a tool exported it, and writes it as COCO json."
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("data", metavar="DATA", help="folder or file as a tool exported it: its format is found out")
     parser.add_argument("--out", required=True, metavar="ANN.json", help="the COCO json")
@@ -27,7 +28,7 @@ def add_arguments(parser):
     parser.add_argument("--overwrite", action="store_true", help="replace the file OUT")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """A data set of any format that is known -> COCO json."""
     from keras_rcnn.data import load, save_coco
 

@@ -1,5 +1,6 @@
 """`keras-rcnn demo`: the embedded detector on the embedded photo."""
 
+import argparse
 from pathlib import Path
 
 from keras_rcnn.cli.arguments import add_out, add_score
@@ -10,13 +11,13 @@ HELP = "find the cells in the photo that comes with the package"
 DESCRIPTION = HELP
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     add_score(parser)
     add_out(parser, "detections")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """The embedded detector on the embedded photo."""
     from keras_rcnn.presets import DEFAULT_PRESET, from_preset, zoo_folder
     from keras_rcnn.visualize import draw

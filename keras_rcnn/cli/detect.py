@@ -1,7 +1,9 @@
 """`keras-rcnn detect`: photos in, annotated pictures and JSON out."""
 
+import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from keras_rcnn.cli.arguments import add_out, add_precision, add_score, add_tta, positive_whole
 from keras_rcnn.cli.output import say, with_run_lengths, write_json
@@ -12,7 +14,7 @@ HELP = "find objects in photos"
 DESCRIPTION = "Finds objects in photos; writes an annotated picture for each."
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image file, or folder of image files")
     parser.add_argument("--preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
@@ -32,7 +34,7 @@ def add_arguments(parser):
     parser.add_argument("--json", metavar="FILE", help="write the boxes to this file as well")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Photos in, annotated pictures and JSON out."""
     from keras_rcnn.data import ImageError, read_image
     from keras_rcnn.presets import DEFAULT_PRESET, from_preset
@@ -40,6 +42,7 @@ def run(args):
 
     photos, results = list(photos_in(args.photos)), []
     taken = {photo.resolve() for photo in photos if isinstance(photo, Path)}  # no picture replaces a photo
+    options: dict[str, Any]
     if args.server:
         from keras_rcnn.export.client import ServedDetector
 

@@ -1,5 +1,6 @@
 """`keras-rcnn evaluate`: a preset's COCO or VOC metrics on a data set."""
 
+import argparse
 import sys
 
 from keras_rcnn.cli.arguments import (
@@ -20,7 +21,7 @@ HELP = "average precision on a data set"
 DESCRIPTION = HELP
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     add_preset(parser)
     add_source(parser)
@@ -40,7 +41,7 @@ def add_arguments(parser):
     )
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """A preset's COCO or VOC metrics on a data set."""
     source = source_of(args)
     if source is None:

@@ -1,5 +1,7 @@
 """`keras-rcnn export`: a preset -> a model for another runtime, checked against `detect`."""
 
+import argparse
+
 from keras_rcnn.cli.arguments import add_preset
 from keras_rcnn.cli.output import say
 from keras_rcnn.cli.photos import photo_files
@@ -10,7 +12,7 @@ HELP = "a model for TF Serving, LiteRT or ONNX"
 DESCRIPTION = "Writes a preset for another runtime and checks, on photos, that it answers as detect does."
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     add_preset(parser)
     parser.add_argument("--format", choices=("saved_model", "litert", "onnx"), default="saved_model")
@@ -31,7 +33,7 @@ def add_arguments(parser):
     parser.add_argument("--check", metavar="DIR", help=f"photos to check it on, at most {CHECKED}; default: the demo's")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """A preset -> a model for another runtime, checked against `detect`."""
     from keras_rcnn.data.reading import spread
     from keras_rcnn.export import export_model

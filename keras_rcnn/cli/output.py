@@ -1,5 +1,7 @@
 """What the command prints and writes; nothing else in the package prints."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import logging
@@ -8,8 +10,18 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_rcnn.printable import printable
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping
+    from typing import Any, TextIO
+
+    import numpy as np
+
+    from keras_rcnn.interfaces import RLE, FilePath
 
 # as messages name an argument, and as it is said on the command line
 _OPTIONS = {
@@ -22,12 +34,12 @@ _OPTIONS = {
 }
 
 
-def say(text, file=None):
+def say(text: object, file: TextIO | None = None) -> None:
     """Prints what may have file names, class names and other people's messages in it."""
     print(printable(text, lines=True), file=file)
 
 
-def message(error):
+def message(error: BaseException) -> str:
     """One line, or one for each of several problems."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -40,7 +52,7 @@ def message(error):
     return ": ".join(line.strip() for line in text.splitlines()) if len(lines) == 2 else text
 
 
-def _as_typed(text):
+def _as_typed(text: str) -> str:
     """A message that speaks of Python's arguments, with the command's options in their place."""
     text = re.sub(r"\bbox_format='(\w+)'", r"--box-format \1", text)
     for python, option in _OPTIONS.items():
@@ -48,7 +60,7 @@ def _as_typed(text):
     return re.sub(r"format='\w+' \((--format \w+)\)", r"\1", text)
 
 
-def check_out(out, args, but=None):
+def check_out(out: Path, args: argparse.Namespace, but: FilePath | None = None) -> None:
     """Refuses a folder with anything in it, unless the command says what to do; `but` may lie in it."""
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"{out} is a file: --out names a folder")
@@ -66,13 +78,13 @@ def check_out(out, args, but=None):
         raise FileExistsError(f"{out} is not empty ({', '.join(there[:4])}{more}): name a new folder, {ways}")
 
 
-def write_json(path, value):
+def write_json(path: FilePath, value: Any) -> None:
     from keras_rcnn.json_text import finite
 
     write(Path(path), json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
 
 
-def write(path, text):
+def write(path: Path, text: str | bytes) -> None:
     """Aside and renamed, so that a full disk leaves the old file."""
     from keras_rcnn.files import aside
 
@@ -80,15 +92,15 @@ def write(path, text):
         temporary.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
 
 
-def with_run_lengths(detections):
+def with_run_lengths(detections: Mapping[str, Any]) -> dict[str, Any]:
     """One photo's detections with masks as COCO's run lengths, which JSON has."""
     return {key: _run_lengths(value) if key == "masks" else value for key, value in detections.items()}
 
 
-def _run_lengths(masks):
+def _run_lengths(masks: np.ndarray | list[RLE]) -> list[dict[str, Any]]:
     from keras_rcnn.evaluation.coco import encode_masks
 
-    def text(counts):
+    def text(counts: str | bytes) -> str:
         return counts if isinstance(counts, str) else bytes(counts).decode()
 
     return [
@@ -97,13 +109,13 @@ def _run_lengths(masks):
 
 
 class _Formatter(logging.Formatter):
-    def format(self, record):
+    def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage() if record.levelno == logging.INFO else super().format(record)
         return printable(_as_typed(text), lines=True)
 
 
 @contextlib.contextmanager
-def library_log():
+def library_log() -> Iterator[None]:
     """The library's warnings on stderr, and what it found out by itself, for as long as the command runs."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
@@ -117,7 +129,7 @@ def library_log():
         logger.removeHandler(handler)
 
 
-def import_keras_quietly():
+def import_keras_quietly() -> None:
     """Imports Keras and its backend with stderr aside: some of TensorFlow's notices heed no log level."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "keras" in sys.modules:

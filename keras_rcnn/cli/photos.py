@@ -1,9 +1,19 @@
 """Photos among what is named on the command line, and names for the pictures of them."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from keras_rcnn.cli.output import say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
+
+    from keras_rcnn.data import ImageError
+    from keras_rcnn.interfaces import FilePath
 
 PHOTOS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif",
@@ -15,7 +25,7 @@ OTHER_PHOTOS = (
 )  # fmt: skip
 
 
-def photos_in(paths):
+def photos_in(paths: Iterable[FilePath]) -> Iterator[Path | ImageError]:
     """The photos among files and folders; an `ImageError` stands for a folder without any.
 
     Photos of other formats are read where Pillow can, else named on stderr.
@@ -42,7 +52,7 @@ def photos_in(paths):
             some = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
             why = f"{len(left)} left out, of formats that Pillow does not read: {some}; save them as JPEG"
         if not files:
-            error = ImageError(f"{path}: no image files in this folder{f' ({why})' if why else ''}")
+            error: Any = ImageError(f"{path}: no image files in this folder{f' ({why})' if why else ''}")
             error.path = path
             yield error
         elif left:
@@ -50,20 +60,20 @@ def photos_in(paths):
         yield from files
 
 
-def _pillow_reads(pillow, ending):
+def _pillow_reads(pillow: ModuleType, ending: str) -> bool:
     return pillow.registered_extensions().get(ending) in pillow.OPEN
 
 
-def photo_files(folder):
+def photo_files(folder: FilePath) -> list[Path]:
     """The photos in a folder, of which there must be some."""
-    photos = list(photos_in([folder]))
+    photos: list[Any] = list(photos_in([folder]))
     for photo in photos:
         if isinstance(photo, Exception):
             raise photo
     return photos
 
 
-def picture_path(photo, out, taken):
+def picture_path(photo: Path, out: Path, taken: set[Path]) -> Path:
     """A file name in `out` that no photo and no earlier picture has."""
     suffix = ".jpg" if photo.suffix.lower() in (".jpg", ".jpeg") else ".png"
     stem, number = f"{photo.stem}_detected", 1

@@ -1,5 +1,7 @@
 """`keras-rcnn presets`: what there is in the zoo."""
 
+import argparse
+
 from keras_rcnn.cli.output import say
 from keras_rcnn.cli.tables import presets_table
 
@@ -7,12 +9,12 @@ HELP = "list the model zoo"
 DESCRIPTION = HELP
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("--markdown", action="store_true", help="as the README's table")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """What there is in the zoo."""
     from keras_rcnn.presets import list_presets
 

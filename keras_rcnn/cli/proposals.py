@@ -1,5 +1,6 @@
 """`keras-rcnn proposals`: selective search over a data set, or a file's boxes, and how many objects they cover."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ DESCRIPTION = (
 )
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     add_source(parser)
     parser.add_argument(
@@ -35,7 +36,7 @@ def add_arguments(parser):
     parser.add_argument("--out", metavar="FILE", help="write the proposals to this .npz or .json file")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Where to look: selective search over a data set, or a file's boxes, and how many of the objects they cover."""
     from keras_rcnn.data import compute_proposals, load_proposals, proposal_recall, save_proposals
     from keras_rcnn.training.build import load_data

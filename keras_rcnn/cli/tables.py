@@ -1,12 +1,24 @@
 """What the command prints: tables and words, from what the package's functions return."""
 
+from __future__ import annotations
+
 import math
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from keras_rcnn.printable import printable
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
 
-def boxes_table(detections):
+    import numpy as np
+
+    from keras_rcnn.models import Detector
+
+
+def boxes_table(detections: Mapping[str, Any]) -> str:
     """One photo's detections as text, best first."""
     rows = [
         [str(i), name, f"{score:.3f}", *(f"{x:.1f}" for x in box)]
@@ -17,7 +29,7 @@ def boxes_table(detections):
     return table(["#", "name", "score", "x1", "y1", "x2", "y2"], rows, left=(1,))
 
 
-def metrics_table(metrics):
+def metrics_table(metrics: Mapping[str, Any]) -> str:
     """What `evaluate` returns as text: the data set's figures, then each class's."""
     tasks = [task for task in ("bbox", "segm") if task in metrics]
     columns = list(metrics[tasks[0]])
@@ -30,7 +42,7 @@ def metrics_table(metrics):
     return figures + "\n\n" + table(["class", *columns], rows, left=(0,))
 
 
-def comparison_table(rows, models):
+def comparison_table(rows: Mapping[str, Any], models: Mapping[str, Detector]) -> str:
     """What `compare` returns as text, with the weights' number."""
     body = [
         [
@@ -44,7 +56,7 @@ def comparison_table(rows, models):
     return table(["", "AP", "AP50", "seconds an image", "million weights"], body, left=(0,))
 
 
-def recall_table(recall):
+def recall_table(recall: Mapping[str, Any]) -> str:
     """What `proposal_recall` returns as text: a row for each number of proposals that is looked at."""
     rows = [
         [str(limit), f"{count:.1f}", *(figure(values[limit]) for values in recall["recall"].values())]
@@ -54,7 +66,7 @@ def recall_table(recall):
     return f"{recall['images']} images, {recall['objects']} objects\n\n" + table(head, rows)
 
 
-def caffe_usage(model, path, values):
+def caffe_usage(model: str, path: Path, values: Mapping[str, np.ndarray]) -> str:
     """What `convert caffe` has written, and the Python that puts it into a detector."""
     from keras_rcnn.convert.caffe import ANCHOR_SIZES
 
@@ -90,7 +102,7 @@ model = {detector}(
 {chr(10).join(load)}"""
 
 
-def presets_table(presets, markdown=False):
+def presets_table(presets: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
     """The zoo as text, or as a Markdown table, which does not say what this machine has downloaded."""
     head = ["preset", "AP", "AP50", "mask AP", "mask AP50", "MB", "measured on", "what it is"]
     rows = []
@@ -109,12 +121,12 @@ def presets_table(presets, markdown=False):
     return table([*head[:6], "here", *head[6:]], rows, left=(0, 6, 7, 8))
 
 
-def figure(value):
+def figure(value: float | None) -> str:
     """A number between 0 and 1, or a dash."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def count(detections):
+def count(detections: Mapping[str, Any]) -> str:
     """How many objects of which class, in words."""
     counts = Counter(detections["names"])
     if not counts:
@@ -123,7 +135,7 @@ def count(detections):
     return f"{counts.total()} object{'s' * (counts.total() > 1)} ({classes})"
 
 
-def table(head, rows, left=()):
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], left: Sequence[int] = ()) -> str:
     """Columns of text, to the right but for those named in `left`; what a cell cannot show is escaped."""
     head, rows = [printable(cell) for cell in head], [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
@@ -134,7 +146,7 @@ def table(head, rows, left=()):
     return "\n".join(lines)
 
 
-def settings_help(rows):
+def settings_help(rows: Iterable[Sequence[Any]]) -> str:
     """`training.settings.settings_table` as text."""
     lines, group = [], None
     wide = max(len(f"{name} = {default}") for _, name, default, *_ in rows)

@@ -1,5 +1,6 @@
 """`keras-rcnn train`: a recipe, or a data set and a few options -> a preset folder."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ HELP = "train on your own images"
 DESCRIPTION = "Trains a detector from a recipe, or on a data set with default settings. OUT is a preset folder then."
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("recipe", nargs="?", metavar="RECIPE.py", help="settings as a Python file; see zoo/*/recipe.py")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
@@ -47,7 +48,7 @@ def add_arguments(parser):
     again.add_argument("--overwrite", action="store_true", help="replace the training that is in OUT")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """A recipe, or a data set and a few options -> a preset folder."""
     from keras_rcnn.training.cluster import ClusterError, WorkerLost, read_cluster, rejoin
     from keras_rcnn.training.folder import check_free
