@@ -1,7 +1,7 @@
 """The R-CNN family of object detectors as a Keras 3 model zoo."""
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_rcnn.registered import register
 
@@ -81,7 +81,7 @@ _HOMES = {
 register()
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used: `import keras_rcnn` itself imports no other package."""
     if name not in __all__:
         raise AttributeError(f"module 'keras_rcnn' has no attribute {name!r}")
@@ -91,5 +91,5 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

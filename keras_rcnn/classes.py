@@ -9,15 +9,21 @@ follows the last of them to the background; n is 0 for a weight that holds for a
 are new.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import Any
 
 # features serve any classes: a `num_classes` in there is another one
 _FEATURES = ("backbone", "neck")
 
 
-def counted(config, num_classes):
+def counted(config: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
     """A detector's config for another number of classes; that of the layers within is replaced where it is the same.
 
     Args:
@@ -34,7 +40,7 @@ def counted(config, num_classes):
     return {**parts, "num_classes": num_classes}
 
 
-def _counted(value, old, new):
+def _counted(value: Any, old: int, new: int) -> Any:
     if isinstance(value, list):
         return [_counted(item, old, new) for item in value]
     if not isinstance(value, dict):
@@ -58,21 +64,21 @@ class Change(NamedTuple):
         sources: for each of the others its place among the detector's classes, or -1.
     """
 
-    old: list
-    new: list
-    count: int
-    sources: list
+    old: list[str] | None
+    new: list[str] | None
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
+    sources: list[int]
 
     @classmethod
-    def between(cls, old, new, count, new_count):
+    def between(cls, old: list[str] | None, new: list[str] | None, count: int, new_count: int) -> Change:
         """Pairs the classes by name; of several with the same name the first with the first, and so on."""
         left = {}
-        for place, name in enumerate(old if new else ()):
+        for place, name in enumerate(old if new else ()):  # pyright: ignore[reportArgumentType]
             left.setdefault(name, []).append(place)
         sources = [left[name].pop(0) if left.get(name) else -1 for name in new or [None] * new_count]
         return cls(old, new, count, sources)
 
-    def shapes(self, model, shapes):
+    def shapes(self, model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
         """The shapes of a weights file as they are with the new classes; what is new has its own.
 
         Args:
@@ -93,11 +99,11 @@ class Change(NamedTuple):
                 known[path] = tuple(weight.shape)
         return known
 
-    def fitted(self, model):
+    def fitted(self, model: Any) -> set[str]:
         """The paths of what is fitted to the classes."""
         return set(_fitted(model))
 
-    def values(self, model, values):
+    def values(self, model: Any, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The weights of a detector for the new classes that are fitted to these.
 
         Args:
@@ -115,7 +121,7 @@ class Change(NamedTuple):
             known[path] = self._kept(value, values[path], columns) if self._keeps(columns) else value
         return known
 
-    def told(self, model, name):
+    def told(self, model: Any, name: str) -> str | None:
         """What starts untrained, in one line; None if nothing does.
 
         Args:
@@ -132,7 +138,8 @@ class Change(NamedTuple):
         known = [place for place in self.sources if place >= 0]
         lines = []
         if partly - whole:
-            names = _listed([name for name, place in zip(self.new, self.sources, strict=True) if place < 0])
+            new: Any = self.new
+            names = _listed([name for name, place in zip(new, self.sources, strict=True) if place < 0])
             kept = f"what belongs to {_listed([self.old[place] for place in known])} is kept"
             lines.append(f"{_listed(sorted(partly - whole))} for {names}, which {name} does not have ({kept})")
         if whole:
@@ -144,18 +151,18 @@ class Change(NamedTuple):
             lines.append(f"{_listed(sorted(whole))}, {why}")
         return f"New, and to be trained: {'; '.join(lines)}." if lines else None
 
-    def _keeps(self, columns):
+    def _keeps(self, columns: int | None) -> bool:
         """Whether something is kept of a weight with so many columns a class."""
         if columns == 0:
             return -1 not in self.sources
         return columns is not None and any(place >= 0 for place in self.sources)
 
-    def _old_shape(self, weight, columns):
+    def _old_shape(self, weight: Any, columns: int | None) -> tuple[int, ...]:
         if not columns:
             return tuple(weight.shape)
         return (*weight.shape[:-1], weight.shape[-1] + columns * (self.count - len(self.sources)))
 
-    def _kept(self, value, old, columns):
+    def _kept(self, value: np.ndarray, old: np.ndarray, columns: int | None) -> np.ndarray:
         if not columns:
             return old
         places = [place for place, source in enumerate(self.sources) if source >= 0]
@@ -165,16 +172,16 @@ class Change(NamedTuple):
         return value
 
 
-def _columns(places, count):
+def _columns(places: Sequence[int], count: int) -> np.ndarray:
     return (np.array(places)[:, None] * count + np.arange(count)).ravel()
 
 
-def _listed(names):
+def _listed(names: Iterable[object]) -> str:
     names = list(names)
     return f"{', '.join(map(str, names[:8]))}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
 
 
-def _fitted_parts(model):
+def _fitted_parts(model: Any) -> dict[str, dict[str, tuple[Any, int | None]]]:
     """Name of a part -> path -> (weight, columns a class or None), of what is fitted to the classes."""
     import keras
 
@@ -183,12 +190,12 @@ def _fitted_parts(model):
     return {name: weights for name, weights in weights_of.items() if weights}
 
 
-def _fitted(model):
+def _fitted(model: Any) -> dict[str, tuple[Any, int | None]]:
     """Path -> (weight, columns a class or None), of what is fitted to the classes."""
     return {path: weight for weights in _fitted_parts(model).values() for path, weight in weights.items()}
 
 
-def _class_weights(layer):
+def _class_weights(layer: Any) -> Iterator[tuple[str, tuple[Any, int | None]]]:
     """The weights of a layer, and of those in it, that are fitted to the classes."""
     try:
         made_for_classes = "num_classes" in layer.get_config()

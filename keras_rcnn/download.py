@@ -2,6 +2,8 @@
 interruption, and by one process at a time.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import hashlib
@@ -16,6 +18,12 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from keras_rcnn.interfaces import FilePath
 
 logger = logging.getLogger(__name__)
 
@@ -29,20 +37,20 @@ MAX_BYTES = 2**32
 BYTES_VARIABLE = "KERAS_RCNN_MAX_DOWNLOAD_BYTES"
 WAIT = 0.5  # seconds between two looks whether a lock is free
 SCHEMES = ("http", "https")
-_held = {}  # locks of this process, and which thread has them
+_held: dict[Path, int] = {}  # locks of this process, and which thread has them
 
 
 class DownloadError(OSError):
     """A file that could not be had from the network, or is not what it should be."""
 
 
-def cache_folder():
+def cache_folder() -> Path:
     """Where downloads are kept: the environment's `KERAS_RCNN_HOME`, or else `~/.keras_rcnn`."""
     return Path(os.environ.get("KERAS_RCNN_HOME") or "~/.keras_rcnn").expanduser()
 
 
 @contextlib.contextmanager
-def downloaded(url, folder, sha256_prefix, size=None):
+def downloaded(url: str, folder: FilePath, sha256_prefix: str, size: int | None = None) -> Iterator[Path]:
     """Downloads a file for the time of a `with` block.
 
     At the end the file is gone, however that comes about; only a download that is interrupted, of a server which can
@@ -89,13 +97,13 @@ def downloaded(url, folder, sha256_prefix, size=None):
         yield part.path
 
 
-def sha256_of(path):
+def sha256_of(path: FilePath) -> str:
     """A file's SHA-256 in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def checked(path, sha256_prefix):
+def checked(path: Path, sha256_prefix: str) -> Path:
     """The path of a file, if its SHA-256 begins as it should.
 
     Raises:
@@ -110,7 +118,7 @@ def checked(path, sha256_prefix):
     return path
 
 
-def megabytes(size):
+def megabytes(size: float) -> str:
     """`"167.5 MB"`: bytes for people, in millions."""
     return f"{size / 1e6:.1f} MB"
 
@@ -118,7 +126,7 @@ def megabytes(size):
 # === The network ===
 
 
-def _opener():
+def _opener() -> urllib.request.OpenerDirector:
     """http and https and nothing else, after redirections too."""
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -134,9 +142,9 @@ def _opener():
     return opener
 
 
-def _open(url, start=0, validator=None):
+def _open(url: str, start: int = 0, validator: str | None = None) -> http.client.HTTPResponse:
     """The server's answer, from a byte on if it still has the same file."""
-    headers = {"User-Agent": "keras-rcnn-zoo"}
+    headers: dict[str, Any] = {"User-Agent": "keras-rcnn-zoo"}
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
     with _network(url):
@@ -146,7 +154,7 @@ def _open(url, start=0, validator=None):
 
 
 @contextlib.contextmanager
-def _network(url):
+def _network(url: str) -> Iterator[None]:
     """Tells the network's failures from the disk's."""
     try:
         yield
@@ -160,7 +168,7 @@ def _network(url):
         raise DownloadError(f"{url} could not be downloaded: {reason}.") from error
 
 
-def _stream(url, part, size):
+def _stream(url: str, part: _Part, size: int | None) -> tuple[str, int]:
     """Writes what the URL gives; `(sha256, bytes)`."""
     from tqdm import tqdm
 
@@ -197,7 +205,7 @@ def _stream(url, part, size):
     return digest.hexdigest(), count
 
 
-def _answer(url, part):
+def _answer(url: str, part: _Part) -> tuple[http.client.HTTPResponse, int]:
     """The server's answer, and how many of the bytes that are here it goes on after."""
     have, validator = part.begun()
     if have:
@@ -218,7 +226,7 @@ def _answer(url, part):
     return _open(url), 0
 
 
-def _total(url, response, have, limit):
+def _total(url: str, response: http.client.HTTPResponse, have: int, limit: int) -> int | None:
     """Bytes of the whole file, or None if the server does not say."""
     length = response.headers.get("Content-Length")
     if length is None:
@@ -230,7 +238,7 @@ def _total(url, response, have, limit):
     return have + int(length)
 
 
-def _chunks(url, response):
+def _chunks(url: str, response: http.client.HTTPResponse) -> Iterator[bytes]:
     """What comes, as it comes; an end to what comes too slowly to ever end."""
     least, seconds = SLOWEST
     since, count = time.monotonic(), 0
@@ -248,20 +256,20 @@ def _chunks(url, response):
             since, count = time.monotonic(), 0
 
 
-def _max_bytes():
+def _max_bytes() -> int:
     value = os.environ.get(BYTES_VARIABLE)
     if value and not re.fullmatch("[0-9]{1,18}", value):
         raise DownloadError(f"The environment's {BYTES_VARIABLE} is a number of bytes, not {value!r}.")
     return int(value) if value else MAX_BYTES
 
 
-def _name(url):
+def _name(url: str) -> str:
     """What a file is called on this disk, whatever the address says."""
     last = urllib.parse.unquote(re.split("[?#]", url)[0].rstrip("/").rsplit("/", 1)[-1], errors="replace")
     return re.sub(r"[^A-Za-z0-9._-]", "_", last)[-100:].lstrip(".") or "download"
 
 
-def _printable(words):
+def _printable(words: str) -> str:
     """A stranger's words without what would steer a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in words[:200])
 
@@ -272,11 +280,11 @@ def _printable(words):
 class _Part:
     """The bytes of a file that have come so far, and beside them of which version of which address they are."""
 
-    def __init__(self, path, url):
+    def __init__(self, path: Path, url: str) -> None:
         self.path, self.url, self.keep = path, url, False
         self.state = path.with_suffix(".part.json")
 
-    def begun(self):
+    def begun(self) -> tuple[int, str | None]:
         """`(bytes, validator)` of a download that can go on; `(0, None)` if there is none."""
         try:
             state = json.loads(self.state.read_text(encoding="utf-8"))
@@ -286,7 +294,7 @@ class _Part:
             pass  # none, or not ours
         return 0, None
 
-    def begin(self, response):
+    def begin(self, response: http.client.HTTPResponse) -> None:
         """Notes by what the server will know the file again; without that the part is not kept."""
         tag = response.headers.get("ETag") or ""
         validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
@@ -294,15 +302,14 @@ class _Part:
         if self.keep:
             self.state.write_text(json.dumps({"url": self.url, "validator": validator}), encoding="utf-8")
 
-    def digest(self, have):
+    def digest(self, have: int) -> hashlib._Hash:
         """The SHA-256 of the bytes that are here."""
-        digest = hashlib.sha256()
-        if have:
-            with open(self.path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256")
-        return digest
+        if not have:
+            return hashlib.sha256()
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256")
 
-    def remove(self):
+    def remove(self) -> None:
         if not self.keep:
             for path in (self.path, self.state):
                 with contextlib.suppress(OSError):  # its folder may be no folder
@@ -310,7 +317,7 @@ class _Part:
 
 
 @contextlib.contextmanager
-def alone(path, task):
+def alone(path: Path, task: str) -> Iterator[None]:
     """Waits until no other process is in such a block, and then is in it.
 
     The system takes the lock of a process that ends, however it ends, so that there are no stale ones; the file itself
@@ -344,7 +351,7 @@ def alone(path, task):
         file.close()
 
 
-def _locked(path):
+def _locked(path: Path) -> TextIO | None:
     """The open and locked file, or None if another process has it."""
     file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (it stays open)
     try:
@@ -362,14 +369,14 @@ def _locked(path):
         raise
 
 
-def _lock(file):
+def _lock(file: TextIO) -> None:
     try:
         import fcntl
     except ImportError:  # Windows
         import msvcrt
 
         file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -378,7 +385,7 @@ def _lock(file):
             raise
 
 
-def _owner(path):
+def _owner(path: Path) -> str:
     for _ in range(10):  # who has just taken the lock may not have written its number yet
         with contextlib.suppress(OSError, ValueError):
             return f"Process {int(path.read_text(encoding='utf-8'))}"
@@ -386,7 +393,7 @@ def _owner(path):
     return "Another process"
 
 
-def _remove_stale(folder, name):
+def _remove_stale(folder: Path, name: str) -> None:
     for part in (*folder.glob(f"{name}.*.part"), *folder.glob(f"{name}.*.part.json")):
         with contextlib.suppress(OSError):  # another process may be as tidy
             if time.time() - part.stat().st_mtime > STALE:

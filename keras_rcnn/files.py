@@ -1,15 +1,23 @@
 """Files and folders that are whole or not there, whatever happens while they are written."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import shutil
 import threading
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from keras_rcnn.interfaces import FilePath
 
 
 @contextlib.contextmanager
-def aside(path):
+def aside(path: FilePath) -> Iterator[Path]:
     """A name beside `path`, in a folder made if need be, for a file that takes its place if the block succeeds.
 
     After a failure, a full disk for instance, what was at `path` is still there and nothing else is left.
@@ -26,7 +34,7 @@ def aside(path):
 
 
 @contextlib.contextmanager
-def aside_folder(path):
+def aside_folder(path: FilePath) -> Iterator[Path]:
     """A new folder beside `path` that is renamed to it if the block succeeds, and removed if it fails.
 
     Args:
@@ -48,7 +56,7 @@ def aside_folder(path):
 
 
 @contextlib.contextmanager
-def replacing_folder(path):
+def replacing_folder(path: FilePath) -> Iterator[Path]:
     """A new folder beside `path` that takes its place if the block succeeds. One process at a time may do so.
 
     A folder cannot be renamed onto a full one: a process that is killed between two renames leaves the one before under
@@ -66,14 +74,14 @@ def replacing_folder(path):
     shutil.rmtree(old, ignore_errors=True)
 
 
-def recover_folder(path):
+def recover_folder(path: FilePath) -> None:
     """Puts a folder back that a crash has left between the two renames of `replacing_folder`."""
     path = Path(path)
     if not path.exists() and _old_name(path).exists():
         _old_name(path).rename(path)
 
 
-def write_together(folder, files):
+def write_together(folder: FilePath, files: Mapping[str, bytes]) -> None:
     """Writes files into a folder, all or none.
 
     Args:
@@ -101,11 +109,11 @@ def write_together(folder, files):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _own_name(path):
+def _own_name(path: Path) -> Path:
     """A hidden name beside `path` that no other process has."""
     path = path.absolute()  # "." has no name
     return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
-def _old_name(path):
+def _old_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")

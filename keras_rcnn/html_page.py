@@ -142,7 +142,7 @@ def unit_plot(
     """
     wide, high, edge = 560, 380, 45
 
-    def place(x, y):
+    def place(x: float, y: float) -> str:
         return f"{edge + x * wide:.1f},{10 + (1 - y) * high:.1f}"
 
     parts = []
@@ -173,7 +173,7 @@ def unit_plot(
     return Markup(f'<svg width="{wide + edge + 15}" viewBox="0 0 {size}" role="img">{"".join(parts)}</svg>')
 
 
-def _shaded(shade):
+def _shaded(shade: float | None) -> str:
     if shade is None:
         return ""
     ink = "; color: #fff" if shade > 0.6 else ""

@@ -3,11 +3,12 @@
 import json
 import math
 import os
+from typing import Any
 
 import numpy as np
 
 
-def to_json(value):
+def to_json(value: Any) -> str:
     """JSON with what fits into a line on one line, long lists of numbers or names filled; NaN becomes null.
 
     Raises:
@@ -16,7 +17,7 @@ def to_json(value):
     return _lines(finite(value), "") + "\n"
 
 
-def finite(value):
+def finite(value: Any) -> Any:
     """What JSON has for a value: lists for arrays, text for keys and paths, null for what is not finite.
 
     Args:
@@ -33,7 +34,7 @@ def finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _lines(value, indent, width=110):
+def _lines(value: Any, indent: str, width: int = 110) -> str:
     line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if not isinstance(value, (dict, list)) or len(indent) + len(line) <= width:
         return line
@@ -47,7 +48,7 @@ def _lines(value, indent, width=110):
     return "\n".join([line[0], ",\n".join(deeper + part for part in parts), indent + line[-1]])
 
 
-def _filled(parts, width):
+def _filled(parts: list[str], width: int) -> list[str]:
     lines = [parts[0]]
     for part in parts[1:]:
         if len(lines[-1]) + len(part) + 2 < width:

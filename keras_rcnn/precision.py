@@ -1,9 +1,15 @@
 """The precision of a detector's arithmetic, and whether this machine is faster with fewer bits."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
 
@@ -12,7 +18,7 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixe
 _UNITS = ("avx512_bf16", "amx_bf16")
 
 
-def policy(name):
+def policy(name: str) -> str:
     """Keras's dtype policy for a precision.
 
     Args:
@@ -30,7 +36,7 @@ def policy(name):
 
 
 @contextlib.contextmanager
-def precision(name):
+def precision(name: str | None) -> Iterator[None]:
     """Detectors that are made in the block compute in this precision.
 
     Convolutions and fully connected layers get fewer bits; weights, boxes, deltas, IoU, NMS, softmax and losses are
@@ -62,7 +68,7 @@ def precision(name):
         keras.config.set_dtype_policy(before)
 
 
-def _doubt(chosen):
+def _doubt(chosen: str) -> str:
     """Why fewer bits are of no use here, or ''."""
     if _has_accelerator():
         return ""
@@ -73,7 +79,7 @@ def _doubt(chosen):
     return ""
 
 
-def bfloat16_units():
+def bfloat16_units() -> bool | None:
     """Whether this CPU multiplies bfloat16 in hardware; None where that cannot be told."""
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         return None
@@ -84,7 +90,7 @@ def bfloat16_units():
     return any(unit in flags for unit in _UNITS)
 
 
-def _has_accelerator():
+def _has_accelerator() -> bool:
     import keras
 
     if keras.backend.backend() == "tensorflow":

@@ -2,13 +2,34 @@
 of them are those of the weights file.
 """
 
+from __future__ import annotations
+
 import contextlib
 import importlib
+from typing import TYPE_CHECKING
 
 from keras_rcnn.preset_file import PACKAGE, PresetError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
 
-def build_detector(detector, path, values, weights_path, change=None):
+    import keras
+    import numpy as np
+
+    from keras_rcnn.classes import Change
+    from keras_rcnn.interfaces import Tensor
+    from keras_rcnn.models.detector import Detector
+
+
+def build_detector(
+    detector: dict[str, Any],
+    path: Path,
+    values: Mapping[str, np.ndarray],
+    weights_path: Path,
+    change: Change | None = None,
+) -> Detector:
     """Builds a detector and gives it the weights of a file.
 
     No initial values are made for what the file has: with JAX, whose random numbers are compiled shape by shape, these
@@ -58,18 +79,18 @@ def build_detector(detector, path, values, weights_path, change=None):
     return model
 
 
-def _given(value):
+def _given(value: np.ndarray) -> keras.initializers.Initializer:
     """An initialiser that is a value."""
     import keras
 
     class Given(keras.initializers.Initializer):
-        def __call__(self, shape, dtype=None):
+        def __call__(self, shape: Any, dtype: Any = None) -> Tensor:
             return keras.ops.convert_to_tensor(value, dtype)
 
     return Given()
 
 
-def _check_registered(value, path, place):
+def _check_registered(value: Any, path: Path, place: str) -> None:
     """Keras would look for a class that is not registered in modules of the config's choosing."""
     import keras
 
@@ -86,7 +107,7 @@ def _check_registered(value, path, place):
 
 
 @contextlib.contextmanager
-def _unallocated():
+def _unallocated() -> Iterator[None]:
     """Weights that are made in the block have shapes but no values, which they get when it ends well."""
     import keras
     from keras.src.backend.common import global_state
@@ -105,7 +126,7 @@ def _unallocated():
         pass  # gives values to all that wait
 
 
-def _compare(model, shapes, weights_path, change):
+def _compare(model: Detector, shapes: Mapping[str, Sequence[int]], weights_path: Path, change: Change | None) -> None:
     from keras_rcnn.convert import ConversionError, compare
 
     if change is not None:

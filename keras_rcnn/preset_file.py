@@ -3,12 +3,20 @@
 The rules of the settings stand in `preset_rules.SETTINGS`.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
 import reprlib
+from typing import TYPE_CHECKING
 
 from keras_rcnn.preset_rules import NULL, OBJECT, SETTINGS, UNIT, WEIGHTS_KEYS, Rule, is_number, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from typing import Any
 
 MAX_BYTES = 2**22
 PRESET, WEIGHTS = "preset.json", "weights.safetensors"
@@ -44,7 +52,7 @@ WANTED_OF_URL = ("file", "sha256_prefix", "converter", "model")
 # === Reading ===
 
 
-def read_preset_file(path, max_bytes=None):
+def read_preset_file(path: Path, max_bytes: int | None = None) -> dict[str, Any]:
     """What a `preset.json` says, checked.
 
     Args:
@@ -80,7 +88,7 @@ def read_preset_file(path, max_bytes=None):
     return record
 
 
-def check_record(record, path):
+def check_record(record: Any, path: Path) -> None:
     """Checks what a `preset.json` says.
 
     Args:
@@ -113,7 +121,7 @@ def check_record(record, path):
     check_thresholds(record.get("thresholds"), detector["config"], path)
 
 
-def unregistered(value):
+def unregistered(value: Any) -> Iterator[str]:
     """The names of the classes in a serialised detector that `check_record` refuses because they are not registered."""
     if isinstance(value, dict) and "class_name" in value and not _is_known(value):
         yield str(value["class_name"])
@@ -124,7 +132,7 @@ def unregistered(value):
 _REMEDY = "Get the preset again from where it is from, or save it anew by save_preset."
 
 
-def _max_bytes():
+def _max_bytes() -> int:
     value = os.environ.get(BYTES_VARIABLE)
     if not value:
         return MAX_BYTES
@@ -133,11 +141,11 @@ def _max_bytes():
     return int(value)
 
 
-def _wrong(path, place, value, rule):
+def _wrong(path: Path, place: str, value: Any, rule: Rule) -> PresetError:
     return PresetError(f"{path}: {place} is {reprlib.repr(value)}; it should be {rule.words}. {_REMEDY}")
 
 
-def _check_depth(record, path):
+def _check_depth(record: dict[str, Any], path: Path) -> None:
     level, depth = [record], 0
     while level:  # a level at a time: deep ones would end Python's recursion
         depth += 1
@@ -147,7 +155,7 @@ def _check_depth(record, path):
         level = [item for values in nested for item in values if isinstance(item, (dict, list))]
 
 
-def _check_weights(weights, path):
+def _check_weights(weights: Any, path: Path) -> None:
     if not weights and weights in (None, {}):
         return
     if not isinstance(weights, dict):
@@ -160,7 +168,7 @@ def _check_weights(weights, path):
         raise PresetError(f"{path}: weights has a url, and no {' and no '.join(missing)}. {_REMEDY}")
 
 
-def check_thresholds(thresholds, config, path):
+def check_thresholds(thresholds: Any, config: Mapping[str, Any], path: Path) -> None:
     """Checks the least scores of the classes.
 
     Args:
@@ -184,7 +192,7 @@ def check_thresholds(thresholds, config, path):
             raise _wrong(path, f"thresholds.{name:.200}", value, UNIT)
 
 
-def _check(value, path, place, rules=None):
+def _check(value: Any, path: Path, place: str, rules: object = None) -> None:
     """Any value within a detector; `rules`: of the part whose setting it is."""
     if isinstance(value, dict):
         if "class_name" in value:
@@ -199,7 +207,7 @@ def _check(value, path, place, rules=None):
         raise _wrong(path, place, value, Rule(bool, f"a finite number of at most {MAX_NUMBER}"))
 
 
-def _check_object(value, path, place):
+def _check_object(value: dict[str, Any], path: Path, place: str) -> None:
     """A serialised part: of which kind it is, and its settings."""
     unknown = sorted(set(value) - SERIALISED - IN_FUNCTIONAL)
     if unknown:
@@ -242,13 +250,13 @@ def _check_object(value, path, place):
         _check(item, path, inner)
 
 
-def _is_users(detector):
+def _is_users(detector: Mapping[str, Any]) -> bool:
     """Whether a detector is of a class that a program has registered as its own: it has settings of its own."""
     registered = str(detector.get("registered_name") or "")
     return ">" in registered and not registered.startswith(PACKAGE)
 
 
-def _is_known(value):
+def _is_known(value: Any) -> bool:
     """Whether a serialised object is of a class that some program has registered, or one of Keras's own."""
     name, module = value["class_name"], value.get("module")
     if name == TENSOR:

@@ -2,6 +2,8 @@
 of a detector.
 """
 
+from __future__ import annotations
+
 import re
 import urllib.parse
 from collections.abc import Callable
@@ -16,15 +18,15 @@ class Rule(NamedTuple):
     accepts: Callable[[Any], bool]
     words: str
 
-    def __or__(self, other):
+    def __or__(self, other: Rule) -> Rule:
         return Rule(lambda value: self.accepts(value) or other.accepts(value), f"{self.words} or {other.words}")
 
 
-def is_number(value):
+def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def whole(low, high):
+def whole(low: int, high: int) -> Rule:
     """A whole number from low to high; 3.0 is none."""
     return Rule(
         lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high,
@@ -32,7 +34,7 @@ def whole(low, high):
     )
 
 
-def number(low, high, open_low=False):
+def number(low: float, high: float, open_low: bool = False) -> Rule:
     """A number from low to high."""
     return Rule(
         lambda value: is_number(value) and (low < value if open_low else low <= value) and value <= high,
@@ -40,7 +42,7 @@ def number(low, high, open_low=False):
     )
 
 
-def listed(rule, most, least=0):
+def listed(rule: Rule, most: int, least: int = 0) -> Rule:
     """A list, each of whose values follows a rule."""
     many = f"{least}" if least == most else f"{least} to {most}"
     return Rule(
@@ -49,12 +51,12 @@ def listed(rule, most, least=0):
     )
 
 
-def text(most=1000):
+def text(most: int = 1000) -> Rule:
     """A text of so many characters."""
     return Rule(lambda value: isinstance(value, str) and len(value) <= most, f"a text of up to {most} characters")
 
 
-def one_of(*values):
+def one_of(*values: str) -> Rule:
     """One of a few texts."""
     return Rule(lambda value: isinstance(value, str) and value in values, f"one of {', '.join(values)}")
 
@@ -84,7 +86,7 @@ HEX_PREFIX = Rule(
 )
 
 
-def _is_url(value):
+def _is_url(value: Any) -> bool:
     if not isinstance(value, str) or len(value) > 2000 or not value.isascii() or re.search(r"[\x00-\x20\x7f]", value):
         return False
     try:

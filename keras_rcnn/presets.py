@@ -197,12 +197,12 @@ def zoo_folder() -> Path:
 # === What a folder says ===
 
 
-def _zoo():
+def _zoo() -> dict[str, Path]:
     """Name -> folder."""
     return {path.parent.name: path.parent for path in sorted(zoo_folder().glob(f"*/{PRESET}"))}
 
 
-def _find(name_or_folder):
+def _find(name_or_folder: FilePath) -> Path:
     """The folder of a preset: one that exists goes before the zoo's."""
     if not isinstance(name_or_folder, (str, os.PathLike)):
         raise PresetError(f"A preset is given by its name or its folder, not {name_or_folder!r}.")
@@ -247,7 +247,7 @@ def detector_class(name_or_folder: FilePath) -> type[Detector] | None:
     return registered if isinstance(registered, type) else None
 
 
-def _summary(folder, record):
+def _summary(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     metrics, weights = record.get("metrics") or {}, record.get("weights") or {}
     bbox = metrics.get("bbox") or {}
     return {
@@ -289,7 +289,9 @@ def _plain(value: Any) -> Any:
 # === Classes ===
 
 
-def _with_classes(detector, num_classes, class_names):
+def _with_classes(
+    detector: dict[str, Any], num_classes: int | None, class_names: Sequence[str] | None
+) -> tuple[dict[str, Any], Change | None]:
     """The config for other classes, and the `Change` if the weights that depend on them do not serve it as they are."""
     config = detector["config"]
     count, names = config["num_classes"], config.get("class_names")
@@ -318,14 +320,14 @@ def _with_classes(detector, num_classes, class_names):
 # === Loading ===
 
 
-def _path(folder, weights):
+def _path(folder: Path, weights: Mapping[str, Any]) -> Path:
     """Where a preset's weights are or will be."""
     if "url" in weights:
         return weights_path(folder, weights, own=folder.parent == zoo_folder())
     return folder / (weights.get("file") or WEIGHTS)
 
 
-def _read_weights(path, sha256=None):
+def _read_weights(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
     """Path -> array."""
     from keras_rcnn.convert import ConversionError, read_torch_file
 
@@ -349,7 +351,7 @@ def _read_weights(path, sha256=None):
 # === Saving ===
 
 
-def _to_safetensors(model, dtype):
+def _to_safetensors(model: Detector, dtype: str) -> bytes:
     """A model's weights as the bytes of a .safetensors file."""
     import keras
     from safetensors.numpy import save
@@ -367,11 +369,11 @@ def _to_safetensors(model, dtype):
     return save(tensors, metadata={"format": "keras_rcnn"})
 
 
-def _fits_float16(value):
+def _fits_float16(value: np.ndarray) -> bool:
     return not np.abs(value).max(initial=0) > np.finfo(np.float16).max
 
 
-def _write(folder, files):
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Writes a preset's files, all or none; in this order, the last of them makes it a preset."""
     try:
         write_together(folder, files)
@@ -383,7 +385,7 @@ def _write(folder, files):
         ) from error
 
 
-def _free(folder):
+def _free(folder: Path) -> str:
     with contextlib.suppress(OSError):
         place = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
         return f"; {megabytes(shutil.disk_usage(place).free)} are free"

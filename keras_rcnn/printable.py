@@ -7,7 +7,7 @@ import re
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def printable(text, lines=False):
+def printable(text: object, lines: bool = False) -> str:
     r"""Text whose control characters can be seen, and do nothing.
 
     Args:
@@ -25,5 +25,5 @@ def printable(text, lines=False):
     return _UNSAFE.sub(lambda match: match[0] if lines and match[0] in "\n\t" else _escaped(match[0]), str(text))
 
 
-def _escaped(character):
+def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

@@ -1,15 +1,23 @@
 """Weights that others have published: downloaded, checked, converted, and kept in the cache as a preset."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
 from keras_rcnn.download import DownloadError, alone, cache_folder, checked, downloaded
 from keras_rcnn.preset_build import build_detector
 from keras_rcnn.preset_file import PRESET, WEIGHTS, PresetError, read_preset_file
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from typing import Any
 
-def weights_path(folder, weights, own):
+
+def weights_path(folder: Path, weights: Mapping[str, Any], own: bool) -> Path:
     """Where a preset's published weights are or will be, converted.
 
     Args:
@@ -23,7 +31,7 @@ def weights_path(folder, weights, own):
     return cache_folder() / "presets" / name / WEIGHTS
 
 
-def converted(folder, record, path, save):
+def converted(folder: Path, record: Mapping[str, Any], path: Path, save: Callable[..., Path]) -> dict[str, Any]:
     """Has published weights downloaded and converted, once.
 
     Args:
@@ -56,7 +64,7 @@ def converted(folder, record, path, save):
     return weights
 
 
-def _download(folder, record, target, save):
+def _download(folder: Path, record: Mapping[str, Any], target: Path, save: Callable[..., Path]) -> None:
     """Published weights -> a preset folder in the cache."""
     from keras_rcnn.convert import convert_torchvision, read_torch_file
 
@@ -90,7 +98,7 @@ def _download(folder, record, target, save):
         save(model, target, **{**known, "source": f"{weights['url']}, converted"})
 
 
-def _advice(weights, by_hand):
+def _advice(weights: Mapping[str, Any], by_hand: Path) -> str:
     return (
         "Try again when there is a network. Or download that file elsewhere (a browser will do) and put it at\n"
         f"  {by_hand}\nor convert it from wherever it lies, and load the folder DIR:\n"

@@ -5,9 +5,18 @@
 imported yet, that waits until it is: this package does not import Keras for it.
 """
 
+from __future__ import annotations
+
 import functools
 import importlib
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
 
 # module -> the classes that it registers as "keras_rcnn>NAME"
 REGISTERED = {
@@ -34,11 +43,11 @@ REGISTERED = {
 class StandIn:
     """Takes a class's place in Keras's registry, until the class itself is registered there."""
 
-    def __init__(self, module, name):
+    def __init__(self, module: str, name: str) -> None:
         self.module, self.name = module, name
 
     @property
-    def from_config(self):
+    def from_config(self) -> Callable[..., Any]:
         """The class's own; asking for it imports the class."""
         return getattr(importlib.import_module(f"keras_rcnn.{self.module}"), self.name).from_config
 
@@ -46,10 +55,12 @@ class StandIn:
 class AfterKeras:
     """A finder of `sys.meta_path` that calls a function as soon as Keras has been imported."""
 
-    def __init__(self, function):
+    def __init__(self, function: Callable[[], object]) -> None:
         self.function = function
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name != "keras":
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
@@ -58,14 +69,14 @@ class AfterKeras:
             spec.loader.exec_module = functools.partial(self._exec, spec.loader.exec_module)
         return spec
 
-    def _exec(self, exec_module, module):
+    def _exec(self, exec_module: Callable[[ModuleType], None], module: ModuleType) -> None:
         exec_module(module)
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         self.function()
 
 
-def register():
+def register() -> None:
     """Puts the stand-ins into Keras's registry, now or when Keras is imported."""
     if "keras" not in sys.modules:
         sys.meta_path.insert(0, AfterKeras(register))

@@ -4,9 +4,10 @@ import functools
 import sys
 import types
 import warnings
+from typing import Any
 
 
-def keep_former_name(module_name, former, present):
+def keep_former_name(module_name: str, former: str, present: str) -> None:
     """Lets the former name of a function work, with a DeprecationWarning, where it is also that of its module.
 
     `keras_rcnn.presets()` and `from keras_rcnn.presets import presets` are what remains of such a name.
@@ -20,7 +21,7 @@ def keep_former_name(module_name, former, present):
     function = getattr(module, present)
 
     @functools.wraps(function)
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         warnings.warn(
             f"keras_rcnn.{former}() is now keras_rcnn.{present}(); the former name goes with the next release.",
             DeprecationWarning,

@@ -1,12 +1,16 @@
 """torchvision's detectors, assembled from this package's parts with torchvision's own settings."""
 
+from collections.abc import Sequence
+
 from keras_rcnn import layers
 from keras_rcnn.backbones import MobileNetV3Large, ResNet
 from keras_rcnn.data.preprocess import Preprocessor
 from keras_rcnn.models import FasterRCNN, MaskRCNN
 
 
-def torchvision_detector(name, num_classes=90, class_names=None):
+def torchvision_detector(
+    name: str, num_classes: int = 90, class_names: Sequence[str] | None = None
+) -> FasterRCNN | MaskRCNN:
     """The detector that `convert_torchvision(name, ...)`'s weights fit, randomly initialised.
 
     Args:

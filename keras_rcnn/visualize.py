@@ -13,6 +13,8 @@ import numpy as np
 from keras_rcnn.printable import printable
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from keras_rcnn.interfaces import Detections, FilePath, Photo
 
 # the first ones apart for every eye, none close to skin, grass or sky; then the golden angle around the colour wheel
@@ -103,13 +105,18 @@ def class_colour(label: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _pixels(image):
+def _pixels(image: Photo) -> np.ndarray:
     from keras_rcnn.data.images import read_image
 
     return read_image(image)
 
 
-def _check(detections, score, class_names, colours=None):
+def _check(
+    detections: Any,
+    score: float | None,
+    class_names: Sequence[str] | None,
+    colours: Sequence[tuple[int, int, int]] | None = None,
+) -> None:
     """Refuses what cannot be drawn, or would be left out without a word."""
     from keras_rcnn.data.request import check_boxes, check_score
 
@@ -135,7 +142,7 @@ def _check(detections, score, class_names, colours=None):
             raise ValueError(f"{len(class_names)} class_names, but there is a label {highest}.")
 
 
-def _chosen(detections, score):
+def _chosen(detections: Mapping[str, Any], score: float | None) -> dict[str, Any]:
     """The detections to draw, as arrays, worst first so that the best come on top; padding is dropped."""
     boxes = np.array(detections["boxes"], "float64").reshape(-1, 4)
     labels = np.asarray(detections.get("labels", np.zeros(len(boxes)))).astype(int).reshape(-1)
@@ -159,7 +166,7 @@ def _chosen(detections, score):
     }
 
 
-def _boolean(masks):
+def _boolean(masks: list[Any]) -> list[np.ndarray]:
     if masks and isinstance(masks[0], dict):
         from pycocotools import mask as rle
 
@@ -170,7 +177,7 @@ def _boolean(masks):
     return [np.asarray(mask) >= 0.5 for mask in masks]
 
 
-def _check_masks(masks, shape):
+def _check_masks(masks: list[np.ndarray], shape: tuple[int, ...]) -> None:
     for mask in masks:
         if mask.shape != shape[:2]:
             raise ValueError(
@@ -179,7 +186,7 @@ def _check_masks(masks, shape):
             )
 
 
-def _style(shape, boxes):
+def _style(shape: tuple[int, ...], boxes: np.ndarray) -> dict[str, int]:
     """Line width, letter size, and whether it is crowded."""
     side = (shape[0] * shape[1]) ** 0.5
     line = max(1, round(side / 300))
@@ -191,7 +198,7 @@ def _style(shape, boxes):
     return {"line": line, "letters": letters, "dense": dense}
 
 
-def _shades(colours):
+def _shades(colours: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     """One colour's variations: the same hue moved a little, lighter and darker in turn."""
     shades = []
     for i, (red, green, blue) in enumerate(colours):
@@ -202,7 +209,9 @@ def _shades(colours):
     return shades
 
 
-def _with_masks(picture, masks, colours, style):
+def _with_masks(
+    picture: np.ndarray, masks: list[np.ndarray], colours: Sequence[tuple[int, int, int]], style: dict[str, int]
+) -> np.ndarray:
     import cv2
 
     picture = picture.copy()
@@ -215,7 +224,9 @@ def _with_masks(picture, masks, colours, style):
     return picture
 
 
-def _draw_boxes(canvas, boxes, colours, style, faint):
+def _draw_boxes(
+    canvas: Image, boxes: np.ndarray, colours: Sequence[tuple[int, int, int]], style: dict[str, int], faint: bool
+) -> None:
     from PIL import ImageDraw
 
     width, height = canvas.size
@@ -230,7 +241,7 @@ def _draw_boxes(canvas, boxes, colours, style, faint):
         pen.rectangle((x1, y1, x2, y2), outline=colour, width=line)
 
 
-def _texts(chosen, class_names):
+def _texts(chosen: Mapping[str, Any], class_names: Sequence[str] | None) -> list[str] | None:
     names = chosen["names"]
     if names is None and class_names is not None:
         names = [class_names[label] for label in chosen["labels"]]
@@ -242,7 +253,9 @@ def _texts(chosen, class_names):
     return [f"{name} {value:.2f}" for name, value in zip(names, chosen["scores"], strict=True)]
 
 
-def _draw_labels(canvas, boxes, texts, colours, style):
+def _draw_labels(
+    canvas: Image, boxes: np.ndarray, texts: list[str], colours: Sequence[tuple[int, int, int]], style: dict[str, int]
+) -> None:
     from PIL import ImageDraw, ImageFont
 
     font: Any = ImageFont.load_default(style["letters"])
@@ -268,11 +281,13 @@ def _draw_labels(canvas, boxes, texts, colours, style):
         pen.text((place[0] + pad, place[1] + pad / 2), texts[i], fill=(0, 0, 0) if dark else (255, 255, 255), font=font)
 
 
-def _place(box, wide, high, size, taken) -> Any:
+def _place(
+    box: np.ndarray, wide: float, high: float, size: tuple[int, int], taken: np.ndarray
+) -> tuple[np.ndarray, float]:
     """Where a label goes: above the box, inside at its top, or below, whichever covers the least of other labels."""
     x1, y1, x2, y2 = box
     spots = [(x1, y1 - high), (x1, y1), (x2 - wide, y1 - high), (x2 - wide, y1), (x1, y2), (x1, y2 - high)]
-    best = None
+    best: Any = None
     for x, y in spots:
         inside_x, inside_y = max(0, min(x, size[0] - wide)), max(0, min(y, size[1] - high))
         spot = np.round([inside_x, inside_y, inside_x + wide - 1, inside_y + high - 1])
@@ -284,8 +299,9 @@ def _place(box, wide, high, size, taken) -> Any:
     return best
 
 
-def _save(canvas, path):
+def _save(canvas: Image, path: Path) -> None:
     from keras_rcnn.files import aside
 
+    options: dict[str, Any] = {"quality": 92} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
     with aside(path) as temporary:
-        canvas.save(temporary, **({"quality": 92} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}))
+        canvas.save(temporary, **options)
