@@ -18,9 +18,13 @@ Photo = FilePath | bytes | IO[bytes] | Image | np.ndarray
 AnyPhoto = TypeVar("AnyPhoto", bound=Photo)
 # a tensor of the backend that Keras runs on, or a symbolic one: Keras ships no type for both
 Tensor = Any
+# of a tensor: ints, and None where a side is not known
+Shape = tuple[Any, ...]
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 # what a reader does about bad annotations and images: refuse the data, or leave them out
 OnBad = Literal["error", "skip"]
+# COCO's word for what overlaps: boxes or masks
+IoUType = Literal["bbox", "segm"]
 # what `detect` takes as `masks`
 MaskForm = bool | Literal["rle", "crops"]
 

@@ -1,7 +1,7 @@
 """What the backbones share: named feature maps, stages that stay frozen, weights of other frameworks."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, Self
 
 import keras
 from keras import layers
@@ -50,11 +50,11 @@ class Backbone(keras.Model):
         self.freeze_at = config["freeze_at"]
 
     @property
-    def freeze_at(self):
+    def freeze_at(self) -> int:
         return self._freeze_at
 
     @freeze_at.setter
-    def freeze_at(self, value):
+    def freeze_at(self, value: bool) -> None:
         last = max(self._stages.values())
         if not isinstance(value, int) or not 0 <= value <= last:
             raise ValueError(f"{self.name}: freeze_at is 0 (train everything) to {last} (nothing), not {value!r}.")
@@ -62,14 +62,14 @@ class Backbone(keras.Model):
         self._set_trainable(self.trainable)
 
     @property
-    def trainable(self):
+    def trainable(self) -> bool:
         return self._trainable
 
     @trainable.setter
-    def trainable(self, value):
+    def trainable(self, value: bool) -> None:
         self._set_trainable(value)
 
-    def _set_trainable(self, value):
+    def _set_trainable(self, value: bool) -> None:
         # Keras hands an outer model's `trainable = True` down to every layer: freeze again what stays frozen.
         # (A method, because TensorFlow's tracking skips an assignment that does not change the attribute.)
         keras.Model.trainable.fset(self, value)
@@ -78,7 +78,7 @@ class Backbone(keras.Model):
                 if self._stage(layer) <= self._freeze_at:
                     layer.trainable = False
 
-    def _stage(self, layer):
+    def _stage(self, layer: keras.layers.Layer) -> int:
         """The N from which on `freeze_at` freezes a layer."""
         return self._stages.get(layer.name.split("_")[0], self._freeze_at + 1)
 
@@ -86,12 +86,12 @@ class Backbone(keras.Model):
         """The model with the layers of the network itself, which the stages are made of."""
         return self
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         # weights None: a saved model brings its own, and must not ask for the package they came from
         return {**self._arguments, "freeze_at": self.freeze_at, "weights": None, "name": self.name}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
         return cls(**config)
 
 
@@ -105,16 +105,27 @@ class Parts:
             convolution of even maps on the right and bottom only.
     """
 
-    def __init__(self, norm, epsilon, momentum, dtype, padding="symmetric"):
+    norm: Literal["frozen", "batch"]
+
+    def __init__(
+        self,
+        norm: Literal["frozen", "batch"],
+        epsilon: float,
+        momentum: float,
+        dtype: str | keras.DTypePolicy | None,
+        padding: Literal["symmetric", "same"] = "symmetric",
+    ) -> None:
         self.norm, self.epsilon, self.momentum, self.dtype, self.padding = norm, epsilon, momentum, dtype, padding
 
-    def pad(self, x, size, strides, name):
+    def pad(self, x: Tensor, size: int, strides: int, name: str) -> tuple[Tensor, str]:
         """`(x, padding)`: at stride 1 both kinds of padding are the same."""
         if self.padding == "same" or strides == 1 or size == 1:
             return x, "same"
         return layers.ZeroPadding2D(size // 2, dtype=self.dtype, name=f"{name}_pad")(x), "valid"
 
-    def conv(self, x, filters, size, strides, name, bias=False, groups=1):
+    def conv(
+        self, x: Tensor, filters: int, size: int, strides: int, name: str, bias: bool = False, groups: int = 1
+    ) -> Tensor:
         """Convolution, He-initialised."""
         x, padding = self.pad(x, size, strides, name)
         return convolution(
@@ -129,7 +140,7 @@ class Parts:
             name=name,
         )(x)
 
-    def depthwise(self, x, size, strides, name):
+    def depthwise(self, x: Tensor, size: int, strides: int, name: str) -> Tensor:
         """Depthwise convolution without a bias, He-initialised."""
         x, padding = self.pad(x, size, strides, name)
         return layers.DepthwiseConv2D(
@@ -142,14 +153,14 @@ class Parts:
             name=name,
         )(x)
 
-    def normalize(self, x, name):
+    def normalize(self, x: Tensor, name: str) -> Tensor:
         """The normalisation."""
         return normalization(self.norm, epsilon=self.epsilon, momentum=self.momentum, name=name, dtype=self.dtype)(x)
 
-    def activate(self, x, function, name):
+    def activate(self, x: Tensor, function: str, name: str) -> Tensor:
         """An activation by its Keras name."""
         return layers.Activation(function, dtype=self.dtype, name=name)(x)
 
-    def add(self, x, y, name):
+    def add(self, x: Tensor, y: Tensor, name: str) -> Tensor:
         """The sum of a residual connection."""
         return layers.Add(dtype=self.dtype, name=name)([x, y])

@@ -10,6 +10,7 @@ from keras import layers, ops
 
 from keras_rcnn.backbones.grouped import convolution
 from keras_rcnn.convert import CAFFE_MEAN
+from keras_rcnn.interfaces import FilePath, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable("keras_rcnn")
@@ -33,7 +34,7 @@ class LocalResponseNormalization(layers.Layer):
             raise ValueError(f"LocalResponseNormalization's size is an odd number, not {size!r}.")
         self.size, self.alpha, self.beta, self.across = size, alpha, beta, across
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         values = ops.cast(x, "float32")
         squares, side = ops.square(values), self.size // 2
         if self.across:
@@ -45,10 +46,10 @@ class LocalResponseNormalization(layers.Layer):
             mean = ops.average_pool(squares, self.size, 1, "valid", data_format="channels_last")
         return ops.cast(values * (1.0 + self.alpha * mean) ** -self.beta, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"size": self.size, "alpha": self.alpha, "beta": self.beta, "across": self.across}
         return {**super().get_config(), **config}
 
@@ -56,10 +57,12 @@ class LocalResponseNormalization(layers.Layer):
 class CaffeParts:
     """Makes a network's layers with Caffe's paddings, all of one dtype policy, from explicit names."""
 
-    def __init__(self, dtype):
+    def __init__(self, dtype: str | keras.DTypePolicy | None) -> None:
         self.dtype = dtype
 
-    def conv(self, x, filters, size, name, strides=1, pad=None, groups=1):
+    def conv(
+        self, x: Tensor, filters: int, size: int, name: str, strides: int = 1, pad: int | None = None, groups: int = 1
+    ) -> Tensor:
         """Convolution, with a bias, and ReLU; `pad` cells of 0 on every side, by default size // 2."""
         pad = size // 2 if pad is None else pad
         padding = "same" if strides == 1 and pad == size // 2 else "valid"
@@ -77,7 +80,7 @@ class CaffeParts:
             name=name,
         )(x)
 
-    def pool(self, x, size, name, pad=0):
+    def pool(self, x: Tensor, size: int, name: str, pad: int = 0) -> Tensor:
         """The maximum of size x size cells, every second.
 
         Caffe rounds the number of windows up, and cuts them off at the border: n cells with `pad` at both ends give
@@ -91,7 +94,7 @@ class CaffeParts:
         x = layers.ZeroPadding2D((ends, ends), dtype=self.dtype, name=f"{name}_pad")(x)
         return layers.MaxPooling2D(size, 2, dtype=self.dtype, name=name)(x)
 
-    def normalize(self, x, name, **settings):
+    def normalize(self, x: Tensor, name: str, **settings: Any) -> Tensor:
         """Local response normalisation."""
         return LocalResponseNormalization(dtype=self.dtype, name=name, **settings)(x)
 
@@ -102,7 +105,7 @@ MEAN, STD = tuple(m / 255 for m in CAFFE_MEAN), (1 / 255,) * 3
 STAGES = {f"conv{i}": i for i in range(1, 6)}
 
 
-def load_caffe(model, network, weights):
+def load_caffe(model: keras.Model, network: str, weights: FilePath) -> None:
     """Puts the backbone's part of a .caffemodel, or of what `keras-rcnn convert caffe` made of it, into the model."""
     from keras_rcnn.convert import assign, read_caffe_weights
 

@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 from keras_rcnn.backbones.base import Backbone
-from keras_rcnn.interfaces import FilePath
+from keras_rcnn.interfaces import FilePath, Shape, Tensor
 from keras_rcnn.ops.backend import kernel
 
 # (blocks, channels) of a stage
@@ -28,18 +28,18 @@ class LayerScale(layers.Layer):
         super().__init__(**kwargs)
         self.initial = initial
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         start = keras.initializers.Constant(self.initial)
         self.gamma = self.add_weight(shape=(input_shape[-1],), initializer=start, name="gamma")
         self.built = True
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         return x * self.gamma
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial": self.initial}
 
 
@@ -97,21 +97,21 @@ class ConvNeXt(Backbone):
             _load(self, f"convnext_{variant}", weights)
 
 
-def _conv(x, channels, size, name, dtype):
+def _conv(x: Tensor, channels: int, size: int, name: str, dtype: str | keras.DTypePolicy | None) -> Tensor:
     """A convolution of `size` whose stride is its size."""
     layer = layers.Conv2D(channels, size, size, "same", kernel_initializer=_small(), dtype=dtype, name=name)
     return layer(x)
 
 
-def _norm(x, name, dtype):
+def _norm(x: Tensor, name: str, dtype: str | keras.DTypePolicy | None) -> Tensor:
     return layers.LayerNormalization(epsilon=EPSILON, dtype=dtype, name=name)(x)
 
 
-def _small():
+def _small() -> keras.initializers.Initializer:
     return keras.initializers.TruncatedNormal(stddev=0.02)
 
 
-def _block(inputs, channels, name, dtype):
+def _block(inputs: Tensor, channels: int, name: str, dtype: str | keras.DTypePolicy | None) -> Tensor:
     """Depthwise 7x7, LayerNorm, and two layers on each cell's channels, scaled and added."""
     x = layers.DepthwiseConv2D(
         7, padding="same", depthwise_initializer=_small(), dtype=dtype, name=f"{name}_depthwise"
@@ -124,17 +124,17 @@ def _block(inputs, channels, name, dtype):
     return layers.Add(dtype=dtype, name=f"{name}_add")([inputs, x])
 
 
-def gelu(x):
+def gelu(x: Tensor) -> Tensor:
     """The exact one, by the error function."""
     return kernel("gelu", portable_gelu)(x)
 
 
-def portable_gelu(x):
+def portable_gelu(x: Tensor) -> Tensor:
     """`gelu` in keras.ops alone."""
     return ops.gelu(x, approximate=False)
 
 
-def _load(model, name, weights):
+def _load(model: keras.Model, name: str, weights: FilePath) -> None:
     from keras_rcnn.backbones.imagenet import published_file
     from keras_rcnn.convert import assign, convert_convnext, read_torch_file
 

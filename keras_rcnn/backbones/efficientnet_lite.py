@@ -5,7 +5,7 @@ from typing import Literal
 import keras
 
 from keras_rcnn.backbones.base import Backbone, Parts
-from keras_rcnn.interfaces import FilePath
+from keras_rcnn.interfaces import FilePath, Tensor
 
 # (kernel size, blocks, stride of the first, expansion, channels) of a stage
 STAGES = (
@@ -78,7 +78,7 @@ class EfficientNetLite0(Backbone):
             _load(self, weights)
 
 
-def _block(parts, x, size, strides, expansion, channels, name):
+def _block(parts: Parts, x: Tensor, size: int, strides: int, expansion: int, channels: int, name: str) -> Tensor:
     """Inverted residual: 1x1 expansion, depthwise, linear 1x1 projection."""
     inputs = x
     if expansion != 1:
@@ -90,7 +90,7 @@ def _block(parts, x, size, strides, expansion, channels, name):
     return parts.add(inputs, x, f"{name}_add") if strides == 1 and inputs.shape[-1] == channels else x
 
 
-def _load(model, weights):
+def _load(model: keras.Model, weights: FilePath) -> None:
     from keras_rcnn.convert import assign, convert_efficientnet_lite0, read_torch_file
     from keras_rcnn.convert.efficientnet_lite import imagenet_file
 

@@ -53,7 +53,7 @@ def from_features(
     return Features(_cut(model, features), mean, std, bgr, norm, freeze_at, name=name or model.name)
 
 
-def _cut(model, features):
+def _cut(model: keras.Model, features: Mapping[str, str | keras.layers.Layer]) -> keras.Model:
     """The model of the maps alone."""
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ValueError(f"from_features takes a functional Keras model, not {model!r:.200}.")
@@ -118,21 +118,21 @@ class Features(Backbone):
         """The functional model that the features are of."""
         return getattr(self, "_inner", self)  # self: until the constructor has put it there
 
-    def _stage(self, layer):
+    def _stage(self, layer: keras.layers.Layer) -> int:
         return self._stages.get(layer.name, self._freeze_at + 1)
 
-    def _set_trainable(self, value):
+    def _set_trainable(self, value: bool) -> None:
         super()._set_trainable(value)
         if getattr(self, "_frozen_norm", False):
             for layer in self._flatten_layers():
                 if isinstance(layer, layers.BatchNormalization):
                     layer.trainable = False
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "model": keras.saving.serialize_keras_object(self._inner)}
 
 
-def _strides(model):
+def _strides(model: keras.Model) -> dict[str, int]:
     maps = model.compute_output_spec(keras.KerasTensor((1, PROBE, PROBE, 3)))
     for key, value in maps.items():
         if len(value.shape) != 4 or value.shape[1] != value.shape[2] or PROBE % value.shape[1]:
@@ -140,7 +140,7 @@ def _strides(model):
     return {key: PROBE // value.shape[1] for key, value in maps.items()}
 
 
-def _stages(model):
+def _stages(model: keras.Model) -> dict[str, int]:
     """Name of a layer -> the number of the first map that it is needed for."""
     stages = {}
     for key in sorted(model.output):

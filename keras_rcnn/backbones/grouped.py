@@ -1,8 +1,12 @@
 """Convolutions in groups, as CaffeNet and ResNeXt have them."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import layers, ops
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.backend import kernel
 
 
@@ -12,22 +16,22 @@ class GroupedConv2D(layers.Conv2D):
     no gradient of grouped ones on a CPU, and Keras's way around it compiles anew for every size of image. The kernel is
     Conv2D's, [h, w, C / groups, F]."""
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         return _grouped(inputs, kernel, self.strides, self.padding)
 
 
-def convolution(filters, size, strides, groups=1, **settings):
+def convolution(filters: int, size: int, strides: int, groups: int = 1, **settings: Any) -> keras.layers.Layer:
     """Conv2D, or with groups the one that runs everywhere."""
     if groups == 1:
         return layers.Conv2D(filters, size, strides, **settings)
     return GroupedConv2D(filters, size, strides, groups=groups, **settings)
 
 
-def _grouped(x, values, strides, padding):
+def _grouped(x: Tensor, values: Tensor, strides: Sequence[int], padding: str) -> Tensor:
     return kernel("grouped_convolution", portable_grouped_convolution)(x, values, strides, padding)
 
 
-def portable_grouped_convolution(x, values, strides, padding):
+def portable_grouped_convolution(x: Tensor, values: Tensor, strides: Sequence[int], padding: str) -> Tensor:
     """A grouped convolution as one convolution a group.
 
     Args:

@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 from keras_rcnn.backbones.base import Backbone, Parts
-from keras_rcnn.interfaces import FilePath
+from keras_rcnn.interfaces import FilePath, Tensor
 
 # (kernel size, expanded channels, channels, squeeze-and-excite, activation, stride) of torchvision's features 1 to 15
 BLOCKS = (
@@ -90,7 +90,17 @@ class MobileNetV3Large(Backbone):
             _load(self, weights)
 
 
-def _block(parts, x, size, expanded, channels, squeeze, activation, strides, name):
+def _block(
+    parts: Parts,
+    x: Tensor,
+    size: int,
+    expanded: int,
+    channels: int,
+    squeeze: bool,
+    activation: str,
+    strides: int,
+    name: str,
+) -> Tensor:
     """Inverted residual: 1x1 expansion, depthwise, squeeze-and-excite, linear 1x1 projection."""
     inputs = x
     if expanded != x.shape[-1]:
@@ -104,7 +114,7 @@ def _block(parts, x, size, expanded, channels, squeeze, activation, strides, nam
     return parts.add(x, inputs, f"{name}_add") if strides == 1 and inputs.shape[-1] == channels else x
 
 
-def _squeeze_excite(parts, x, name):
+def _squeeze_excite(parts: Parts, x: Tensor, name: str) -> Tensor:
     """Channels scaled by what a two-layer network makes of their means."""
     channels = x.shape[-1]
     # float32: a mean over a large map in bfloat16 loses its low bits; and along one axis after the other, since LiteRT
@@ -117,13 +127,13 @@ def _squeeze_excite(parts, x, name):
     return layers.Multiply(dtype=parts.dtype, name=f"{name}_scale")([x, gate])
 
 
-def _divisible(channels, by=8):
+def _divisible(channels: int, by: int = 8) -> int:
     """The nearest multiple of 8 that is no more than 10 % below."""
     rounded = max(by, int(channels + by / 2) // by * by)
     return rounded + by if rounded < 0.9 * channels else rounded
 
 
-def _load(model, weights):
+def _load(model: keras.Model, weights: FilePath) -> None:
     from keras_rcnn.backbones.imagenet import published_file
     from keras_rcnn.convert import assign, convert_mobilenet_v3_large, read_torch_file
 

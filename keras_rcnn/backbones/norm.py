@@ -1,10 +1,11 @@
 """Batch normalisation with frozen statistics, as detectors use it that see a few images a step."""
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
+from keras_rcnn.interfaces import Shape, Tensor
 from keras_rcnn.ops.backend import kernel
 
 NORMS = ("frozen", "batch")
@@ -29,7 +30,7 @@ class FrozenBatchNormalization(keras.layers.Layer):
             raise ValueError(f"FrozenBatchNormalization's epsilon is a number >= 0, not {epsilon!r}.")
         self.epsilon = float(epsilon)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         for name, start in (
             ("gamma", "ones"),
             ("beta", "zeros"),
@@ -43,21 +44,23 @@ class FrozenBatchNormalization(keras.layers.Layer):
             setattr(self, name, weight)
         self.built = True
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
         normalise = portable_frozen_batch_norm
         if not training and len(x.shape) == 4 and x.dtype == "float32":
             # TensorFlow fuses it with its neighbours: 7 % of ResNet-50's time on a CPU
             normalise = kernel("frozen_batch_norm", portable_frozen_batch_norm)
         return normalise(x, self.gamma, self.beta, self.moving_mean, self.moving_variance, self.epsilon)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-def portable_frozen_batch_norm(x, gamma, beta, mean, variance, epsilon):
+def portable_frozen_batch_norm(
+    x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor, epsilon: float
+) -> Tensor:
     """Normalisation of x [..., C] by given statistics [C], in keras.ops alone."""
     mean, variance = ops.cast(mean, "float32"), ops.cast(variance, "float32")
     scale = ops.cast(gamma, "float32") * ops.rsqrt(variance + epsilon)
@@ -65,7 +68,14 @@ def portable_frozen_batch_norm(x, gamma, beta, mean, variance, epsilon):
     return x * ops.cast(scale, x.dtype) + ops.cast(offset, x.dtype)
 
 
-def normalization(norm, *, epsilon, momentum, name, dtype=None):
+def normalization(
+    norm: Literal["frozen", "batch"],
+    *,
+    epsilon: float,
+    momentum: float,
+    name: str,
+    dtype: str | keras.DTypePolicy | None = None,
+) -> keras.layers.Layer:
     """The layer for `norm`: "frozen" or "batch"."""
     if norm == "frozen":
         return FrozenBatchNormalization(epsilon, name=name, dtype=dtype)

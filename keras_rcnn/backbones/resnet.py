@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from keras_rcnn.backbones.base import Backbone, Parts
-from keras_rcnn.interfaces import FilePath
+from keras_rcnn.interfaces import FilePath, Tensor
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 BASIC = (18, 34)  # of two 3x3 convolutions a block
@@ -95,12 +95,12 @@ class ResNet(Backbone):
             _load(self, weights)
 
 
-def published_name(depth, groups, width_per_group):
+def published_name(depth: int, groups: int, width_per_group: int) -> str:
     """What torchvision calls it."""
     return f"resnet{depth}" if groups == 1 else f"resnext{depth}_{groups}x{width_per_group}d"
 
 
-def _bottleneck(parts, x, width, groups, channels, strides, name):
+def _bottleneck(parts: Parts, x: Tensor, width: int, groups: int, channels: int, strides: int, name: str) -> Tensor:
     """1x1, 3x3, 1x1, with an identity or projected shortcut."""
     shortcut = _shortcut(parts, x, channels, strides, name)
     x = parts.normalize(parts.conv(x, width, 1, 1, f"{name}_conv1"), f"{name}_bn1")
@@ -111,7 +111,7 @@ def _bottleneck(parts, x, width, groups, channels, strides, name):
     return parts.activate(parts.add(x, shortcut, f"{name}_add"), "relu", f"{name}_relu3")
 
 
-def _basic_block(parts, x, channels, strides, name):
+def _basic_block(parts: Parts, x: Tensor, channels: int, strides: int, name: str) -> Tensor:
     """3x3, 3x3, with an identity or projected shortcut."""
     shortcut = _shortcut(parts, x, channels, strides, name)
     x = parts.normalize(parts.conv(x, channels, 3, strides, f"{name}_conv1"), f"{name}_bn1")
@@ -120,14 +120,14 @@ def _basic_block(parts, x, channels, strides, name):
     return parts.activate(parts.add(x, shortcut, f"{name}_add"), "relu", f"{name}_relu2")
 
 
-def _shortcut(parts, x, channels, strides, name):
+def _shortcut(parts: Parts, x: Tensor, channels: int, strides: int, name: str) -> Tensor:
     if strides == 1 and x.shape[-1] == channels:
         return x
     x = parts.conv(x, channels, 1, strides, f"{name}_shortcut_conv")
     return parts.normalize(x, f"{name}_shortcut_bn")
 
 
-def _load(model, weights):
+def _load(model: keras.Model, weights: FilePath) -> None:
     from keras_rcnn.backbones.imagenet import published_file
     from keras_rcnn.convert import assign, convert_resnet, read_torch_file
 

@@ -3,11 +3,14 @@
 import io
 import math
 import zipfile
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 import safetensors
 
 from keras_rcnn.convert.errors import UnsafeWeightsError, WeightsFileError
+from keras_rcnn.convert.limits import Limits
 from keras_rcnn.convert.pickles import MAX_AXES, width
 
 CHUNK = 2**20
@@ -19,10 +22,10 @@ _NPY_HEADERS = {
 }
 
 
-def fill(stream, size):
+def fill(stream: "IO[bytes] | _Both", size: int) -> np.ndarray:
     """So many bytes of a stream, or what there is: a uint8 array of its own, without a second copy."""
     data = np.empty(size, np.uint8)
-    view, count = memoryview(data), 0
+    view, count = data.data, 0
     while count < size:
         chunk = stream.read(min(CHUNK, size - count))
         if not chunk:
@@ -32,7 +35,7 @@ def fill(stream, size):
     return data
 
 
-def decode(data, dtype, big=False):
+def decode(data: np.ndarray, dtype: str, big: bool = False) -> np.ndarray:
     """Bytes as a one-dimensional array: of the same memory where that is possible."""
     order = ">" if big else "<"
     if dtype == "bf16":  # the upper half of a float32
@@ -42,7 +45,7 @@ def decode(data, dtype, big=False):
     return data.view(order + dtype)
 
 
-def result_dtype(array_dtype, name, path):
+def result_dtype(array_dtype: np.dtype, name: str, path: Path) -> np.dtype:
     """float32 or int64.
 
     Raises:
@@ -53,7 +56,7 @@ def result_dtype(array_dtype, name, path):
     return np.dtype(np.float32 if array_dtype.kind == "f" else np.int64)
 
 
-def settle(array, name, path, own=False):
+def settle(array: np.ndarray, name: str, path: Path, own: bool = False) -> np.ndarray:
     """A contiguous, writeable float32 or int64 array; `own`: it need not be copied if it is one."""
     dtype = result_dtype(array.dtype, name, path)
     if own and array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable:
@@ -64,7 +67,7 @@ def settle(array, name, path, own=False):
 # === .npz ===
 
 
-def read_npz(archive, limits):
+def read_npz(archive: zipfile.ZipFile, limits: Limits) -> dict[str, np.ndarray]:
     """Name -> array of an open zip file of .npy files."""
     path, state = limits.path, {}
     for info in archive.infolist():
@@ -102,17 +105,17 @@ def read_npz(archive, limits):
 class _Both:
     """Two streams, one after the other."""
 
-    def __init__(self, *streams):
+    def __init__(self, *streams: IO[bytes]) -> None:
         self.streams = streams
 
-    def read(self, count):
+    def read(self, count: int) -> bytes:
         return next((data for data in (stream.read(count) for stream in self.streams) if data), b"")
 
 
 # === .safetensors ===
 
 
-def read_safetensors(path, limits):
+def read_safetensors(path: Path, limits: Limits) -> dict[str, np.ndarray]:
     """Name -> array. The format's own library reads it, which refuses tensors that overlap or leave gaps."""
     with open(path, "rb") as file:
         limits.take_parts(int.from_bytes(file.read(8), "little") // ENTRY)
@@ -128,7 +131,7 @@ def read_safetensors(path, limits):
     return state
 
 
-def _tensor(file, name, limits):
+def _tensor(file: safetensors.safe_open, name: str, limits: Limits) -> np.ndarray:
     described = file.get_slice(name)
     shape, dtype = described.get_shape(), described.get_dtype()
     if len(shape) > MAX_AXES:

@@ -50,7 +50,7 @@ def compare(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
     )
 
 
-def _report(model, problem, names):
+def _report(model: Any, problem: str, names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - 6} more" if len(names) > 6 else ""
         raise ConversionError(f"{model.name} {problem}: {', '.join(names[:6])}{more}.")

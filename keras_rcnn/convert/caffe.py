@@ -3,9 +3,10 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_rcnn.convert.caffe_file import read_caffemodel
 from keras_rcnn.convert.errors import ConversionError
@@ -37,7 +38,7 @@ DENSE = ("fc6", "fc7", "cls_score", "bbox_pred")
 CLASSIFIERS = ("fc8", "fc8_pascal", "fc-rcnn")
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 # anchors a cell -> their sizes in px: those of the paper, and of py-faster-rcnn's COCO models
-ANCHOR_SIZES = {9: (128, 256, 512), 12: (64, 128, 256, 512)}
+ANCHOR_SIZES: dict[int, tuple[int, ...]] = {9: (128, 256, 512), 12: (64, 128, 256, 512)}
 
 
 def convert_caffe(
@@ -45,7 +46,7 @@ def convert_caffe(
     blobs: Mapping[str, Sequence[np.ndarray]],
     *,
     heads: bool = True,
-    box_weights: bool = (10.0, 10.0, 5.0, 5.0),
+    box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
     anchor_sizes: Sequence[float] | None = None,
 ) -> dict[str, np.ndarray]:
     """The weights of VGG16, CaffeNet or ZF, or of a Fast or Faster R-CNN on one of them, as ours.
@@ -129,7 +130,7 @@ def read_caffe_weights(model: str, path: FilePath, heads: bool = True) -> dict[s
     return values if heads else {name: value for name, value in values.items() if name.startswith("conv")}
 
 
-def _is_safetensors(path):
+def _is_safetensors(path: FilePath) -> bool:
     path = Path(path)
     if not path.is_file():
         return False  # read_caffemodel says what it is
@@ -139,7 +140,7 @@ def _is_safetensors(path):
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= os.path.getsize(path) - 8
 
 
-def _kernel_and_bias(model, name, arrays):
+def _kernel_and_bias(model: str, name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     if len(arrays) != 2:
         raise ConversionError(f"{model}: {name} has {len(arrays)} blobs; a kernel and a bias were expected.")
     kernel, bias = arrays
@@ -150,7 +151,7 @@ def _kernel_and_bias(model, name, arrays):
     return {f"{name}.weight": kernel, f"{name}.bias": bias}
 
 
-def _hint(model, blobs):
+def _hint(model: str, blobs: Mapping[str, Sequence[np.ndarray]]) -> str:
     for other, network in CAFFE_MODELS.items():
         if set(network.convs) <= set(blobs) and np.shape(blobs[network.convs[0]][0])[-1] == network.first:
             return f" They look like those of {other}." if other != model else ""
@@ -160,16 +161,16 @@ def _hint(model, blobs):
 # === Parts ===
 
 
-def _conv_of_bgr(kernel, side):
+def _conv_of_bgr(kernel: np.ndarray, side: int) -> np.ndarray:
     if kernel.shape[1:] != (3, side, side):
         raise ValueError(f"{side} x {side} cells of three channels, BGR, were expected")
     return conv(kernel[:, ::-1])
 
 
-def _box_predictor(tensors, scale, box_weights):
+def _box_predictor(tensors: Tensors, scale: float, box_weights: Sequence[float]) -> None:
     tensors.dense("cls_score", "box_predictor/logits", lambda kernel: kernel.T * np.float32(scale))
     tensors.dense("bbox_pred", "box_predictor/deltas", lambda kernel: kernel.T * np.float32(scale))
-    rows = {path: tensors.rows(f"box_predictor/{path}") for path in ("logits", "deltas")}
+    rows: dict[str, Any] = {path: tensors.rows(f"box_predictor/{path}") for path in ("logits", "deltas")}
     if None in rows.values():
         return
     if rows["logits"] < 2 or rows["deltas"] != 4 * rows["logits"]:
@@ -182,7 +183,7 @@ def _box_predictor(tensors, scale, box_weights):
     tensors.edit("box_predictor/deltas", lambda value: value[..., 4:] * weights)
 
 
-def _rpn_head(tensors, anchor_sizes):
+def _rpn_head(tensors: Tensors, anchor_sizes: Sequence[float] | None) -> None:
     tensors.conv("rpn_conv/3x3", "rpn_head/conv_0", bias=True)
     tensors.conv("rpn_cls_score", "rpn_head/objectness", bias=True)
     tensors.conv("rpn_bbox_pred", "rpn_head/deltas", bias=True)
@@ -207,7 +208,7 @@ def _rpn_head(tensors, anchor_sizes):
 # === Anchors ===
 
 
-def _caffe_anchors(sizes):
+def _caffe_anchors(sizes: ArrayLike) -> np.ndarray:
     """py-faster-rcnn's anchors of a cell at 0, xyxy with the far corner exclusive, the shapes outermost.
 
     Sides are rounded for a 16 x 16 square, then scaled, and centred at the square's centre.
@@ -218,7 +219,7 @@ def _caffe_anchors(sizes):
     return np.concatenate([8 - half, 8 + half], axis=-1)
 
 
-def _our_anchors(sizes):
+def _our_anchors(sizes: ArrayLike) -> np.ndarray:
     """The same of `keras_rcnn.ops.anchors.cell_anchors`, which this room does not import."""
     ratios = np.sqrt(np.asarray(ASPECT_RATIOS, np.float32))[:, None]
     sizes = np.asarray(sizes, np.float32)
@@ -226,7 +227,7 @@ def _our_anchors(sizes):
     return np.concatenate([-half, half], axis=-1).astype(float)
 
 
-def _between_anchors(theirs, ours):
+def _between_anchors(theirs: np.ndarray, ours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`factor, offset` [A * 4]: deltas of their anchors times factor plus offset are those of the same box for ours.
 
     dx * w + x is the same, and dw + log(w), so both are linear.

@@ -6,6 +6,9 @@ that they lie in before anything is made of them.
 """
 
 import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +66,7 @@ def read_caffemodel(
     blobs = {}
     for number, wire, value in reader.fields(0, len(reader.data), "the network"):
         if number in LAYERS and wire == BYTES:
-            name, arrays = reader.layer(*value, *LAYERS[number], oldest=number == 2)
+            name, arrays = reader.layer(value[0], value[1], *LAYERS[number], oldest=number == 2)
             if arrays and name in blobs:
                 raise ConversionError(f"{path} is malformed: it has the weights of two layers named {name!r}.")
             if arrays:
@@ -76,12 +79,12 @@ def read_caffemodel(
 class _Reader:
     """A file, what it may still cost, and what goes wrong in it."""
 
-    def __init__(self, path, limits):
+    def __init__(self, path: Path, limits: Limits) -> None:
         self.path, self.limits = path, limits
         self.data = np.memmap(path, np.uint8, "r").view(np.ndarray)  # VGG16 is half a gigabyte
-        self.bytes = memoryview(self.data)  # faster than an array, byte by byte
+        self.bytes = self.data.data  # faster than an array, byte by byte
 
-    def refuse_what_it_is_not(self):
+    def refuse_what_it_is_not(self) -> None:
         head = self.data[:512].tobytes().lstrip().lower()
         for start, description in NOT_WEIGHTS:
             if head.startswith(start):
@@ -91,11 +94,11 @@ class _Reader:
         if text and head.startswith((b"name:", b"layer", b"input", b"#")):
             raise ConversionError(f"{self.path} is a .prototxt, which describes a network; its weights are elsewhere.")
 
-    def error(self, problem):
+    def error(self, problem: str) -> ConversionError:
         """What to raise."""
         return ConversionError(f"{self.path} is truncated, or no .caffemodel: {problem}. Download it again.")
 
-    def varint(self, at, end, place):
+    def varint(self, at: int, end: int, place: str) -> tuple[int, int]:
         """`(value, where the next byte is)`."""
         value = 0
         for i in range(10):
@@ -107,7 +110,7 @@ class _Reader:
                 return value, at + i + 1
         raise self.error(f"there is no number at byte {at} of {place}")
 
-    def field(self, at, end, place):
+    def field(self, at: int, end: int, place: str) -> tuple[int, int, Any, int]:
         """`(number, wire type, value, where the next field is)`; the value of a varint, of others `(start, end)`."""
         self.limits.take_parts()
         start = at
@@ -127,37 +130,41 @@ class _Reader:
             )
         return number, wire, (at, at + size), at + size
 
-    def fields(self, at, end, place):
+    def fields(self, at: int, end: int, place: str) -> Iterator[tuple[int, int, Any]]:
         """Yields `(number, wire type, value)` of a whole message."""
         while at < end:
             number, wire, value, at = self.field(at, end, place)
             yield number, wire, value
 
-    def layer(self, at, end, name_field, blobs_field, oldest=False):
+    def layer(
+        self, at: int, end: int, name_field: int, blobs_field: int, oldest: bool = False
+    ) -> tuple[str, list[np.ndarray]]:
         """`(name, arrays)`."""
         name, places = "", []
         for number, wire, value in self.fields(at, end, f"the layer at byte {at}"):
             if oldest and number == OLDEST and wire == BYTES:
-                return self.layer(*value, *OLDEST_FIELDS)
+                return self.layer(value[0], value[1], *OLDEST_FIELDS)
             if number == name_field and wire == BYTES:
                 if value[1] - value[0] > MAX_NAME:
                     raise self.error(f"the layer at byte {at} has a name of {value[1] - value[0]} bytes")
                 name = self.data[slice(*value)].tobytes().decode("utf-8", "replace")
             elif number == blobs_field and wire == BYTES:
                 places.append(value)
-        return name, [self.blob(*place, f"blob {i} of the layer {name!r}") for i, place in enumerate(places)]
+        return name, [
+            self.blob(place[0], place[1], f"blob {i} of the layer {name!r}") for i, place in enumerate(places)
+        ]
 
-    def blob(self, at, end, place):
+    def blob(self, at: int, end: int, place: str) -> np.ndarray:
         """A float32 array."""
         shape, old_shape, parts = None, {}, []
         while at < end:
             number, wire, value, at = self.field(at, end, place)
             if number == SHAPE and wire == BYTES:
-                shape = self.dimensions(*value, f"the shape of {place}")
+                shape = self.dimensions(value[0], value[1], f"the shape of {place}")
             elif number in OLD_SHAPE and wire == VARINT:
                 old_shape[number] = value
             elif number in DATA and wire == BYTES:
-                parts.append(self.packed(*value, DATA[number][0], place))
+                parts.append(self.packed(value[0], value[1], DATA[number][0], place))
             elif number in DATA and wire == DATA[number][1]:
                 part, at = self.unpacked(value[0], end, number, *DATA[number])
                 parts.append(part)
@@ -173,14 +180,14 @@ class _Reader:
         data = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.float32), *parts])
         return data.reshape(shape)
 
-    def packed(self, at, end, dtype, place):
+    def packed(self, at: int, end: int, dtype: str, place: str) -> np.ndarray:
         """A list of numbers in one field, as float32."""
         if (end - at) % np.dtype(dtype).itemsize:
             raise self.error(f"{place} has {end - at} bytes of numbers, which is no whole count")
         self.limits.take_bytes((end - at) // np.dtype(dtype).itemsize * 4, place)
         return np.array(self.data[at:end]).view(dtype).astype(np.float32, copy=False)
 
-    def unpacked(self, at, end, number, dtype, wire):
+    def unpacked(self, at: int, end: int, number: int, dtype: str, wire: int) -> tuple[np.ndarray, int]:
         """`(numbers, where the next field is)` of a list with a field a number, read at one go: at is the first's."""
         size = 1 + WIDTHS[wire]  # the tag has one byte
         rows = self.data[at - 1 : at - 1 + (end - at + 1) // size * size].reshape(-1, size)
@@ -194,7 +201,7 @@ class _Reader:
         self.limits.take_bytes(4 * count, "unpacked numbers")
         return np.ascontiguousarray(rows[:count, 1:]).view(dtype)[:, 0].astype(np.float32), at - 1 + count * size
 
-    def dimensions(self, at, end, place):
+    def dimensions(self, at: int, end: int, place: str) -> list[int]:
         """The dimensions of a shape, packed or not."""
         sides = []
         if end - at > 11 * MAX_AXES:  # a number has ten bytes at most, and a tag

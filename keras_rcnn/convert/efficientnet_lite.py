@@ -11,7 +11,7 @@ from keras_rcnn.convert.layouts import Tensors, depthwise
 BLOCKS = (1, 2, 2, 3, 3, 4, 1)
 
 
-def imagenet_file():
+def imagenet_file() -> Path:
     """The path of the installed package's weights; nothing of the package is run.
 
     Raises:

@@ -1,31 +1,35 @@
 """PyTorch's layouts -> Keras's, and taking tensors out of a state dict so that none is forgotten."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from keras_rcnn.convert.errors import ConversionError
 
+Layout = Callable[[np.ndarray], np.ndarray]
 
-def conv(kernel):
+
+def conv(kernel: np.ndarray) -> np.ndarray:
     """(out, in, h, w) -> (h, w, in, out)."""
     return kernel.transpose(2, 3, 1, 0)
 
 
-def depthwise(kernel):
+def depthwise(kernel: np.ndarray) -> np.ndarray:
     """(channels, 1, h, w) -> (h, w, channels, 1)."""
     return kernel.transpose(2, 3, 0, 1)
 
 
-def deconv(kernel):
+def deconv(kernel: np.ndarray) -> np.ndarray:
     """Transposed convolution (in, out, h, w) -> (h, w, out, in), without a flip."""
     return kernel.transpose(2, 3, 1, 0)
 
 
-def dense(kernel):
+def dense(kernel: np.ndarray) -> np.ndarray:
     """(out, in) -> (in, out)."""
     return kernel.transpose(1, 0)
 
 
-def dense_after_flatten(kernel, height, width):
+def dense_after_flatten(kernel: np.ndarray, height: int, width: int) -> np.ndarray:
     """(out, C * h * w), flattened as C, h, w -> (h * w * C, out), flattened as h, w, C."""
     out = kernel.shape[0]
     return kernel.reshape(out, -1, height, width).transpose(2, 3, 1, 0).reshape(-1, out)
@@ -39,11 +43,11 @@ class Tensors:
         model: str, for messages.
     """
 
-    def __init__(self, state, model):
+    def __init__(self, state: Mapping[str, np.ndarray], model: str) -> None:
         self.left = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
         self.model, self.taken, self.missing = model, {}, []
 
-    def take(self, name, rank):
+    def take(self, name: str, rank: int) -> np.ndarray | None:
         """The tensor of that name with `rank` axes as float32, or None, which is reported by `finish`."""
         if name not in self.left:
             self.missing.append(name)
@@ -57,7 +61,7 @@ class Tensors:
             raise ConversionError(f"{self.model}: {name} holds NaN or infinite values; the file is damaged.")
         return value.astype(np.float32, copy=False)
 
-    def move(self, name, path, layout=None, rank=1):
+    def move(self, name: str, path: str, layout: Layout | None = None, rank: int = 1) -> None:
         """Takes `name` to our `path`."""
         value = self.take(name, rank)
         if value is None:
@@ -67,30 +71,30 @@ class Tensors:
         except ValueError as error:
             raise ConversionError(f"{self.model}: {name} has the unexpected shape {value.shape} ({error}).") from error
 
-    def conv(self, name, path, layout=conv, bias=False):
+    def conv(self, name: str, path: str, layout: Layout = conv, bias: bool = False) -> None:
         """Takes a convolution's kernel, and its bias."""
         self.move(f"{name}.weight", f"{path}/kernel", layout, rank=4)
         if bias:
             self.move(f"{name}.bias", f"{path}/bias")
 
-    def dense(self, name, path, layout=dense):
+    def dense(self, name: str, path: str, layout: Layout = dense) -> None:
         """Takes a fully connected layer's kernel and bias."""
         self.move(f"{name}.weight", f"{path}/kernel", layout, rank=2)
         self.move(f"{name}.bias", f"{path}/bias")
 
-    def norm(self, name, path):
+    def norm(self, name: str, path: str) -> None:
         """Takes a BatchNorm's four vectors."""
         self.move(f"{name}.weight", f"{path}/gamma")
         self.move(f"{name}.bias", f"{path}/beta")
         self.move(f"{name}.running_mean", f"{path}/moving_mean")
         self.move(f"{name}.running_var", f"{path}/moving_variance")
 
-    def layer_norm(self, name, path):
+    def layer_norm(self, name: str, path: str) -> None:
         """Takes a LayerNorm's two vectors."""
         self.move(f"{name}.weight", f"{path}/gamma")
         self.move(f"{name}.bias", f"{path}/beta")
 
-    def rows(self, path):
+    def rows(self, path: str) -> int | None:
         """How many outputs the layer at our `path` has, or None if its tensors were missing."""
         kernel, bias = self.taken.get(f"{path}/kernel"), self.taken.get(f"{path}/bias")
         if kernel is None or bias is None:
@@ -99,18 +103,18 @@ class Tensors:
             raise ConversionError(f"{self.model}: {path} has {kernel.shape[-1]} outputs and {len(bias)} biases.")
         return len(bias)
 
-    def edit(self, path, function):
+    def edit(self, path: str, function: Layout) -> None:
         """Changes kernel and bias at our `path`, outputs on the last axis, if they are there."""
         for part in (f"{path}/kernel", f"{path}/bias"):
             if part in self.taken:
                 self.taken[part] = np.ascontiguousarray(function(self.taken[part]))
 
-    def drop(self, *names):
+    def drop(self, *names: str) -> None:
         """Leaves tensors out knowingly, such as a classifier; they may be absent."""
         for name in names:
             self.left.pop(name, None)
 
-    def finish(self, hint=""):
+    def finish(self, hint: str = "") -> dict[str, np.ndarray]:
         """{our path: array}; raises ConversionError if a tensor was missing or is left over."""
         problems = [
             f"{len(names)} {group}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"

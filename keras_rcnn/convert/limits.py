@@ -1,6 +1,7 @@
 """How much a weights file may hold, checked against what it declares before memory or time is spent on it."""
 
 import os
+from pathlib import Path
 
 from keras_rcnn.convert.errors import WeightsFileError
 
@@ -25,14 +26,14 @@ class Limits:
         WeightsFileError: if a limit is no whole number from 1.
     """
 
-    def __init__(self, path, max_bytes=None, max_parts=None):
+    def __init__(self, path: Path, max_bytes: int | None = None, max_parts: int | None = None) -> None:
         self.path, self.size = path, path.stat().st_size
         usual = min(MAX_BYTES, GROWTH * self.size + FREE)
         self.max_bytes = _limit("max_bytes", max_bytes, BYTES_VARIABLE, usual)
         self.max_parts = _limit("max_parts", max_parts, PARTS_VARIABLE, MAX_PARTS)
         self.bytes = self.parts = 0
 
-    def take_bytes(self, count, content):
+    def take_bytes(self, count: int, content: str) -> None:
         """Counts the bytes of an array that is about to be made.
 
         Raises:
@@ -46,7 +47,7 @@ class Limits:
                 f"max_bytes= or the environment's {BYTES_VARIABLE}."
             )
 
-    def take_parts(self, count=1):
+    def take_parts(self, count: int = 1) -> None:
         """Counts what takes time.
 
         Raises:
@@ -61,7 +62,7 @@ class Limits:
             )
 
 
-def _limit(name, given, variable, usual):
+def _limit(name: str, given: int | None, variable: str, usual: int) -> int:
     value = given
     if value is None and os.environ.get(variable):
         name, value = variable, os.environ[variable]

@@ -5,11 +5,13 @@ rebuild tensors, and that gives up on what is made to take memory or time.
 import collections
 import pickle
 import reprlib
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from keras_rcnn.convert.errors import UnsafeWeightsError, WeightsFileError
+from keras_rcnn.convert.limits import Limits
 
 STORAGES = {
     "DoubleStorage": "f8",
@@ -56,21 +58,21 @@ class Tensor(NamedTuple):
     strides: tuple
 
 
-def width(dtype):
+def width(dtype: str) -> int:
     """Bytes an element."""
     return 2 if dtype == "bf16" else np.dtype(dtype).itemsize
 
 
-def is_count(value):
+def is_count(value: Any) -> bool:
     """Whether something is a whole number that may count elements."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
 
 
-def _rebuild_tensor(storage, offset, shape, strides, *_):
+def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
     return Tensor(storage, offset, shape, strides)
 
 
-def _rebuild_parameter(tensor, *_):
+def _rebuild_parameter(tensor: Tensor, *_: Any) -> Tensor:
     return tensor
 
 
@@ -82,13 +84,13 @@ ALLOWED = {
     **{("torch", name): StorageType(dtype) for name, dtype in STORAGES.items()},
     ("torch.storage", "UntypedStorage"): StorageType("u1"),
 }
-_STANDARD = pickle._Unpickler.dispatch
+_STANDARD: dict[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
 # allocate by a length that is not yet read, or look names up in the process's own registry
 _LEFT_OUT = (pickle.BYTEARRAY8, pickle.EXT1, pickle.EXT2, pickle.EXT4)
 
 
-def _counted(load):
-    def step(unpickler):
+def _counted(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    def step(unpickler: Any) -> None:
         unpickler.limits.take_parts()
         load(unpickler)
 
@@ -106,12 +108,16 @@ class _Unpickler(pickle._Unpickler):
     dispatch: ClassVar[dict] = {
         code: _counted(load) for code, load in _STANDARD.items() if bytes([code]) not in _LEFT_OUT
     }
+    # of the class above, which typeshed does not describe
+    stack: list[Any]
+    memo: dict[int, Any]
+    readline: Callable[[], bytes]
 
-    def __init__(self, file, limits, widths):
+    def __init__(self, file: "_Rest", limits: Limits, widths: dict[str, int]) -> None:
         super().__init__(file, encoding="utf-8")
         self.path, self.limits, self.widths = limits.path, limits, widths
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ALLOWED:
             return ALLOWED[module, name]
         hint = " It looks like a TorchScript archive; save model.state_dict()." if "__torch__" in module else ""
@@ -120,10 +126,10 @@ class _Unpickler(pickle._Unpickler):
             f"code. It was not called. Save a plain state dict (torch.save(model.state_dict(), ...)).{hint}"
         )
 
-    def persistent_load(self, saved):
-        if not isinstance(saved, tuple) or len(saved) not in (5, 6):
-            raise WeightsFileError(f"{self.path} is malformed: it refers to a storage by {short(saved)}.")
-        type_name, storage_type, key, _, size, *view = saved
+    def persistent_load(self, pid: Any) -> Storage:
+        if not isinstance(pid, tuple) or len(pid) not in (5, 6):
+            raise WeightsFileError(f"{self.path} is malformed: it refers to a storage by {short(pid)}.")
+        type_name, storage_type, key, _, size, *view = pid
         if type_name != "storage" or not isinstance(storage_type, StorageType) or not isinstance(key, str):
             raise WeightsFileError(f"{self.path} is malformed: it refers to {short(type_name)} {short(storage_type)}.")
         start = 0
@@ -134,7 +140,7 @@ class _Unpickler(pickle._Unpickler):
         self.widths[key] = width(storage_type.dtype)
         return Storage(storage_type.dtype, key, start, size)
 
-    def hashable(self, values):
+    def hashable(self, values: Iterable[Any]) -> None:
         """Raises unless these can be keys of a dict."""
         for value in values:
             if not isinstance(value, str) and not (isinstance(value, int) and abs(value) < MAX_KEY):
@@ -143,33 +149,33 @@ class _Unpickler(pickle._Unpickler):
                     f"but a {type(value).__name__}. Save a plain state dict (torch.save(model.state_dict(), ...))."
                 )
 
-    def load_setitem(self):
+    def load_setitem(self) -> None:
         self.hashable(self.stack[-2:-1])
         _STANDARD[pickle.SETITEM[0]](self)
 
-    def load_setitems(self):
+    def load_setitems(self) -> None:
         self.hashable(self.stack[::2])  # what lies above the topmost mark: keys and values
         _STANDARD[pickle.SETITEMS[0]](self)
 
-    def load_dict(self):
+    def load_dict(self) -> None:
         self.hashable(self.stack[::2])
         _STANDARD[pickle.DICT[0]](self)
 
-    def load_additems(self):
+    def load_additems(self) -> None:
         self.hashable(self.stack)
         _STANDARD[pickle.ADDITEMS[0]](self)
 
-    def load_frozenset(self):
+    def load_frozenset(self) -> None:
         self.hashable(self.stack)
         _STANDARD[pickle.FROZENSET[0]](self)
 
-    def load_put(self):
+    def load_put(self) -> None:
         index = int(self.readline()[:-1])
         if not 0 <= index < MAX_KEY:
             raise WeightsFileError(f"{self.path} is malformed: its pickle numbers an object {short(index)}.")
         self.memo[index] = self.stack[-1]
 
-    def load_reduce(self):
+    def load_reduce(self) -> None:
         """A call; an OrderedDict may be made of pairs."""
         arguments, function = self.stack.pop(), self.stack[-1]
         if not isinstance(arguments, tuple):
@@ -183,16 +189,16 @@ class _Unpickler(pickle._Unpickler):
             self.hashable(key for key, _ in pairs)
         self.stack[-1] = function(*arguments)
 
-    def load_newobj(self):
+    def load_newobj(self) -> None:
         self._instantiate(None, ())
 
-    def _instantiate(self, klass, args):
+    def _instantiate(self, klass: Any, args: Any) -> None:
         raise WeightsFileError(
             f"{self.path} makes objects other than tensors. Save a plain state dict "
             "(torch.save(model.state_dict(), ...))."
         )
 
-    def load_build(self):
+    def load_build(self) -> None:
         self.stack.pop()
 
     dispatch.update(
@@ -217,15 +223,15 @@ class _Unpickler(pickle._Unpickler):
 class _Rest:
     """A file whose `read` asks for no more than is there: Python makes room for all that is asked for."""
 
-    def __init__(self, file, size):
+    def __init__(self, file: IO[bytes], size: int) -> None:
         self.file, self.size = file, size
         self.readline, self.tell = file.readline, file.tell
 
-    def read(self, count):
+    def read(self, count: int) -> bytes:
         return self.file.read(count if count < 2**16 else min(count, max(self.size - self.file.tell(), 0)))
 
 
-def unpickle(file, limits, widths=None):
+def unpickle(file: IO[bytes], limits: Limits, widths: dict[str, int] | None = None) -> Any:
     """The object of one pickle: plain Python, and a `Tensor` where PyTorch has one.
 
     Args:

@@ -9,7 +9,9 @@ import io
 import math
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -82,7 +84,7 @@ def read_torch_file(
     return state
 
 
-def weights_file(path):
+def weights_file(path: FilePath) -> Path:
     """The path of an ordinary file.
 
     Raises:
@@ -99,7 +101,7 @@ def weights_file(path):
     return path
 
 
-def _reader(path, head):
+def _reader(path: Path, head: bytes) -> Callable[[IO[bytes], Path, Limits], dict[str, np.ndarray]]:
     if not head:
         raise WeightsFileError(f"{path} is empty (0 bytes).")
     for start, description in NOT_WEIGHTS:
@@ -122,7 +124,7 @@ def _reader(path, head):
 # === PyTorch's zip, and .npz ===
 
 
-def _read_zip(file, path, limits):
+def _read_zip(file: IO[bytes], path: Path, limits: Limits) -> dict[str, np.ndarray]:
     limits.take_parts(_directory(file) // ZIP_ENTRY)
     try:
         archive = zipfile.ZipFile(file)
@@ -141,15 +143,15 @@ def _read_zip(file, path, limits):
         root = pickles[0].removesuffix("data.pkl")
         order = f"{root}byteorder"
         big = order in names and _entry(archive, order, limits).tobytes().strip() == b"big"
-        tree = unpickle(io.BytesIO(_entry(archive, pickles[0], limits)), limits)
+        tree = unpickle(io.BytesIO(_entry(archive, pickles[0], limits).data), limits)
 
-        def read(storage, size):
+        def read(storage: Storage, size: int) -> np.ndarray:
             return _entry(archive, f"{root}data/{storage.key}", limits, size)
 
         return _tensors(tree, limits, read, big)
 
 
-def _directory(file):
+def _directory(file: IO[bytes]) -> int:
     """Bytes of a zip file's directory, as the record at the file's end has it: zipfile reads all of it at once."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 2**16 - 128))
@@ -161,7 +163,7 @@ def _directory(file):
     return int.from_bytes(tail[end + 12 : end + 16], "little") if end >= 0 else 0
 
 
-def _entry(archive, name, limits, size=None):
+def _entry(archive: zipfile.ZipFile, name: str, limits: Limits, size: int | None = None) -> np.ndarray:
     """The bytes of an entry; at least `size`, if given."""
     path = limits.path
     try:
@@ -184,7 +186,7 @@ def _entry(archive, name, limits, size=None):
 # === PyTorch's older stream: magic number, protocol, system, object, storage keys, then one storage after another ===
 
 
-def _read_legacy(file, path, limits):
+def _read_legacy(file: IO[bytes], path: Path, limits: Limits) -> dict[str, np.ndarray]:
     if unpickle(file, limits) != MAGIC_NUMBER:
         raise WeightsFileError(f"{path} is a pickle, but not one by torch.save. Save a state dict with torch.save.")
     protocol, system = unpickle(file, limits), unpickle(file, limits)
@@ -208,7 +210,7 @@ def _read_legacy(file, path, limits):
         places[key] = (start + 8, size)
         start += 8 + size
 
-    def read(storage, size):
+    def read(storage: Storage, size: int) -> np.ndarray:
         place, available = places.get(storage.key, (0, -1))
         if available < size:
             raise WeightsFileError(f"{path} is malformed: storage {storage.key!r} has {available} bytes, not {size}.")
@@ -221,7 +223,7 @@ def _read_legacy(file, path, limits):
 # === Tensors ===
 
 
-def _state(tree, path):
+def _state(tree: Any, path: Path) -> dict[str, Tensor]:
     """The state dict in what was saved."""
     for _ in range(DEPTH):
         if not isinstance(tree, dict):
@@ -241,14 +243,14 @@ def _state(tree, path):
     return tree
 
 
-def _tensors(tree, limits, read, big):
+def _tensors(tree: Any, limits: Limits, read: Callable[[Storage, int], np.ndarray], big: bool) -> dict[str, np.ndarray]:
     """The arrays of a tree of tensors; `read(storage, size)` gives at least `size` bytes."""
     path, state = limits.path, _state(tree, limits.path)
     by_storage = collections.defaultdict(list)
     for name, tensor in state.items():  # strides of 0 make a tensor of any size from one number
         limits.take_bytes(_check(name, tensor, path) * (4 if _is_float(tensor.storage.dtype) else 8), name)
         by_storage[tensor.storage.key].append(name)
-    out = dict.fromkeys(state)
+    out: dict[str, Any] = dict.fromkeys(state)
     for names in by_storage.values():  # one storage at a time, for memory's sake
         storages = [state[name].storage for name in names]
         dtypes = {storage.dtype for storage in storages}
@@ -269,11 +271,11 @@ def _tensors(tree, limits, read, big):
     return out
 
 
-def _is_float(dtype):
+def _is_float(dtype: str) -> bool:
     return dtype.startswith(("f", "bf"))
 
 
-def _check(name, tensor, path):
+def _check(name: str, tensor: Tensor, path: Path) -> int:
     """Raises if a tensor reaches outside of its storage; returns its number of elements."""
     storage, offset, shape, strides = tensor
     sound = (

@@ -1,7 +1,8 @@
 """torchvision's weights -> ours, by `variable.path`. Every tensor is used, dropped by name, or an error."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -116,14 +117,16 @@ def convert_convnext(name: str, state: Mapping[str, np.ndarray]) -> dict[str, np
     return _classifier(name, name, state, "features.", head)
 
 
-def _classifier(name, body, state, prefix, head):
+def _classifier(
+    name: str, body: str, state: Mapping[str, np.ndarray], prefix: str, head: Sequence[str]
+) -> dict[str, np.ndarray]:
     tensors = Tensors(state, name)
     tensors.drop(*head)
     _body(tensors, body, prefix)
     return tensors.finish(_hint(body, state))
 
 
-def modern_names(state):
+def modern_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict with the names of before torchvision 0.13 brought up to date."""
     renamed = {}
     for name, value in state.items():
@@ -135,7 +138,7 @@ def modern_names(state):
     return renamed
 
 
-def looks_like(state: Iterable[str]) -> str | None:
+def looks_like(state: Mapping[str, np.ndarray]) -> str | None:
     """The name of the model that a state dict seems to be of, or None.
 
     >>> looks_like(read_torch_file("resnet101-63fe2227.pth"))
@@ -164,7 +167,7 @@ def looks_like(state: Iterable[str]) -> str | None:
     return f"{family}_{body}_fpn{second}"
 
 
-def _look_at_body(names, mobilenet_prefix, resnet_prefix):
+def _look_at_body(names: Collection[str], mobilenet_prefix: str, resnet_prefix: str) -> str | None:
     if f"{resnet_prefix}layer1.0.conv1.weight" in names:
         blocks = sum(name.startswith(f"{resnet_prefix}layer") and name.endswith(".conv1.weight") for name in names)
         deep = f"{resnet_prefix}layer1.0.conv3.weight" in names
@@ -178,7 +181,7 @@ def _look_at_body(names, mobilenet_prefix, resnet_prefix):
     return None
 
 
-def _hint(name, state):
+def _hint(name: str, state: Mapping[str, np.ndarray]) -> str:
     guess = looks_like(state)
     # the 320 model differs in settings alone
     if guess is None or guess == name.replace("_320", ""):
@@ -189,7 +192,7 @@ def _hint(name, state):
 # === Parts ===
 
 
-def _body(tensors, body, prefix):
+def _body(tensors: Tensors, body: str, prefix: str) -> None:
     if body == "mobilenet_v3_large":
         _mobilenet(tensors, prefix)
     elif body in CONVNEXT_BLOCKS:
@@ -198,7 +201,7 @@ def _body(tensors, body, prefix):
         _resnet(tensors, int(body.removeprefix("resnet")), prefix)
 
 
-def _resnet(tensors, depth, prefix):
+def _resnet(tensors: Tensors, depth: int, prefix: str) -> None:
     if depth not in RESNET_BLOCKS:
         raise ConversionError(f"ResNet's depth is one of {list(RESNET_BLOCKS)}, not {depth}.")
     basic = depth in (18, 34)  # two convolutions a block, and nothing to project in the first stage
@@ -215,7 +218,7 @@ def _resnet(tensors, depth, prefix):
                 tensors.norm(f"{theirs}.downsample.1", f"{ours}_shortcut_bn")
 
 
-def _mobilenet(tensors, prefix):
+def _mobilenet(tensors: Tensors, prefix: str) -> None:
     tensors.conv(f"{prefix}0.0", "stem_conv")
     tensors.norm(f"{prefix}0.1", "stem_bn")
     for i, (expands, squeezes) in enumerate(MOBILENET_BLOCKS, start=1):
@@ -237,7 +240,7 @@ def _mobilenet(tensors, prefix):
     tensors.norm(f"{prefix}16.1", "last_bn")
 
 
-def _convnext(tensors, stages, prefix):
+def _convnext(tensors: Tensors, stages: Sequence[int], prefix: str) -> None:
     tensors.conv(f"{prefix}0.0", "stem_conv", bias=True)
     tensors.layer_norm(f"{prefix}0.1", "stem_norm")
     for stage, blocks in enumerate(stages, start=1):
@@ -253,7 +256,7 @@ def _convnext(tensors, stages, prefix):
             tensors.conv(f"{prefix}{2 * stage}.1", f"stage{stage + 1}_down_conv", bias=True)
 
 
-def _fpn(tensors, levels, norm):
+def _fpn(tensors: Tensors, levels: int, norm: bool) -> None:
     for theirs, ours in (("inner_blocks", "inner"), ("layer_blocks", "output")):
         for i in range(levels):
             tensors.conv(f"backbone.fpn.{theirs}.{i}.0", f"fpn/{ours}_{i}", bias=not norm)
@@ -261,7 +264,7 @@ def _fpn(tensors, levels, norm):
                 tensors.norm(f"backbone.fpn.{theirs}.{i}.1", f"fpn/{ours}_{i}_bn")
 
 
-def _rpn_head(tensors, convs):
+def _rpn_head(tensors: Tensors, convs: int) -> None:
     for i in range(convs):
         tensors.conv(f"rpn.head.conv.{i}.0", f"rpn_head/conv_{i}", bias=True)
     # channels a * C + c: the same order in both
@@ -269,7 +272,7 @@ def _rpn_head(tensors, convs):
     tensors.conv("rpn.head.bbox_pred", "rpn_head/deltas", bias=True)
 
 
-def _box_head(tensors, second):
+def _box_head(tensors: Tensors, second: bool) -> None:
     if not second:
         tensors.dense("roi_heads.box_head.fc6", "box_head/fc_0", _dense_of_pooled)
         tensors.dense("roi_heads.box_head.fc7", "box_head/fc_1")
@@ -280,16 +283,16 @@ def _box_head(tensors, second):
     tensors.dense("roi_heads.box_head.5", "box_head/fc_0", _dense_of_pooled)
 
 
-def _dense_of_pooled(kernel):
+def _dense_of_pooled(kernel: np.ndarray) -> np.ndarray:
     return dense_after_flatten(kernel, 7, 7)
 
 
-def _box_predictor(tensors):
+def _box_predictor(tensors: Tensors) -> int | None:
     """Returns the number of classes without background, or None if they are missing."""
     theirs = "roi_heads.box_predictor"
     tensors.dense(f"{theirs}.cls_score", "box_predictor/logits")
     tensors.dense(f"{theirs}.bbox_pred", "box_predictor/deltas")
-    rows = {path: tensors.rows(f"box_predictor/{path}") for path in ("logits", "deltas")}
+    rows: dict[str, Any] = {path: tensors.rows(f"box_predictor/{path}") for path in ("logits", "deltas")}
     if None in rows.values():
         return None
     if rows["logits"] < 2 or rows["deltas"] != 4 * rows["logits"]:
@@ -303,7 +306,7 @@ def _box_predictor(tensors):
     return rows["logits"] - 1
 
 
-def _mask_head(tensors, norm, classes):
+def _mask_head(tensors: Tensors, norm: bool, classes: int | None) -> None:
     for i in range(4):
         tensors.conv(f"roi_heads.mask_head.{i}.0", f"mask_head/conv_{i}", bias=not norm)
         if norm:

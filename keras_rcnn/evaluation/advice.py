@@ -28,7 +28,7 @@ def error_advice(errors: Mapping[str, Any]) -> str:
     return f"Begin with the errors of kind {worst}, which cost the most ({_points(kinds[worst])}): {REMEDIES[worst]}."
 
 
-def _points(kind):
+def _points(kind: Mapping[str, Any]) -> str:
     return f"{100 * kind['dAP']:.1f} points of AP50"
 
 
@@ -50,7 +50,7 @@ def class_advice(curves: Mapping[str, Curve]) -> str:
     return text + (f" Fewer than {FEW} objects to measure on, too: {listed(others)}." if others else "")
 
 
-def _of_one(curve):
+def _of_one(curve: Curve) -> str:
     if curve.best_recall < curve.best_precision:
         return "it misses more than it finds wrongly, so see to the missed objects below first."
     return "it finds more wrongly than it misses, so see to the wrong detections below first."

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_rcnn.data.images import read_image
 from keras_rcnn.data.overlap import pairwise_iou
@@ -11,7 +12,7 @@ from keras_rcnn.data.paste import pasted
 from keras_rcnn.data.request import check_number, check_request, check_whole
 from keras_rcnn.interfaces import Detections, MaskForm
 
-_AXES = {"horizontal": 1, "vertical": 0}
+_AXES: dict[str | None, int] = {"horizontal": 1, "vertical": 0}
 
 
 class AugmentedDetector:
@@ -117,7 +118,16 @@ class AugmentedDetector:
                 answers.append(self._merged(found, photo.shape[:2], masks))
         return answers if many else answers[0]
 
-    def _view(self, photos, regions, flip, size, score, batch_size, masks):
+    def _view(
+        self,
+        photos: list[np.ndarray],
+        regions: Sequence[ArrayLike] | None,
+        flip: str | None,
+        size: int | None,
+        score: float | None,
+        batch_size: int,
+        masks: MaskForm,
+    ) -> list[Any]:
         """The detections on one view of each photo, in the photos' own pixels, masks as crops."""
         options: dict[str, Any] = {} if size is None else {"size": size}
         if self.has_masks is not False:
@@ -137,7 +147,7 @@ class AugmentedDetector:
             back.append(own)
         return back
 
-    def _merged(self, views, size, masks) -> Detections:
+    def _merged(self, views: Sequence[Any], size: tuple[int, int], masks: MaskForm) -> Detections:
         """The detections of all views, best first, without those that overlap a better one of their class."""
         joined = {key: np.concatenate([view[key] for view in views]) for key in views[0] if key != "names"}
         names = [name for view in views for name in view["names"]]
@@ -156,7 +166,7 @@ class AugmentedDetector:
         return answer
 
 
-def _mirrored(boxes, photo, axis):
+def _mirrored(boxes: ArrayLike, photo: np.ndarray, axis: int | None) -> np.ndarray:
     """Boxes [n, 4] in a mirror image of a photo, and back."""
     boxes = np.asarray(boxes, np.float32)
     if axis is None:

@@ -1,15 +1,22 @@
 """COCO metrics: pycocotools' COCOeval on objects in memory, and detections in COCO's results format."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_rcnn.data.masks import full_mask, refuse_far
-from keras_rcnn.data.records import Dataset
-from keras_rcnn.interfaces import RLE, Detections
+from keras_rcnn.data.records import Dataset, Record
+from keras_rcnn.interfaces import RLE, Detections, IoUType
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
 
 AREAS = ("all", "small", "medium", "large")  # pycocotools' area ranges, in its order
 
@@ -138,7 +145,7 @@ def encode_masks(masks: np.ndarray | Sequence[RLE]) -> list[RLE]:
     return [rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask for mask in masks]
 
 
-def _run(dataset, detections, iou_type, max_detections):
+def _run(dataset: Dataset, detections: Sequence[Detections], iou_type: IoUType, max_detections: int) -> COCOeval:
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports on stdout, and has no switch for it
@@ -150,7 +157,7 @@ def _run(dataset, detections, iou_type, max_detections):
     return evaluation
 
 
-def _coco_objects(dataset, detections, iou_type):
+def _coco_objects(dataset: Dataset, detections: Sequence[Detections], iou_type: IoUType) -> tuple[COCO, COCO]:
     """The ground truth and the detections as two pycocotools `COCO` objects."""
     pairs = paired(dataset, detections)
     images, objects, results = [], [], []
@@ -191,7 +198,7 @@ def _coco_objects(dataset, detections, iou_type):
     return _coco(images, categories, objects), _coco(images, categories, results)
 
 
-def _coco(images, categories, annotations):
+def _coco(images: list[Any], categories: list[Any], annotations: list[Any]) -> COCO:
     from pycocotools.coco import COCO
 
     coco = COCO()
@@ -200,7 +207,7 @@ def _coco(images, categories, annotations):
     return coco
 
 
-def image_ids(pairs):
+def image_ids(pairs: Sequence[tuple[Record, Detections]]) -> list[Any]:
     """The ids of the images of `paired`, whole numbers: pycocotools goes through the images in their order."""
     ids = [record.image_id for record, _ in pairs]
     if not all(isinstance(i, (int, np.integer)) for i in ids):
@@ -208,7 +215,7 @@ def image_ids(pairs):
     return ids
 
 
-def paired(dataset, detections):
+def paired(dataset: Dataset, detections: Sequence[Detections]) -> list[tuple[Record, Detections]]:
     """Records with their detections."""
     if len(detections) != len(dataset):
         raise ValueError(
@@ -218,7 +225,9 @@ def paired(dataset, detections):
     return list(zip(dataset, detections, strict=True))
 
 
-def checked_detections(record, detections, num_classes, iou_type):
+def checked_detections(
+    record: Record, detections: Detections, num_classes: int, iou_type: IoUType
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[RLE] | None]:
     """One image's detections: boxes `[n, 4]` as xywh in float64, scores, labels, and RLEs for "segm" (else None)."""
     labels = np.asarray(detections["labels"]).astype(int).reshape(-1)
     scores = np.asarray(detections["scores"], "float64").reshape(-1)
@@ -251,13 +260,13 @@ def checked_detections(record, detections, num_classes, iou_type):
     return boxes, scores, labels, masks
 
 
-def has_segmentation(record, i):
+def has_segmentation(record: Record, i: int) -> bool:
     """Whether a record's object `i` has a mask."""
     segmentation = None if record.segmentations is None else record.segmentations[i]
     return segmentation is not None and not (isinstance(segmentation, (list, tuple)) and not len(segmentation))
 
 
-def _segmentation(record, i):
+def _segmentation(record: Record, i: int) -> list[list[float]] | dict[str, Any] | RLE:
     """An object's mask as pycocotools takes it: polygons or an RLE."""
     if not has_segmentation(record, i):
         raise ValueError(
@@ -273,7 +282,7 @@ def _segmentation(record, i):
     return encode_masks(full_mask(segmentation, record.height, record.width)[None])[0]  # a PNG or an array
 
 
-def object_mask(record, i):
+def object_mask(record: Record, i: int) -> RLE:
     """The mask of a record's object `i` as one RLE, as pycocotools makes it."""
     from pycocotools import mask as rle
 
@@ -283,7 +292,7 @@ def object_mask(record, i):
     return encode_masks([segmentation])[0]
 
 
-def _mask_areas(masks):
+def _mask_areas(masks: Any) -> np.ndarray:
     from pycocotools import mask as rle
 
     # one call for more than 255 masks fails in pycocotools 2.0.11: it puts their number into a uint8
@@ -291,13 +300,13 @@ def _mask_areas(masks):
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def xywh(boxes):
+def xywh(boxes: ArrayLike) -> np.ndarray:
     """Boxes xyxy as float64 xywh."""
     boxes = np.array(boxes, "float64").reshape(-1, 4)
     boxes[:, 2:] -= boxes[:, :2]
     return boxes
 
 
-def _mean(table):
+def _mean(table: np.ndarray) -> float:
     valid = table[table > -1]
     return float(valid.mean()) if valid.size else float("nan")

@@ -94,7 +94,7 @@ def interpolated_precision(right: np.ndarray, objects: int) -> np.ndarray:
     return np.append(envelope, 0.0)[np.minimum(places, len(envelope))]
 
 
-def _curve(matches, label):
+def _curve(matches: Matches, label: int) -> Curve:
     chosen = [(photo, (photo.labels == label) & ~photo.ignored) for photo in matches.photos]
     scores = np.concatenate([np.zeros(0), *(photo.scores[own] for photo, own in chosen)])
     right = np.concatenate([np.zeros(0, bool), *(photo.objects[own] >= 0 for photo, own in chosen)])
@@ -103,7 +103,7 @@ def _curve(matches, label):
     return Curve(objects, interpolated_precision(right[order], objects), *_best(scores[order], right[order], objects))
 
 
-def _best(scores, right, objects):
+def _best(scores: np.ndarray, right: np.ndarray, objects: int) -> tuple[float | None, float, float, float]:
     """The threshold with the best F1, the highest of equals, and F1, precision and recall from there on."""
     if not right.any():
         return None, 0.0, 0.0, 0.0

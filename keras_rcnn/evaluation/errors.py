@@ -108,7 +108,7 @@ def photo_kinds(photo: PhotoMatches, iou: float = 0.5) -> np.ndarray:
     return np.select(conditions, names, "both")
 
 
-def _pooled(matches):
+def _pooled(matches: Matches) -> _Pool:
     classes = len(matches.class_names)
     unfound, missed, rows = np.zeros(classes, int), np.zeros(classes, int), []
     for photo in matches.photos:
@@ -129,7 +129,7 @@ def _pooled(matches):
     return _Pool(*columns[:5], objects=objects, unfound=unfound, missed=missed)
 
 
-def _mended(pool, kind):
+def _mended(pool: _Pool, kind: str) -> float:
     """AP with all errors of one kind mended."""
     if kind == "missed":
         return _mean_ap(pool, pool.scores, pool.labels, pool.right, pool.objects - pool.missed)
@@ -140,7 +140,7 @@ def _mended(pool, kind):
     return _mean_ap(pool, pool.scores[keep], labels[keep], (pool.right | found)[keep], pool.objects)
 
 
-def _mean_ap(pool, scores, labels, right, objects):
+def _mean_ap(pool: _Pool, scores: np.ndarray, labels: np.ndarray, right: np.ndarray, objects: np.ndarray) -> float:
     """COCO's mean AP. A class whose objects are all mended away has AP 0 for its detections, or none without such."""
     order = np.argsort(-scores, kind="stable")
     values = []
@@ -153,7 +153,7 @@ def _mean_ap(pool, scores, labels, right, objects):
     return float(np.mean(values)) if values else float("nan")
 
 
-def _shown(matches, score):
+def _shown(matches: Matches, score: float | Mapping[str, float]) -> Counter[str]:
     """Errors that are seen at the least scores."""
     least, counts = least_scores(matches.class_names, score), Counter()
     for photo in matches.photos:

@@ -5,9 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from keras_rcnn.data.records import Dataset
+from keras_rcnn.data.records import Dataset, Record
 from keras_rcnn.evaluation.coco import checked_detections, image_ids, object_mask, paired, xywh
-from keras_rcnn.interfaces import Detections
+from keras_rcnn.interfaces import Detections, IoUType
 
 # at or below it, a detection and an object have nothing to do with each other: TIDE's t_b
 BACKGROUND_IOU = 0.1
@@ -113,7 +113,9 @@ def match_detections(
     return Matches(list(dataset.class_names), iou, iou_type, [photos[i] for i in order])
 
 
-def _matched(index, record, detections, num_classes, iou_type, iou, limit):
+def _matched(
+    index: int, record: Record, detections: Detections, num_classes: int, iou_type: IoUType, iou: float, limit: int
+) -> PhotoMatches:
     boxes, scores, labels, masks = checked_detections(record, detections, num_classes, iou_type)
     kept = np.flatnonzero(np.asarray(detections["labels"]).astype(int).reshape(-1) >= 0)
     order = _best(scores, labels, limit)
@@ -154,14 +156,14 @@ def _matched(index, record, detections, num_classes, iou_type, iou, limit):
     )
 
 
-def _best(scores, labels, limit):
+def _best(scores: np.ndarray, labels: np.ndarray, limit: int) -> np.ndarray:
     """The places of the best detections of each class, best first."""
     order = np.argsort(-scores, kind="stable")
     places = np.concatenate([np.zeros(0, int), *(order[labels[order] == k][:limit] for k in np.unique(labels))])
     return order[np.isin(order, places)]
 
 
-def _overlap(boxes, masks, record, crowd, iou_type):
+def _overlap(boxes: np.ndarray, masks: Any, record: Record, crowd: np.ndarray, iou_type: IoUType) -> np.ndarray:
     """IoU `[n, m]`; with a crowd, the share of the detection that lies on it."""
     from pycocotools import mask as rle
 
@@ -173,7 +175,7 @@ def _overlap(boxes, masks, record, crowd, iou_type):
     return np.asarray(rle.iou(masks, truth, crowd.astype(int).tolist()))
 
 
-def _most(overlap):
+def _most(overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The object that each detection overlaps most, or -1, and how much."""
     if not overlap.shape[1]:
         return np.full(len(overlap), -1), np.zeros(len(overlap))

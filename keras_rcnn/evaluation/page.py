@@ -1,22 +1,23 @@
 """An evaluation as one HTML page that says what to do next."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from keras_rcnn.data.records import Dataset
+from keras_rcnn.data.records import Dataset, Record
 from keras_rcnn.data.request import DEFAULT_SCORE
 from keras_rcnn.evaluation import advice
 from keras_rcnn.evaluation.coco import coco_metrics
 from keras_rcnn.evaluation.confusion import confusion_matrix, least_scores
-from keras_rcnn.evaluation.curves import RECALL_LEVELS, precision_recall
+from keras_rcnn.evaluation.curves import RECALL_LEVELS, Curve, precision_recall
 from keras_rcnn.evaluation.errors import KINDS, error_kinds
-from keras_rcnn.evaluation.matches import match_detections
+from keras_rcnn.evaluation.matches import Matches, PhotoMatches, match_detections
 from keras_rcnn.evaluation.worst import photo_caption, photo_pair, worst_photos
 from keras_rcnn.html_page import (
+    Markup,
     bar,
     colour_key,
     element,
@@ -101,18 +102,18 @@ def write_report(
     return write_html(path, title, parts)
 
 
-def _section(head, sentence):
+def _section(head: str, sentence: str) -> tuple[Markup, Markup]:
     return element("h2", head), element("p", sentence, "todo")
 
 
-def _difficult(dataset):
+def _difficult(dataset: Dataset) -> Iterator[Markup]:
     difficult = sum(int(record.difficult.sum()) for record in dataset)
     if difficult:
         words = f"{difficult} difficult objects count in COCO's AP, and nowhere else on this page."
         yield element("p", words)
 
 
-def _errors(errors):
+def _errors(errors: Mapping[str, Any]) -> Iterator[Markup]:
     kinds = errors["kinds"]
     most = max([value["dAP"] for value in kinds.values()] + [1e-9])
     rows = [
@@ -137,7 +138,7 @@ def _errors(errors):
     )
 
 
-def _classes(curves, metrics):
+def _classes(curves: Mapping[str, Curve], metrics: Mapping[str, Any]) -> Iterator[Markup]:
     per_class = metrics["per_class"]
     columns = list(dict.fromkeys(key for values in per_class.values() for key in values))
     rows = []
@@ -152,12 +153,12 @@ def _classes(curves, metrics):
     yield element("p", advice.threshold_advice(sum(curve.threshold is not None for curve in curves.values())))
 
 
-def _overall(metrics, key):
+def _overall(metrics: Mapping[str, Any], key: str) -> float | None:
     task = "segm" if key.startswith("segm_") or "bbox" not in metrics else "bbox"
     return metrics.get(task, {}).get(key.removeprefix("segm_"))
 
 
-def _curves(curves):
+def _curves(curves: Mapping[str, Curve]) -> Markup:
     lines, points = [], []
     for label, (name, curve) in enumerate(curves.items()):
         if curve.objects:
@@ -169,7 +170,7 @@ def _curves(curves):
     return unit_plot(lines, points, ("recall", "precision"))
 
 
-def _confusion(counts, names):
+def _confusion(counts: np.ndarray, names: list[str]) -> Iterator[Markup]:
     yield element(
         "p",
         "Rows are what is there, columns what is detected at the scores above. The last row is what is detected where "
@@ -191,7 +192,9 @@ def _confusion(counts, names):
     yield html_table(["", *labels], rows, shades)
 
 
-def _photos(dataset, detections, matches, least, count):
+def _photos(
+    dataset: Dataset, detections: Sequence[Detections], matches: Matches, least: np.ndarray, count: int
+) -> Iterator[Markup]:
     chosen, records = worst_photos(matches, least, count), list(dataset)
     if not chosen:
         yield element("p", "No photo has an error.")
@@ -207,7 +210,7 @@ def _photos(dataset, detections, matches, least, count):
     )
 
 
-def _pair(record, detections, photo, matches, least):
+def _pair(record: Record, detections: Detections, photo: PhotoMatches, matches: Matches, least: np.ndarray) -> Markup:
     caption = photo_caption(record, photo, matches, least)
     try:
         return figure(photo_pair(record, detections, photo, matches, least), caption, side=1400)
@@ -215,5 +218,5 @@ def _pair(record, detections, photo, matches, least):
         return figure(None, f"{caption}: {error}")
 
 
-def _figure(value):
+def _figure(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"

@@ -1,9 +1,11 @@
 """Run a model over a dataset and score it."""
 
+from __future__ import annotations
+
 import logging
 import weakref
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from keras_rcnn.data.request import check_whole, refuse_proposals
 from keras_rcnn.evaluation.coco import check_max_detections, coco_metrics, encode_masks, has_segmentation
 from keras_rcnn.evaluation.voc import voc_metrics
 from keras_rcnn.interfaces import BatchDetector, Detections
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +190,7 @@ def label_map(model: BatchDetector, dataset: Dataset) -> np.ndarray | None:
     return _places(theirs, dataset)
 
 
-def _places(names, dataset):
+def _places(names: Sequence[str], dataset: Dataset) -> np.ndarray:
     """The labels that names have in a data set, -1 for none."""
     ours = list(dataset.class_names)
     unknown = [name for name in names if name not in (*ours, UNUSED)]
@@ -196,7 +201,7 @@ def _places(names, dataset):
     return np.array([ours.index(name) if name in ours else -1 for name in names], "int32")
 
 
-def _labelled_by_name(detections, dataset):
+def _labelled_by_name(detections: list[Detections], dataset: Dataset) -> list[Detections]:
     """Detections with the dataset's labels, of a model whose classes are known by the names of its detections alone."""
     pairs = {(int(label), name) for own in detections for label, name in zip(own["labels"], own["names"])}
     if all(name == str(label) for label, name in pairs):  # it has no names
@@ -222,7 +227,7 @@ def _relabelled(own: Any, labels: np.ndarray) -> Any:
     return chosen
 
 
-def _some(names, limit=8):
+def _some(names: Sequence[str], limit: int = 8) -> str:
     shown = ", ".join(repr(name) for name in names[:limit]) or "none"
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
@@ -233,7 +238,7 @@ def has_masks(dataset: Dataset) -> bool:
     return bool(objects) and all(objects)
 
 
-def _bar(total, progress):
+def _bar(total: int, progress: bool) -> tqdm:
     from tqdm import tqdm
 
     return tqdm(total=total, desc="evaluate", unit="image", disable=not progress)

@@ -1,6 +1,7 @@
 """The photos with the most errors, and what they look like."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from keras_rcnn.evaluation.coco import encode_masks, has_segmentation, object_ma
 from keras_rcnn.evaluation.confusion import shown_and_missed
 from keras_rcnn.evaluation.errors import KINDS, photo_kinds
 from keras_rcnn.evaluation.matches import Matches, PhotoMatches
-from keras_rcnn.interfaces import Detections
+from keras_rcnn.interfaces import RLE, Detections
 from keras_rcnn.visualize import draw
 
 SIDE = 640  # px of the longer side of a photo
@@ -103,10 +104,10 @@ def photo_pair(
 class _Masks:
     """RLEs that become arrays when they are drawn."""
 
-    def __init__(self, masks):
+    def __init__(self, masks: list[RLE]) -> None:
         self.masks = masks
 
-    def small(self, chosen, size):
+    def small(self, chosen: np.ndarray, size: tuple[int, int]) -> list[np.ndarray] | None:
         """The chosen ones as arrays of a picture's size, or None if they would fill the memory."""
         from pycocotools import mask as rle
 
@@ -116,7 +117,14 @@ class _Masks:
         return [resize_nearest(rle.decode(self.masks[i]) > 0, *size) for i in places]
 
 
-def _with(picture, objects, chosen, colour, names=None, scores=None):
+def _with(
+    picture: np.ndarray,
+    objects: Mapping[str, Any],
+    chosen: np.ndarray,
+    colour: tuple[int, int, int],
+    names: Sequence[str] | None = None,
+    scores: np.ndarray | None = None,
+) -> np.ndarray:
     """A picture with the chosen objects in one colour."""
     if not chosen.any():
         return picture
@@ -131,7 +139,7 @@ def _with(picture, objects, chosen, colour, names=None, scores=None):
     return draw(picture, own, colours=[colour] * int(chosen.sum()))
 
 
-def _small(picture):
+def _small(picture: np.ndarray) -> tuple[np.ndarray, float]:
     """A picture of at most `SIDE` px, and its scale."""
     import cv2
 

@@ -12,6 +12,7 @@ from keras_rcnn.export.target import ExportError
 from keras_rcnn.renamed import keep_former_name
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import ArrayLike
 
     from keras_rcnn.interfaces import FilePath, Photo
@@ -78,7 +79,9 @@ def export_model(
     return function(model, path, photos=photos, proposals=proposals, **options)
 
 
-def _check_proposals(model, photos, proposals):
+def _check_proposals(
+    model: Detector, photos: Sequence[Photo] | None, proposals: Sequence[ArrayLike] | None
+) -> list[np.ndarray] | None:
     """The proposals for the check's photos as a list of float32 [P, 4], or None."""
     from keras_rcnn.data.request import check_request
 
@@ -93,7 +96,7 @@ def _check_proposals(model, photos, proposals):
         raise ExportError(str(error)) from error
 
 
-def _check_model(model):
+def _check_model(model: Any) -> None:
     import keras
 
     if not all(hasattr(model, attribute) for attribute in ("preprocessor", "detect", "wants_proposals")):

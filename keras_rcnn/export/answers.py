@@ -1,6 +1,10 @@
 """What a server has answered, checked before anything is made of it: it may be anyone's, and say anything."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 # a box may stick out of its photo by rounding: px, and a share of the photo's side
 _OUTSIDE, _SHARE = 1.0, 0.005
@@ -11,7 +15,7 @@ class AnswerError(ValueError):
     """An answer that is not a detector's; the message says in what."""
 
 
-def photos_of(outputs, sizes):
+def photos_of(outputs: Mapping[str, Any], sizes: Sequence[tuple[int, ...]]) -> list[dict[str, Any]]:
     """A detector's answer -> what it has for each photo.
 
     Args:
@@ -51,7 +55,7 @@ def photos_of(outputs, sizes):
     return photos
 
 
-def _shaped(key, values, rank, count):
+def _shaped(key: str, values: ArrayLike, rank: int, count: int) -> np.ndarray:
     """An output with its rank; one without any element may have lost it, in json for instance."""
     values = np.asarray(values)
     if values.shape[:1] == (count,) and values.size == 0 and values.ndim >= 2 and values.shape[1] == 0:
@@ -62,7 +66,7 @@ def _shaped(key, values, rank, count):
     return values
 
 
-def _photo(outputs, size):
+def _photo(outputs: Mapping[str, np.ndarray], size: tuple[int, ...]) -> dict[str, Any]:
     """One photo's detections without padding, and their places in the answer."""
     place = np.flatnonzero(outputs["labels"] >= 0) if len(outputs["labels"]) else np.zeros(0, int)
     shown = {key: value[place] for key, value in outputs.items()}
@@ -92,7 +96,7 @@ def _photo(outputs, size):
     }
 
 
-def _masks(values, sizes, length):
+def _masks(values: ArrayLike, sizes: Sequence[tuple[int, ...]], length: int) -> np.ndarray:
     """Masks as [B, n, h, w]: floats are probabilities in the boxes, bool is pasted."""
     values, count = np.asarray(values), len(sizes)
     largest = tuple(np.max(sizes, axis=0).tolist())
@@ -113,7 +117,7 @@ def _masks(values, sizes, length):
         return values.astype(np.float32)
 
 
-def _masks_of(masks, place, size):
+def _masks_of(masks: np.ndarray, place: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     if len(place) and place[-1] >= len(masks):
         raise AnswerError(f"{len(masks)} masks for {len(place)} detections")
     chosen = masks[place]
@@ -125,12 +129,12 @@ def _masks_of(masks, place, size):
     return chosen
 
 
-def _finite(key, values):
+def _finite(key: str, values: np.ndarray) -> None:
     if not np.isfinite(values).all():
         raise AnswerError(f"{key} are not finite: {values[~np.isfinite(values)][0]}")
 
 
-def _text(name):
+def _text(name: Any) -> str:
     if not isinstance(name, (str, bytes)):
         raise AnswerError(f"a name is no text but {type(name).__name__}")
     return name.decode(errors="replace") if isinstance(name, bytes) else name

@@ -5,7 +5,8 @@ import contextlib
 import http.client
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any, overload
 from urllib.parse import urlsplit
 
@@ -144,7 +145,9 @@ class ServedDetector:
             results += self._detect(images[part], proposals and proposals[part], score, masks)
         return results if many else results[0]
 
-    def _detect(self, photos, proposals, score, masks):
+    def _detect(
+        self, photos: Sequence[Photo], proposals: Sequence[np.ndarray] | None, score: float, masks: MaskForm
+    ) -> list[Detections]:
         images = [read_image(photo) for photo in photos]
         inputs: dict[str, Any] = {"image_bytes": [contents_of(*pair) for pair in zip(photos, images, strict=True)]}
         if proposals is not None:
@@ -178,13 +181,13 @@ class ServedDetector:
 
     # === What the model is ===
 
-    def _has(self, side, key):
+    def _has(self, side: str, key: str) -> bool | None:
         if self._known is None:
             with contextlib.suppress(ServingError, KeyError, TypeError, AttributeError):
                 self._known = (self._grpc_metadata if self.scheme.startswith("grpc") else self._rest_metadata)()
         return None if self._known is None else key in self._known[side]
 
-    def _explained(self, error, proposals):
+    def _explained(self, error: ServingError, proposals: Sequence[np.ndarray] | None) -> ServingError:
         """A refusal with what is the matter, if it is the proposals."""
         if error.refused and self._has("inputs", "proposals") == (proposals is None):
             reason = "wants proposals: detect(..., proposals=...)"
@@ -193,16 +196,16 @@ class ServedDetector:
             return ServingError(f"{self.url}: the model {reason}. The server says: {error}")
         return error
 
-    def _wrong(self, reason):
+    def _wrong(self, reason: str | Exception) -> ServingError:
         return ServingError(f"{self.url}: not the answer of a detector: {printable(reason)[:500]}")
 
     # === REST ===
 
-    def _rest_url(self):
+    def _rest_url(self) -> str:
         version = "" if self.version is None else f"/versions/{self.version}"
         return f"{self.scheme}://{self.address}/v1/models/{self.name}{version}"
 
-    def _rest(self, inputs, signature):
+    def _rest(self, inputs: Mapping[str, Any], signature: str) -> dict[str, np.ndarray]:
         body = json.dumps({"signature_name": signature, "inputs": {key: _json(array) for key, array in inputs.items()}})
         answer = self._asked(f"{self._rest_url()}:predict", body.encode())
         outputs = answer.get("outputs") if isinstance(answer, dict) else None
@@ -210,12 +213,12 @@ class ServedDetector:
             raise self._wrong(f"json without a table of outputs: {_short(answer)}")
         return {key: self._array(key, value) for key, value in outputs.items()}
 
-    def _rest_metadata(self):
+    def _rest_metadata(self) -> dict[str, set[str]]:
         answer = self._asked(f"{self._rest_url()}/metadata")
         signature = answer["metadata"]["signature_def"]["signature_def"][_SIGNATURE]
         return {side: set(signature[side]) for side in ("inputs", "outputs")}
 
-    def _asked(self, address, body=None):
+    def _asked(self, address: str, body: bytes | None = None) -> Any:
         """The json that is answered."""
         try:
             status, reason, content = fetch(address, body, timeout=self.timeout, most=self.max_answer)
@@ -234,13 +237,13 @@ class ServedDetector:
             said = printable(getattr(error, "reason", None) or error)[:500] or type(error).__name__
             raise ServingError(f"{self.url}: no answer of TF Serving: {said}") from error
 
-    def _too_long(self, said=""):
+    def _too_long(self, said: str = "") -> ServingError:
         size = f"{self.max_answer} bytes"
         if self.max_answer >= 2**20:
             size = f"{self.max_answer / 2**20:.0f} MB"
         return ServingError(f"{self.url}: the answer is longer than {size}{said}; max_answer= is this limit")
 
-    def _array(self, key, value):
+    def _array(self, key: str, value: Any) -> np.ndarray:
         """json's lists as an array of integers, floats, bools, or (as objects) texts."""
         try:
             array = np.array(value, dtype=object)
@@ -259,7 +262,7 @@ class ServedDetector:
     # === gRPC ===
 
     @contextlib.contextmanager
-    def _channel(self):
+    def _channel(self) -> Iterator[Any]:
         """A channel, of which errors are ServingErrors."""
         try:
             import grpc
@@ -288,7 +291,7 @@ class ServedDetector:
                 failed.refused = code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
                 raise failed from error
 
-    def _grpc(self, inputs, signature):
+    def _grpc(self, inputs: Mapping[str, Any], signature: str) -> dict[str, np.ndarray]:
         with self._channel() as channel:
             import tensorflow as tf
             from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -300,7 +303,7 @@ class ServedDetector:
             answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, self.timeout)
         return {key: self._tensor(tf, key, value) for key, value in answer.outputs.items()}
 
-    def _grpc_metadata(self):
+    def _grpc_metadata(self) -> dict[str, set[str]]:
         with self._channel() as channel:
             from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_pb2_grpc
 
@@ -314,12 +317,12 @@ class ServedDetector:
         signature = signatures.signature_def[_SIGNATURE]
         return {"inputs": set(signature.inputs), "outputs": set(signature.outputs)}
 
-    def _describe(self, spec, signature=""):
+    def _describe(self, spec: Any, signature: str = "") -> None:
         spec.name, spec.signature_name = self.name, signature
         if self.version is not None:
             spec.version.value = self.version
 
-    def _tensor(self, tf, key, value):
+    def _tensor(self, tf: ModuleType, key: str, value: Any) -> np.ndarray:
         """An array; a message of a few bytes may claim to be of any size."""
         try:
             sides = [side.size for side in value.tensor_shape.dim]
@@ -331,7 +334,7 @@ class ServedDetector:
             raise self._wrong(f"{key} is no array: {error}") from error
 
 
-def _padded(proposals):
+def _padded(proposals: Sequence[np.ndarray]) -> np.ndarray:
     """Boxes of each photo as float32 [B, P, 4], P at least 1: of none, json would not know that they are of four."""
     padded = np.zeros((len(proposals), max(1, *map(len, proposals)), 4), np.float32)
     for row, boxes in zip(padded, proposals, strict=True):
@@ -339,10 +342,10 @@ def _padded(proposals):
     return padded
 
 
-def _shown(detections, size, score, masks):
+def _shown(detections: Mapping[str, Any], size: tuple[int, ...], score: float, masks: MaskForm) -> Detections:
     """One photo's detections from `score` on, with masks as they are asked for."""
     keep = np.flatnonzero(detections["scores"] >= score)
-    shown = {key: detections[key][keep] for key in ("boxes", "scores", "labels")}
+    shown: Any = {key: detections[key][keep] for key in ("boxes", "scores", "labels")}
     shown["names"] = [detections["names"][i] for i in keep]
     if "masks" in detections and masks:
         values = detections["masks"][keep]
@@ -351,7 +354,7 @@ def _shown(detections, size, score, masks):
     return shown
 
 
-def _json(value):
+def _json(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode()}
     if isinstance(value, np.ndarray):
@@ -359,14 +362,14 @@ def _json(value):
     return [_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _said(content):
+def _said(content: bytes) -> str:
     """What the server says of an error, if it does."""
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         return printable(json.loads(content)["error"])[:500]
     return ""
 
 
-def _short(value):
+def _short(value: Any) -> str:
     """The beginning of what json has."""
     words = {dict: "an object", list: "a list", str: "a text"}
     return words.get(type(value)) or printable(value)[:50]

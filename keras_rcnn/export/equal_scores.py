@@ -1,10 +1,19 @@
 """A parity check for runtimes that have another NMS than TensorFlow."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from keras_rcnn.export import parity
 from keras_rcnn.ops.backend import kernels_for
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from keras_rcnn.models import Detector
 
 # sums in another order; a mask's probability is behind five layers more than the score
 FLOAT32 = parity.Tolerance(mask=1e-3)
@@ -12,7 +21,15 @@ FLOAT32 = parity.Tolerance(mask=1e-3)
 _OTHERS, _SAME = 0.05, 0.95
 
 
-def check(run, model, photos=None, *, proposals=None, tolerance=FLOAT32, **settings):
+def check(
+    run: parity.Run | dict[str, parity.Run],
+    model: Detector,
+    photos: parity.Photos | None = None,
+    *,
+    proposals: Sequence[ArrayLike] | None = None,
+    tolerance: parity.Tolerance = FLOAT32,
+    **settings: Any,
+) -> list[dict[str, Any]]:
     """`parity.check`; a model that fails is compared with a `detect` once more that ranks equal scores by index.
 
     Of boxes with exactly the same score TensorFlow's NMS takes any first, and what is suppressed depends on it. RoIPool
@@ -33,7 +50,7 @@ def check(run, model, photos=None, *, proposals=None, tolerance=FLOAT32, **setti
 
 
 @contextlib.contextmanager
-def equal_scores_by_index(model):
+def equal_scores_by_index(model: Detector) -> Iterator[None]:
     """In the block `detect`, of one photo at a time, ranks equal scores by their index."""
     own, model.predict_function = model.predict_function, None
     try:

@@ -3,6 +3,11 @@
 Shapes: B photos, H x W pixels, P proposals, D detections.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from keras_rcnn.data.preprocess import Preprocessor
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops import roi
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -17,7 +22,7 @@ _EXIF_BYTES = 2 * 65536
 # === Photos ===
 
 
-def decode(contents):
+def decode(contents: Tensor) -> Tensor:
     """Encoded JPEG or PNG, a scalar string -> uint8 [H, W, 3], turned by its EXIF orientation as `read_image` does.
 
     Bytes that are neither, are damaged, or have more than `MAX_PIXELS` are an InvalidArgumentError. Of a JPEG the
@@ -34,7 +39,7 @@ def decode(contents):
     return tf.cond(is_jpeg, lambda: _decode_jpeg(contents), lambda: _decode_png(contents))
 
 
-def _decode_jpeg(contents):
+def _decode_jpeg(contents: Tensor) -> Tensor:
     import tensorflow as tf
 
     shape = tf.io.extract_jpeg_shape(contents)
@@ -43,7 +48,7 @@ def _decode_jpeg(contents):
     return _turned(image, exif_orientation(contents))
 
 
-def _decode_png(contents):
+def _decode_png(contents: Tensor) -> Tensor:
     import tensorflow as tf
 
     header = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 16, 10), tf.uint8), tf.int32)
@@ -52,7 +57,7 @@ def _decode_png(contents):
     with tf.control_dependencies([_check_pixels(height, width)]):
         contents = tf.identity(contents)
 
-    def rounded():  # v / 257; decode_png would cut the lower byte off, as it and Pillow do with 16-bit colour
+    def rounded() -> Tensor:  # v / 257; decode_png would cut the lower byte off, as it and Pillow do with 16-bit colour
         image = tf.cast(tf.io.decode_png(contents, channels=3, dtype=tf.uint16), tf.int32)
         return tf.cast((image + 128) // 257, tf.uint8)
 
@@ -60,7 +65,7 @@ def _decode_png(contents):
     return tf.cond(is_grey16, rounded, lambda: tf.io.decode_png(contents, channels=3))
 
 
-def _check_pixels(height, width):
+def _check_pixels(height: Tensor, width: Tensor) -> Any:
     import tensorflow as tf
 
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
@@ -68,7 +73,7 @@ def _check_pixels(height, width):
     return tf.debugging.Assert(good, [f"A photo has 1 to {MAX_PIXELS} pixels; this one has", pixels])
 
 
-def _number(digits, base=256):
+def _number(digits: Tensor, base: int = 256) -> Tensor:
     """Bytes, the highest first -> int64."""
     import tensorflow as tf
 
@@ -76,14 +81,14 @@ def _number(digits, base=256):
     return tf.reduce_sum(tf.cast(digits, tf.int64) * [base ** (count - 1 - i) for i in range(count)], axis=-1)
 
 
-def exif_orientation(contents):
+def exif_orientation(contents: Tensor) -> Tensor:
     """The EXIF orientation of a JPEG's bytes, int32 1 to 8; 1 if it has none."""
     import tensorflow as tf
 
     data = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, _EXIF_BYTES), tf.uint8), tf.int32)
     length = tf.size(data)
 
-    def at(place, count, little=None):
+    def at(place: Tensor, count: int, little: Tensor | None = None) -> Tensor:
         """The number in `count` bytes at `place`, 0 beyond the end; `little`: whether its lowest byte is first."""
         place = tf.cast(place, tf.int64)[..., None] + tf.range(count, dtype=tf.int64)
         inside = (place >= 0) & (place < tf.cast(length, tf.int64))
@@ -92,10 +97,10 @@ def exif_orientation(contents):
         high_first = _number(digits)
         return high_first if little is None else tf.where(little, _number(tf.reverse(digits, [-1])), high_first)
 
-    def is_exif(place):
+    def is_exif(place: Tensor) -> Tensor:
         return (at(place, 2) == 0xFFE1) & (at(place + 4, 4) == 0x45786966) & (at(place + 8, 2) == 0)  # "Exif\0\0"
 
-    def goes_on(place):
+    def goes_on(place: Tensor) -> Tensor:
         marker = at(place, 2)
         # segments with a length, up to the picture's data; a length under 2 is damage
         segment = (marker >= 0xFFC0) & (marker < 0xFFFF) & (marker != 0xFFDA) & (at(place + 2, 2) >= 2)
@@ -114,11 +119,11 @@ def exif_orientation(contents):
     return tf.cast(tf.clip_by_value(value, 1, 8), tf.int32)  # without entries the maximum is the least number
 
 
-def _turned(image, orientation):
+def _turned(image: Tensor, orientation: Tensor) -> Tensor:
     import tensorflow as tf
 
-    def flipped(*axes, transposed=False):
-        def turn():
+    def flipped(*axes: int, transposed: bool = False) -> Callable[[], Tensor]:
+        def turn() -> Tensor:
             turned = tf.reverse(image, axes) if axes else image
             return tf.transpose(turned, [1, 0, 2]) if transposed else turned
 
@@ -141,7 +146,7 @@ def _turned(image, orientation):
 # === Preprocessing ===
 
 
-def preprocess(preprocessor, pixels):
+def preprocess(preprocessor: Preprocessor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """`Preprocessor.batch` of photos of one size.
 
     Args:
@@ -160,7 +165,7 @@ def preprocess(preprocessor, pixels):
     height, width = size[0], size[1]
     mean, std = (tf.constant(values, tf.float32) for values in (preprocessor.mean, preprocessor.std))
 
-    def normalised(values):
+    def normalised(values: Tensor) -> Tensor:
         return (tf.cast(values, tf.float32) / 255.0 - mean) / std
 
     # the cheaper axis first; only what is looked at is normalised
@@ -180,7 +185,7 @@ def preprocess(preprocessor, pixels):
     return tf.ensure_shape(images, [pixels.shape[0], None, None, 3]), size
 
 
-def resized_size(preprocessor, size):
+def resized_size(preprocessor: Preprocessor, size: Tensor) -> Tensor:
     """`Preprocessor.size`, in the same double precision: int32 [2] (height, width) -> int32 [2]."""
     import tensorflow as tf
 
@@ -193,7 +198,9 @@ def resized_size(preprocessor, size):
     return resized if limits is None else tf.minimum(resized, tf.constant(limits, tf.int32))
 
 
-def _resize_axis(values, n, axis, of_values=lambda values: values):
+def _resize_axis(
+    values: Tensor, n: Tensor, axis: int, of_values: Callable[[Tensor], Tensor] = lambda values: values
+) -> Tensor:
     """`data.preprocess._resize_axis` of [B, H, W, 3], applied to `of_values(values)`."""
     import tensorflow as tf
 
@@ -208,7 +215,7 @@ def _resize_axis(values, n, axis, of_values=lambda values: values):
     return first + (second - first) * weight
 
 
-def scale_boxes(boxes, old, new):
+def scale_boxes(boxes: Tensor, old: Tensor, new: Tensor) -> Tensor:
     """`data.preprocess.scale_boxes`: [..., 4] of an image of size `old` (height, width) -> of size `new`."""
     import tensorflow as tf
 
@@ -219,7 +226,13 @@ def scale_boxes(boxes, old, new):
 # === Detections ===
 
 
-def detect(network, preprocessor, pixels, proposals=None, score=0.0):
+def detect(
+    network: Callable[[dict[str, Tensor]], Mapping[str, Tensor]],
+    preprocessor: Preprocessor,
+    pixels: Tensor,
+    proposals: Tensor | None = None,
+    score: float = 0.0,
+) -> dict[str, Tensor]:
     """Photos of one size -> the network's outputs, with boxes in px of the photos.
 
     Args:
@@ -236,7 +249,8 @@ def detect(network, preprocessor, pixels, proposals=None, score=0.0):
 
     images, size = preprocess(preprocessor, pixels)
     old = tf.shape(pixels)[1:3]
-    inputs = {"images": images, "image_sizes": tf.tile(tf.cast(size, tf.float32)[None], [tf.shape(pixels)[0], 1])}
+    once_each: Any = [tf.shape(pixels)[0], 1]  # TensorFlow's types know no tensor in a list
+    inputs = {"images": images, "image_sizes": tf.tile(tf.cast(size, tf.float32)[None], once_each)}
     if proposals is not None:
         inputs["proposals"] = scale_boxes(proposals, old, size)
     outputs = dict(network(inputs))
@@ -248,7 +262,7 @@ def detect(network, preprocessor, pixels, proposals=None, score=0.0):
     return {**outputs, "boxes": scale_boxes(outputs["boxes"], size, old)}
 
 
-def without_doubles(proposals, stride):
+def without_doubles(proposals: Tensor, stride: int) -> Tensor:
     """Of proposals in the same cells of the feature map, which get the same answer, the first; the others become 0.
 
     `detect` leaves them out as well: which of them is shown would hang on the last bit of a score.
@@ -268,18 +282,18 @@ def without_doubles(proposals, stride):
     _, index = tf.raw_ops.UniqueV2(x=tf.concat([photo[:, None], cells], axis=1), axis=[0])
     place = tf.range(tf.size(index))
     first = tf.math.unsorted_segment_min(place, index, tf.size(index))
-    kept = tf.reshape(tf.gather(first, index) == place, shape[:2])
+    kept: Tensor = tf.reshape(tf.gather(first, index) == place, shape[:2])
     return tf.where(kept[..., None], proposals, 0.0)
 
 
-def names(class_names, labels):
+def names(class_names: Sequence[str], labels: Tensor) -> Tensor:
     """Labels -> strings of the same shape, "" for padding."""
     import tensorflow as tf
 
     return tf.gather(tf.constant([*class_names, ""]), tf.where(labels < 0, len(class_names), labels))
 
 
-def paste(masks, boxes, labels, sizes):
+def paste(masks: Tensor, boxes: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
     """`data.paste.paste_masks` of B photos, one detection after another.
 
     Args:
@@ -308,10 +322,11 @@ def paste(masks, boxes, labels, sizes):
     half = (boxes[..., 2:] - boxes[..., :2]) * 0.5 * (size / (size - 2))
     centre = (boxes[..., 2:] + boxes[..., :2]) * 0.5
     corners = tf.cast(tf.concat([centre - half, centre + half], axis=-1), tf.int32)
-    every = tf.tile(sizes[:, None], [1, count, 1])
+    times: Any = [1, count, 1]
+    every = tf.tile(sizes[:, None], times)
     valid = labels[:, :count] >= 0
 
-    def along(low, high, side, limit):
+    def along(low: Tensor, high: Tensor, side: Tensor, limit: Tensor) -> Tensor:
         """Weights [side, M + 2] of bilinear interpolation, 0 outside of the box and the photo."""
         pixel = tf.range(side)
         extent = tf.maximum(high - low + 1, 1)
@@ -322,7 +337,7 @@ def paste(masks, boxes, labels, sizes):
         inside = (pixel >= low) & (pixel < low + extent) & (pixel < limit)
         return tf.where(inside[:, None], weights, 0.0)
 
-    def paste_mask(args):
+    def paste_mask(args: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
         mask, box, photo, exists = args
         rows = along(box[1], box[3], canvas[0], photo[0])
         columns = along(box[0], box[2], canvas[1], photo[1])

@@ -1,9 +1,13 @@
 """A detector as a LiteRT (TFLite) model for phones and small computers, of LiteRT's own operators alone."""
 
+from __future__ import annotations
+
 import json
 import re
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,7 +21,16 @@ from keras_rcnn.export.litert_detector import LABELS, SETTINGS, LiteRTDetector, 
 from keras_rcnn.export.litert_metadata import with_metadata
 from keras_rcnn.export.target import ExportError, new_path
 from keras_rcnn.files import aside
+from keras_rcnn.interfaces import Detections, FilePath, Tensor
 from keras_rcnn.ops.backend import kernels_for
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from keras_rcnn.models import Detector
+
+# gives the model's inputs for one photo after another
+Examples = Callable[[], Iterator[dict[str, np.ndarray]]]
 
 # precision -> how far it may be from `detect` on the photos of the check. Below float32 proposals change places, so
 # that some objects get another box, and weak ones come and go: scores from 0.5 count, and a share may be others
@@ -43,16 +56,16 @@ _TENSORS = {
 
 
 def export_litert(
-    model,
-    path,
+    model: Detector,
+    path: FilePath,
     *,
-    photos=None,
-    proposals=None,
-    precision="float32",
-    calibrate=None,
-    size=None,
-    max_proposals=1000,
-):
+    photos: parity.Photos | None = None,
+    proposals: Sequence[ArrayLike] | None = None,
+    precision: Literal["float32", "float16", "dynamic", "int8"] = "float32",
+    calibrate: FilePath | None = None,
+    size: int | Sequence[int] | None = None,
+    max_proposals: int = 1000,
+) -> dict[str, Any]:
     """Writes a `.tflite` file with everything but the photo's resizing in it: normalisation, network, decoding, NMS.
 
     It takes one photo, resized to fit into the fixed input, and has a signature with names:
@@ -102,7 +115,7 @@ def export_litert(
     path = new_path(path)
     preprocessor = fixed_preprocessor(model, size)
     settings = {
-        "size": list(preprocessor.fixed_size),
+        "size": list(preprocessor.fixed_size or ()),
         "min_size": preprocessor.min_size,
         "max_size": preprocessor.max_size,
         "precision": precision,
@@ -126,7 +139,7 @@ def export_litert(
     return {"path": path, "size": preprocessor.fixed_size, "bytes": len(content), "parity": rows}
 
 
-def fixed_preprocessor(model, size=None):
+def fixed_preprocessor(model: Detector, size: int | Sequence[int] | None = None) -> Preprocessor:
     """The model's preprocessor with a `fixed_size`.
 
     Raises:
@@ -147,21 +160,23 @@ def fixed_preprocessor(model, size=None):
 # === The graph ===
 
 
-def _convert(model, preprocessor, settings, precision, examples):
+def _convert(
+    model: Detector, preprocessor: Preprocessor, settings: dict[str, Any], precision: str, examples: Examples | None
+) -> bytes:
     """The model's graph as the bytes of a TFLite file."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    height, width = preprocessor.fixed_size
+    height, width = settings["size"]
     inputs = {
         "image": tf.TensorSpec((1, height, width, 3), tf.uint8, name="image"),
         "size": tf.TensorSpec((2,), tf.int32, name="size"),
     }
     if "proposals" in settings:
         inputs["proposals"] = tf.TensorSpec((1, settings["proposals"], 4), tf.float32, name="proposals")
-    mean, std = np.float32(preprocessor.mean), np.float32(preprocessor.std)
+    mean, std = np.array(preprocessor.mean, np.float32), np.array(preprocessor.std, np.float32)
 
-    def detect(image, size, proposals=None):
+    def detect(image: Tensor, size: Tensor, proposals: Tensor | None = None) -> dict[str, Tensor]:
         pixels = (tf.cast(image, tf.float32) / 255.0 - mean) / std
         rows, columns = tf.range(height) < size[0], tf.range(width) < size[1]
         inside = tf.reshape(rows, [1, height, 1, 1]) & tf.reshape(columns, [1, 1, width, 1])
@@ -173,7 +188,7 @@ def _convert(model, preprocessor, settings, precision, examples):
     with kernels_for("litert"), tempfile.TemporaryDirectory() as folder:
         # a SavedModel for the signature's names; weights that are variables in it the converter would leave such
         frozen = convert_variables_to_constants_v2(tf.function(detect, autograph=False).get_concrete_function(**inputs))
-        module = tf.Module()
+        module: Any = tf.Module()
         module.detect = tf.function(lambda **inputs: _named(model, frozen(**inputs)), autograph=False)
         tf.saved_model.save(module, folder, {"serving_default": module.detect.get_concrete_function(**inputs)})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -188,7 +203,7 @@ def _convert(model, preprocessor, settings, precision, examples):
         return converter.convert()
 
 
-def _named(model, outputs):
+def _named(model: Detector, outputs: Any) -> dict[str, Tensor]:
     """A frozen graph's results, which come by name or in the order of the names -> by name."""
     return outputs if isinstance(outputs, dict) else dict(zip(sorted(model.output), outputs, strict=True))
 
@@ -196,7 +211,7 @@ def _named(model, outputs):
 # === 8 bits ===
 
 
-def _int8(converter, model, examples):
+def _int8(converter: Any, model: Detector, examples: Examples | None) -> bytes:
     import tensorflow as tf
     from tensorflow.lite.python.convert import mlir_quantize
 
@@ -209,7 +224,7 @@ def _int8(converter, model, examples):
     return mlir_quantize(content, denylisted_nodes=names, denylisted_ops=operators)
 
 
-def _ranges_of_the_network(content, model):
+def _ranges_of_the_network(content: bytes, model: Detector) -> tuple[bytes, list[str], list[str]]:
     """A calibrated file -> one that knows the ranges in backbone, neck and heads alone, without their last layers; the
     names of all other results, and the kinds of operators that are not in there."""
     from tensorflow.lite.python import schema_py_generated as schema
@@ -236,11 +251,11 @@ def _ranges_of_the_network(content, model):
     return bytes(flatbuffer_utils.convert_object_to_bytearray(file)), names, sorted(others - inner)
 
 
-def _layers(model):
+def _layers(model: Detector) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Patterns of the names of results in the layers that are quantised, and in those among them that are not."""
     parts = model.parts
 
-    def scope(*names):
+    def scope(*names: str) -> str:
         return "/" + "/".join(rf"{re.escape(name)}(_\d+)?" for name in names) + "/"
 
     quantised = [
@@ -254,7 +269,7 @@ def _layers(model):
     return re.compile("|".join(quantised)), re.compile("|".join(kept))
 
 
-def _examples(folder, settings):
+def _examples(folder: Path, settings: dict[str, Any]) -> Examples:
     """The representative data set of a folder: a function whose results are the model's inputs."""
     if not folder.is_dir():
         raise ExportError(f"calibrate={str(folder)!r} is no folder.")
@@ -263,7 +278,7 @@ def _examples(folder, settings):
         raise ExportError(f"calibrate={str(folder)!r} has no images in it ({', '.join(sorted(_ENDINGS))}).")
     chosen = spread(photos, CALIBRATION)
 
-    def examples():
+    def examples() -> Iterator[dict[str, np.ndarray]]:
         for path in chosen:
             photo = read_image(path)
             image, size = fit(photo, settings)
@@ -282,11 +297,17 @@ def _examples(folder, settings):
 class _AsItIs(Preprocessor):
     """Photos are not resized."""
 
-    def size(self, height, width):
+    def size(self, height: int, width: int) -> tuple[int, int]:
         return height, width
 
 
-def _check(content, model, photos, proposals, settings):
+def _check(
+    content: bytes,
+    model: Detector,
+    photos: parity.Photos | None,
+    proposals: Sequence[ArrayLike] | None,
+    settings: dict[str, Any],
+) -> list[dict[str, Any]]:
     """The parity with `detect` on photos as they are in the model's input."""
     inputs, fitted = [], None if proposals is None else []
     for i, (name, photo) in enumerate(parity.named_photos(photos)):
@@ -301,11 +322,11 @@ def _check(content, model, photos, proposals, settings):
         file.write_bytes(content)
         detector = LiteRTDetector(file)
 
-        def run(photo, proposals):
+        def run(photo: np.ndarray, proposals: np.ndarray | None) -> Detections:
             size = photo.shape[:2]
             image = np.zeros((*settings["size"], 3), np.uint8)
             image[: size[0], : size[1]] = photo
-            return detector.detect_fitted(image, np.int32(size), 0.0, proposals)
+            return detector.detect_fitted(image, np.array(size, np.int32), 0.0, proposals)
 
         tolerance = TOLERANCES[settings["precision"]]
         return equal_scores.check(run, model, inputs, proposals=fitted, tolerance=tolerance, preprocessor=preprocessor)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:  # not needed where this file is copied to
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike
 
     from keras_rcnn.interfaces import Detections
@@ -71,7 +73,7 @@ class LiteRTDetector:
         detections = self.detect_fitted(image, size, score, proposals)
         return {**detections, "boxes": detections["boxes"] / scale}
 
-    def _check(self, score, proposals):
+    def _check(self, score: float, proposals: ArrayLike | None) -> None:
         if isinstance(score, str) or score is None or not 0 <= score <= 1:
             raise ValueError(f"score is a number from 0 to 1, not {score!r}.")
         if proposals is None:
@@ -134,7 +136,7 @@ def fit(photo: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray, np.nda
     return image, np.array(size, np.int32)
 
 
-def fitted_size(height, width, settings):
+def fitted_size(height: int, width: int, settings: dict[str, Any]) -> tuple[int, ...]:
     """(height, width) of a photo in the model's input."""
     limits = settings["size"]
     scale = min(settings["min_size"] / min(height, width), settings["max_size"] / max(height, width))
@@ -142,7 +144,7 @@ def fitted_size(height, width, settings):
     return tuple(min(max(int(side * scale), 1), limit) for side, limit in zip((height, width), limits))
 
 
-def _resize(image, size):
+def _resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Bilinear, half-pixel centres, no antialias, as in the training."""
     for axis, n in enumerate(size):
         old = image.shape[axis]
@@ -153,7 +155,7 @@ def _resize(image, size):
     return image
 
 
-def padded(boxes, count):
+def padded(boxes: Any, count: int) -> np.ndarray:
     """Proposals [P, 4], padded with zeros to float32 [count, 4]."""
     if boxes is None or len(boxes) > count:
         number = "none" if boxes is None else len(boxes)
@@ -161,7 +163,7 @@ def padded(boxes, count):
     return np.concatenate([boxes, np.zeros((count - len(boxes), 4))]).astype(np.float32)
 
 
-def _interpreter_class():
+def _interpreter_class() -> type[Any]:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
@@ -171,7 +173,7 @@ def _interpreter_class():
     return Interpreter
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the detections of photos to stdout, a line of json each."""
     import argparse
 

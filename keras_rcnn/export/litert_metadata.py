@@ -5,13 +5,22 @@ The layout is TFLite's `metadata_schema.fbs` (file identifier M001); numbers are
 
 import io
 import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 NAME, IDENTIFIER, PARSER = "TFLITE_METADATA", b"M001", "1.0.0"
 # AssociatedFileType
 DESCRIPTIONS, VALUE_LABELS = 1, 3
 
 
-def with_metadata(content, name, description, tensors, files, labels=None):
+def with_metadata(
+    content: bytes,
+    name: str,
+    description: str,
+    tensors: Mapping[str, str],
+    files: Mapping[str, bytes],
+    labels: tuple[str, str] | None = None,
+) -> bytes:
     """A TFLite model with metadata and associated files.
 
     Args:
@@ -44,7 +53,7 @@ def with_metadata(content, name, description, tensors, files, labels=None):
     return packed.getvalue()
 
 
-def signature_names(model):
+def signature_names(model: Any) -> list[list[str]]:
     """`(inputs, outputs)`: the names that the signature has for them, in the subgraph's order."""
     signature, graph = model.signatureDefs[0], model.subgraphs[0]
     names = []
@@ -54,17 +63,24 @@ def signature_names(model):
     return names
 
 
-def _metadata(name, description, names, tensors, files, labels):
+def _metadata(
+    name: str,
+    description: str,
+    names: Sequence[Sequence[str]],
+    tensors: Mapping[str, str],
+    files: Iterable[str],
+    labels: tuple[str, str] | None,
+) -> bytes:
     """The flatbuffer of a ModelMetadata."""
     import flatbuffers
 
     builder = flatbuffers.Builder()
 
-    def file(each):
+    def file(each: str) -> int:
         is_labels = labels is not None and each == labels[0]
         return _table(builder, {0: each}, {2: VALUE_LABELS if is_labels else DESCRIPTIONS})
 
-    def tensor(each):
+    def tensor(each: str) -> int:
         own = [file(labels[0])] if labels is not None and each == labels[1] else []
         return _table(builder, {0: each, 1: tensors[each], 6: own})
 
@@ -76,7 +92,7 @@ def _metadata(name, description, names, tensors, files, labels):
     return bytes(builder.Output())
 
 
-def _table(builder, fields, numbers=None):
+def _table(builder: Any, fields: Mapping[int, str | Sequence[int]], numbers: Mapping[int, int] | None = None) -> int:
     """A table of strings and vectors of tables, and of int8 numbers, by the places of its fields."""
     offsets = {}
     for place, value in fields.items():
@@ -87,7 +103,7 @@ def _table(builder, fields, numbers=None):
             for offset in reversed(value):
                 builder.PrependUOffsetTRelative(offset)
             offsets[place] = builder.EndVector()
-    builder.StartObject(max([*fields, *(numbers or {})]) + 1)
+    builder.StartObject(max([*fields, *(numbers or ())]) + 1)
     for place, offset in offsets.items():
         builder.PrependUOffsetTRelativeSlot(place, offset, 0)
     for place, value in (numbers or {}).items():

@@ -7,18 +7,25 @@ zoo's were from `detect` as far as this, within a factor of two, in the median d
 Weights off by 1e-6 would move the answers eight times as far.
 """
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_rcnn.export.pairs import KEYS, differences, partners, within
+
+if TYPE_CHECKING:
+    import keras
 
 # of a weight, relative: float32's distance from 1 to the next number
 STEP = 2.0**-23
 
 
 @contextlib.contextmanager
-def rounded_otherwise(model, seed):
+def rounded_otherwise(model: keras.Model, seed: int) -> Iterator[None]:
     """In the block each weight of the model is off by `STEP` times a normal random number; then all are as before.
 
     Args:
@@ -58,17 +65,24 @@ class Noise:
             in px), `unsteady`, how many are lost, and `runs`, how many there were.
     """
 
-    def __init__(self, expected, size, caps, iou, runs=()):
+    def __init__(
+        self,
+        expected: Mapping[str, Any],
+        size: tuple[int, ...],
+        caps: Mapping[str, float],
+        iou: float,
+        runs: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
         self.expected, self.size, self.caps, self.iou = expected, size, caps, iou
         self.lost = np.zeros(len(expected["scores"]), bool)
         self.runs, self._pairs = [], []
         for run in runs:
             self.add(run)
 
-    def add(self, run):
+    def add(self, run: Mapping[str, Any]) -> None:
         """Takes account of a further run's answer."""
         self.runs.append(run)
-        pairs = dict(partners(self.expected, run, self.iou))
+        pairs: dict[Any, Any] = dict(partners(self.expected, run, self.iou))
         for i in range(len(self.lost)):
             pair = differences(self.expected, i, run, pairs[i], self.size) if i in pairs else None
             self.lost[i] |= pair is None or not within(pair, self.caps)
@@ -86,7 +100,7 @@ class Noise:
             "runs": len(self.runs),
         }
 
-    def has(self, answer, j, limits):
+    def has(self, answer: Mapping[str, Any], j: int | np.integer, limits: Mapping[str, float]) -> bool:
         """Whether some run found what detection j of an answer is, within a dict of limits."""
         for run in self.runs:
             alike = run["labels"] == answer["labels"][j]

@@ -1,19 +1,38 @@
 """A detector as an ONNX model: a photo of any size in, boxes in its pixels out."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from keras_rcnn.export import equal_scores, graph
 from keras_rcnn.export.target import ExportError, new_path
 from keras_rcnn.files import aside
+from keras_rcnn.interfaces import FilePath, Tensor
 from keras_rcnn.ops.backend import kernels_for
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike
+
+    from keras_rcnn.export import parity
+    from keras_rcnn.models import Detector
 
 OPSET = 17
 # of the file's metadata
 CLASS_NAMES = "class_names"
 
 
-def export_onnx(model, path, *, photos=None, proposals=None, opset=OPSET):
+def export_onnx(
+    model: Detector,
+    path: FilePath,
+    *,
+    photos: parity.Photos | None = None,
+    proposals: Sequence[ArrayLike] | None = None,
+    opset: int = OPSET,
+) -> dict[str, Any]:
     """Writes an `.onnx` file with everything in it: resizing, normalisation, network, decoding, NMS.
 
     Inputs are `image`, uint8 [1, H, W, 3], RGB, of any size, and of Fast R-CNN and R-CNN `proposals`, float32
@@ -56,7 +75,7 @@ def export_onnx(model, path, *, photos=None, proposals=None, opset=OPSET):
     return {"path": path, "bytes": len(content), "parity": rows}
 
 
-def _convert(model, opset):
+def _convert(model: Detector, opset: int) -> bytes:
     """The bytes of the ONNX file."""
     import tensorflow as tf
     import tf2onnx
@@ -65,11 +84,11 @@ def _convert(model, opset):
     if model.wants_proposals:
         inputs.append(tf.TensorSpec((1, None, 4), tf.float32, name="proposals"))
 
-    def network(x, training=False):
+    def network(x: Mapping[str, Tensor], training: bool = False) -> Any:
         # one photo is known to be one
         return model({key: tf.ensure_shape(value, [1, *value.shape[1:]]) for key, value in x.items()}, training=False)
 
-    def detect(image, proposals=None):
+    def detect(image: Tensor, proposals: Tensor | None = None) -> dict[str, Tensor]:
         return graph.detect(network, model.preprocessor, image, proposals)
 
     with kernels_for("onnx"):
@@ -80,14 +99,14 @@ def _convert(model, opset):
     return proto.SerializeToString()
 
 
-def _runner(content):
+def _runner(content: bytes) -> parity.Run:
     """The file in onnxruntime as the function that `parity.check` wants."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
-    def run(photo, proposals):
+    def run(photo: np.ndarray, proposals: np.ndarray | None) -> dict[str, np.ndarray]:
         inputs = {"image": photo[None]}
         if proposals is not None:
             inputs["proposals"] = proposals[None]

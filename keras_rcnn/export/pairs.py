@@ -4,12 +4,17 @@ An answer is a dict of `boxes` [D, 4], `scores` [D], `labels` [D], and perhaps `
 or pasted, bool or uint8 [D, h, w] or a list of D COCO RLEs.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+
+from keras_rcnn.interfaces import RLE
 
 KEYS = ("box", "score", "mask")
 
 
-def partners(expected, detections, iou):
+def partners(expected: Mapping[str, Any], detections: Mapping[str, Any], iou: float) -> list[tuple[np.intp, np.intp]]:
     """Pairs (i, j) of detections of one class, each at most once, those with the greatest overlap first.
 
     Args:
@@ -32,7 +37,13 @@ def partners(expected, detections, iou):
     return pairs
 
 
-def differences(expected, i, detections, j, size):
+def differences(
+    expected: Mapping[str, Any],
+    i: int | np.integer,
+    detections: Mapping[str, Any],
+    j: int | np.integer,
+    size: tuple[int, ...],
+) -> dict[str, float]:
     """How far detection i of an answer is from j of another.
 
     Args:
@@ -54,28 +65,28 @@ def differences(expected, i, detections, j, size):
     return errors
 
 
-def within(pair, limits):
+def within(pair: Mapping[str, float], limits: Mapping[str, float]) -> bool:
     """Whether what `differences` returns is within a dict of limits; NaN is out of all."""
     return all(value <= limits[key] for key, value in pair.items())
 
 
-def pasted(answer):
+def pasted(answer: Mapping[str, Any]) -> bool:
     """Whether the masks of an answer are of the photo's size."""
     return "masks" in answer and (isinstance(answer["masks"], list) or answer["masks"].dtype in (bool, np.uint8))
 
 
-def _far(values, other_values):
+def _far(values: Any, other_values: Any) -> float:
     return float(np.max(np.abs(np.float64(values) - np.float64(other_values)), initial=0.0))
 
 
-def _disagreement(mask, other_mask):
+def _disagreement(mask: np.ndarray | RLE, other_mask: np.ndarray | RLE) -> float:
     """1 - IoU of two pasted masks."""
     mask, other_mask = _pixels(mask), _pixels(other_mask)
     either = int(np.sum(mask | other_mask))
     return 1.0 - int(np.sum(mask & other_mask)) / either if either else 0.0
 
 
-def _pixels(mask):
+def _pixels(mask: np.ndarray | RLE) -> np.ndarray:
     if isinstance(mask, dict):
         from pycocotools import mask as coco
 

@@ -1,13 +1,28 @@
 """Is the export the model? Its answers on photos beside those of `detect`."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from keras_rcnn.export.noise import Noise, rounded_otherwise
 from keras_rcnn.export.pairs import differences, partners, pasted, within
 from keras_rcnn.export.target import ExportError
+from keras_rcnn.interfaces import MaskForm, Photo
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from keras_rcnn.data.preprocess import Preprocessor
+    from keras_rcnn.models import Detector
+
+# an exported model as a function of a photo and its proposals, if it wants such
+Run = Callable[[np.ndarray, np.ndarray | None], Mapping[str, Any]]
+Photos = Sequence[Photo | tuple[str, Photo]]
 
 # longer sides in px of the demo's photo, and its crop (of 512 x 512) as y1, y2, x1, x2: wide, high, small, whole
 _DEMO_CROPS = ((0, 300, 0, 512), (40, 512, 100, 330), (130, 250, 200, 330), (0, 512, 0, 512))
@@ -17,6 +32,8 @@ _LEAST_RUNS, _FEW = 3, 3
 
 class ParityError(ExportError):
     """An exported model that does not answer as `detect` does; the message has the table."""
+
+    rows: list[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +82,7 @@ class Tolerance:
     unsteady: float = 0.05
     runs: int = 12
 
-    def limits(self, pasted, noise=None):
+    def limits(self, pasted: bool, noise: Mapping[str, float] | None = None) -> dict[str, float]:
         """The limits of `pairs.differences`, by its keys; with `noise`, a dict with the same keys, those that it makes
         of them. `pasted`: whether masks are."""
         mask = "pasted" if pasted else "mask"
@@ -75,7 +92,7 @@ class Tolerance:
         caps = self.caps(pasted)
         return {key: min(max(limit, self.multiple * noise[key]), caps[key]) for key, limit in limits.items()}
 
-    def caps(self, pasted):
+    def caps(self, pasted: bool) -> dict[str, float]:
         """The most that noise may raise each of `limits` to, and no less than these are without it."""
         caps = {"box": self.box_cap, "score": self.score_cap, "mask": self.pasted_cap if pasted else self.mask_cap}
         return {key: max(limit, caps[key]) for key, limit in self.limits(pasted).items()}
@@ -84,7 +101,17 @@ class Tolerance:
 EXACT = Tolerance()
 
 
-def check(run, model, photos=None, *, proposals=None, tolerance=EXACT, preprocessor=None, masks="crops", score=0.0):
+def check(
+    run: Run | dict[str, Run],
+    model: Detector,
+    photos: Photos | None = None,
+    *,
+    proposals: Sequence[ArrayLike | None] | None = None,
+    tolerance: Tolerance = EXACT,
+    preprocessor: Preprocessor | None = None,
+    masks: Literal[True, "crops"] = "crops",
+    score: float = 0.0,
+) -> list[dict[str, Any]]:
     """Compares an exported model with `model.detect` on photos.
 
     Args:
@@ -118,7 +145,13 @@ def check(run, model, photos=None, *, proposals=None, tolerance=EXACT, preproces
     return judge(answers, model, tolerance=tolerance, preprocessor=preprocessor, masks=masks, score=score)
 
 
-def answers_of(run, model, photos=None, *, proposals=None):
+def answers_of(
+    run: Run | dict[str, Run],
+    model: Detector,
+    photos: Photos | None = None,
+    *,
+    proposals: Sequence[ArrayLike | None] | None = None,
+) -> list[dict[str, Any]]:
     """The first half of `check`: what an exported model says to photos, as a list that `judge` takes."""
     from keras_rcnn.data import read_image
     from keras_rcnn.data.proposals import selective_search
@@ -128,28 +161,36 @@ def answers_of(run, model, photos=None, *, proposals=None):
     for i, (name, photo) in enumerate(named_photos(photos)):
         image, boxes = read_image(photo), None
         if model.wants_proposals:
-            boxes = np.float32(selective_search(image) if proposals is None else proposals[i])
+            boxes = np.array(selective_search(image) if proposals is None else proposals[i], np.float32)
         detections = {
             way: {key: np.asarray(value) for key, value in function(image, boxes).items()}
             for way, function in runs.items()
         }
         answers.append({"photo": name, "image": image, "proposals": boxes, "detections": detections})
     blank = np.full((32, 32, 3), 127, np.uint8)
-    boxes = np.float32([[2, 2, 30, 30], [8, 4, 20, 28]]) if model.wants_proposals else None
+    boxes = np.array([[2, 2, 30, 30], [8, 4, 20, 28]], np.float32) if model.wants_proposals else None
     for function in runs.values():
         function(blank, boxes)  # where nothing is found, too, there must be an answer
     return answers
 
 
-def judge(answers, model, *, tolerance=EXACT, preprocessor=None, masks="crops", score=0.0):
+def judge(
+    answers: Sequence[Mapping[str, Any]],
+    model: Detector,
+    *,
+    tolerance: Tolerance = EXACT,
+    preprocessor: Preprocessor | None = None,
+    masks: Literal[True, "crops"] = "crops",
+    score: float = 0.0,
+) -> list[dict[str, Any]]:
     """The second half of `check`: holds what `answers_of` returns against `detect`; arguments and result as there."""
 
-    def detect(masks=masks):
+    def detect(masks: MaskForm = masks) -> list[Any]:
         return [
             model.detect(photo["image"], score=score, masks=masks, proposals=photo["proposals"]) for photo in answers
         ]
 
-    def compared(noises):
+    def compared(noises: Sequence[Noise | None]) -> list[dict[str, Any]]:
         rows = []
         for photo, expected, noise in zip(answers, references, noises):
             cut, size = max(_cut(model, expected), score), photo["image"].shape[:2]
@@ -184,7 +225,14 @@ def judge(answers, model, *, tolerance=EXACT, preprocessor=None, masks="crops", 
     return rows
 
 
-def compare(expected, detections, size, tolerance=EXACT, cut=0.0, noise=None):
+def compare(
+    expected: Mapping[str, Any],
+    detections: Mapping[str, Any],
+    size: tuple[int, ...],
+    tolerance: Tolerance = EXACT,
+    cut: float = 0.0,
+    noise: Noise | None = None,
+) -> dict[str, Any]:
     """Compares two answers on a photo of `size` (height, width); see `check` for what is returned.
 
     Detections within the limit of scores of `cut`, the least score that is shown, may be found by one alone. `noise` is
@@ -231,14 +279,14 @@ def compare(expected, detections, size, tolerance=EXACT, cut=0.0, noise=None):
     return {**row, "ok": _within([row], tolerance)}
 
 
-def table(rows, tolerance=EXACT):
+def table(rows: Sequence[dict[str, Any]], tolerance: Tolerance = EXACT) -> str:
     """What `check` returns as text; where noise was measured, with a line of it for each photo."""
     runs = max((row["noise"]["runs"] for row in rows if row["noise"]), default=0)
     counts = ["detections", "missing", "extra", "off", *(["unsteady"] if runs else [])]
     measures = ["pixels", "box", "score", "mask"]
     lines = [["photo", "input", "size", *counts, "box, px", "box / side", "score", "mask", ""]]
 
-    def add(row, way, facts, verdict):
+    def add(row: Mapping[str, Any], way: str, facts: Mapping[str, Any], verdict: str) -> None:
         numbers = [str(facts.get(key, "")) for key in counts]
         numbers += ["-" if facts[key] is None else f"{facts[key]:.1e}" for key in measures]
         lines.append([row["photo"], way, f"{row['width']} x {row['height']}", *numbers, verdict])
@@ -261,7 +309,7 @@ def table(rows, tolerance=EXACT):
     return "\n".join(text)
 
 
-def named_photos(photos=None):
+def named_photos(photos: Photos | None = None) -> Sequence[tuple[str, Photo]]:
     """What `check` takes as photos -> `[(name, photo)]`."""
     if photos is None:
         return demo_photos()
@@ -270,7 +318,7 @@ def named_photos(photos=None):
     return [photo if isinstance(photo, tuple) else (_name(i, photo), photo) for i, photo in enumerate(photos)]
 
 
-def demo_photos():
+def demo_photos() -> list[tuple[str, np.ndarray]]:
     """`[(name, uint8 [h, w, 3])]`: the photo that comes with the package in several sizes, enlarged and cropped."""
     from keras_rcnn.data import read_image
     from keras_rcnn.presets import zoo_folder
@@ -282,7 +330,7 @@ def demo_photos():
 
 
 @contextlib.contextmanager
-def _as_exported(model, preprocessor):
+def _as_exported(model: Detector, preprocessor: Preprocessor | None) -> Iterator[None]:
     """In the block `detect` has the export's preprocessor, is not compiled by XLA, for which photos are padded, and
     runs in whole float32 on a GPU, too."""
     import tensorflow as tf
@@ -302,14 +350,14 @@ def _as_exported(model, preprocessor):
         tf.config.experimental.enable_tensor_float_32_execution(short)
 
 
-def _cut(model, expected):
+def _cut(model: Detector, expected: Mapping[str, Any]) -> float:
     """The least score that is shown: the last one's where there is no room for more."""
     decoder = model.parts["decoder"]
     full = len(expected["scores"]) >= decoder.max_detections
     return float(expected["scores"].min()) if full else float(decoder.score_threshold)
 
 
-def _within(rows, tolerance):
+def _within(rows: Sequence[dict[str, Any]], tolerance: Tolerance) -> bool:
     """Whether all photos' detections together are within the shares that may differ."""
     count = max(sum(row["detections"] for row in rows), 1)
     missing, extra, off, unsteady = (sum(row[key] for row in rows) for key in ("missing", "extra", "off", "unsteady"))
@@ -317,7 +365,7 @@ def _within(rows, tolerance):
     return enough and unsteady <= max(tolerance.unsteady * count, 1)
 
 
-def _settled(rows, tolerance, runs):
+def _settled(rows: Sequence[dict[str, Any]], tolerance: Tolerance, runs: int) -> bool:
     """Whether the noise need not be measured once more: all is well, or more is wrong than noise explains."""
     if all(row["ok"] for row in rows):
         return not runs or runs >= _LEAST_RUNS
@@ -330,5 +378,5 @@ def _settled(rows, tolerance, runs):
     return runs >= tolerance.runs or (hopeless and runs >= _LEAST_RUNS)
 
 
-def _name(i, photo):
+def _name(i: int, photo: Photo) -> str:
     return f"array {i}" if isinstance(photo, np.ndarray) else str(getattr(photo, "name", photo))

@@ -6,6 +6,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from typing import Any
 
 # of what a server says of an error
 _MAX_ERROR = 2**16
@@ -15,7 +16,7 @@ class TooLongError(OSError):
     """An answer that is longer than it may be."""
 
 
-def fetch(address, body=None, *, timeout, most):
+def fetch(address: str, body: bytes | None = None, *, timeout: float, most: int) -> tuple[int, str, bytes]:
     """Sends a request; a redirection is not followed.
 
     Args:
@@ -34,7 +35,7 @@ def fetch(address, body=None, *, timeout, most):
     request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
     sockets, over = [], threading.Event()
 
-    def end():  # a server that sends a byte now and then would never run into the socket's own timeout
+    def end() -> None:  # a server that sends a byte now and then would never run into the socket's own timeout
         over.set()
         for connection in sockets:
             with contextlib.suppress(OSError):
@@ -56,7 +57,9 @@ def fetch(address, body=None, *, timeout, most):
     return response
 
 
-def _exchange(request, sockets, timeout, most):
+def _exchange(
+    request: urllib.request.Request, sockets: list[socket.socket], timeout: float, most: int
+) -> tuple[int, str, bytes]:
     try:
         with _opener(sockets).open(request, timeout=timeout) as response:
             return response.status, response.reason, _read(response, most)
@@ -65,7 +68,7 @@ def _exchange(request, sockets, timeout, most):
             return error.code, str(error.reason), error.read(_MAX_ERROR)
 
 
-def _read(response, most):
+def _read(response: http.client.HTTPResponse, most: int) -> bytes:
     parts, length = [], 0
     while part := response.read1(2**16):
         length += len(part)
@@ -76,15 +79,15 @@ def _read(response, most):
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 
-def _opener(sockets):
+def _opener(sockets: list[socket.socket]) -> urllib.request.OpenerDirector:
     """urllib's, with its proxies, that notes the sockets which it opens."""
 
-    class Noted:
-        def connect(self):
+    class Noted(http.client.HTTPConnection):
+        def connect(self) -> None:
             super().connect()
             sockets.append(self.sock)
 
@@ -95,11 +98,13 @@ def _opener(sockets):
         pass
 
     class Http(urllib.request.HTTPHandler):
-        def http_open(self, request):
-            return self.do_open(Connection, request)
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Connection, req)
 
     class Https(urllib.request.HTTPSHandler):
-        def https_open(self, request):
-            return self.do_open(SecureConnection, request, context=self._context)
+        _context: Any  # which typeshed does not know
+
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(SecureConnection, req, context=self._context)
 
     return urllib.request.build_opener(Http, Https, _NoRedirection)

@@ -1,10 +1,15 @@
 """A detector as a SavedModel in the folders that TF Serving wants."""
 
+from __future__ import annotations
+
 import io
 import json
 import os
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,6 +19,12 @@ from keras_rcnn.data.proposals import selective_search
 from keras_rcnn.data.request import check_score
 from keras_rcnn.export import graph, parity
 from keras_rcnn.export.target import ExportError, new_folder, new_path
+from keras_rcnn.interfaces import FilePath, Photo, Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from keras_rcnn.models import Detector
 
 MASKS = ("crops", "pasted")
 CONFIG, COMPOSE = "models.config", "compose.yaml"
@@ -21,7 +32,15 @@ WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 CLASS_NAMES = "class_names.txt"
 
 
-def export_saved_model(model, path, *, photos=None, proposals=None, masks="crops", score=None):
+def export_saved_model(
+    model: Detector,
+    path: FilePath,
+    *,
+    photos: parity.Photos | None = None,
+    proposals: Sequence[ArrayLike] | None = None,
+    masks: Literal["crops", "pasted"] = "crops",
+    score: float | None = None,
+) -> dict[str, Any]:
     """Writes `PATH/1/`, or the next number, with three signatures:
 
     - `serving_default`: `image_bytes`, strings [B], the bytes of JPEG or PNG files, of any sizes. Photos run one after
@@ -88,7 +107,7 @@ def export_saved_model(model, path, *, photos=None, proposals=None, masks="crops
     return {"path": path / str(version), "parity": rows}
 
 
-def next_version(path):
+def next_version(path: Path) -> int:
     """The number of the version that `path` gets next, from 1.
 
     Raises:
@@ -114,12 +133,14 @@ def next_version(path):
 # === The graph ===
 
 
-def _module(tf, model, masks, score):
+def _module(
+    tf: ModuleType, model: Detector, masks: Literal["crops", "pasted"], score: float
+) -> tuple[Any, dict[str, Any]]:
     """A tf.Module with the variables that the signatures read, and the three of them by name."""
     wants = model.wants_proposals
     inputs = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in model.inputs}
 
-    def network(inputs):
+    def network(inputs: dict[str, Tensor]) -> Any:
         if wants:
             boxes = inputs["proposals"]
             if hasattr(model.parts["box_pool"], "cells"):
@@ -132,22 +153,22 @@ def _module(tf, model, masks, score):
     network = _function(tf, network, [inputs])  # traced once and not for each signature
     extra = [tf.TensorSpec((None, None, 4), tf.float32, name="proposals")] if wants else []
 
-    def detect(pixels, proposals):
+    def detect(pixels: Tensor, proposals: Tensor | None) -> dict[str, Tensor]:
         return graph.detect(network, model.preprocessor, pixels, proposals, score)
 
-    def finish(outputs, sizes):
+    def finish(outputs: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
         if masks == "pasted":
             pasted = graph.paste(outputs["masks"], outputs["boxes"], outputs["labels"], sizes)
             outputs = {**outputs, "masks": pasted}
         return {**outputs, "names": graph.names(model.class_names, outputs["labels"])}
 
-    def detect_photo(pixels, proposals):
+    def detect_photo(pixels: Tensor, proposals: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
         outputs = detect(pixels[None], None if proposals is None else proposals[None])
         return {key: value[0] for key, value in outputs.items()}, tf.shape(pixels)[:2]
 
     photo_outputs = {key: tf.TensorSpec(value.shape[1:], value.dtype) for key, value in model.output.items()}
 
-    def from_bytes(image_bytes, *proposals):
+    def from_bytes(image_bytes: Tensor, *proposals: Tensor) -> dict[str, Tensor]:
         outputs, sizes = tf.map_fn(
             lambda each: detect_photo(graph.decode(each[0]), each[1] if wants else None),
             (image_bytes, *proposals),
@@ -156,12 +177,12 @@ def _module(tf, model, masks, score):
         )
         return finish(outputs, sizes)
 
-    def from_pixels(images, *proposals):
+    def from_pixels(images: Tensor, *proposals: Tensor) -> dict[str, Tensor]:
         outputs = detect(images, proposals[0] if wants else None)
         sizes = tf.tile(tf.shape(images)[None, 1:3], [tf.shape(images)[0], 1])
         return finish(outputs, sizes)
 
-    def from_features(images, image_sizes, *proposals):
+    def from_features(images: Tensor, image_sizes: Tensor, *proposals: Tensor) -> dict[str, Tensor]:
         boxes = {"proposals": proposals[0]} if wants else {}
         outputs = network({"images": images, "image_sizes": image_sizes, **boxes})
         return {**outputs, "names": graph.names(model.class_names, outputs["labels"])}
@@ -183,11 +204,11 @@ def _module(tf, model, masks, score):
     return module, signatures
 
 
-def _function(tf, function, specs):
+def _function(tf: ModuleType, function: Callable[..., Any], specs: Sequence[Any]) -> Any:
     return tf.function(function, input_signature=specs, autograph=False)
 
 
-def _save(tf, module, signatures, class_names, folder):
+def _save(tf: ModuleType, module: Any, signatures: Mapping[str, Any], class_names: Sequence[str], folder: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / CLASS_NAMES
         file.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
@@ -205,19 +226,21 @@ def _save(tf, module, signatures, class_names, folder):
 # === The check ===
 
 
-def _samples(photos, proposals, model):
+def _samples(
+    photos: parity.Photos | None, proposals: Sequence[ArrayLike] | None, model: Detector
+) -> list[dict[str, Any]]:
     """A list of dicts, one for each photo of the check: `name`, `image`, `contents` (bytes to send), `proposals`."""
     samples = []
     for i, (name, photo) in enumerate(parity.named_photos(photos)):
         image = read_image(photo)
         boxes = None
         if model.wants_proposals:
-            boxes = np.float32(selective_search(image) if proposals is None else proposals[i]).reshape(-1, 4)
+            boxes = np.array(selective_search(image) if proposals is None else proposals[i], np.float32).reshape(-1, 4)
         samples.append({"name": name, "image": image, "contents": contents_of(photo, image), "proposals": boxes})
     return samples
 
 
-def contents_of(photo, image):
+def contents_of(photo: Photo, image: np.ndarray) -> bytes:
     """The bytes to send for a photo: a JPEG or PNG file's own, else a PNG of its pixels."""
     from PIL import Image
 
@@ -233,25 +256,32 @@ def contents_of(photo, image):
     return file.getvalue()
 
 
-def _check(tf, folder, model, samples, masks, score):
+def _check(
+    tf: ModuleType,
+    folder: Path,
+    model: Detector,
+    samples: Sequence[Mapping[str, Any]],
+    masks: Literal["crops", "pasted"],
+    score: float,
+) -> list[dict[str, Any]]:
     """Every signature of the SavedModel that was written, against `detect`."""
     signatures = tf.saved_model.load(str(folder)).signatures
     contents = {id(sample["image"]): sample["contents"] for sample in samples}
 
-    def call(name, proposals, **inputs):
+    def call(name: str, proposals: np.ndarray | None, **inputs: Any) -> dict[str, np.ndarray]:
         if proposals is not None:
             inputs["proposals"] = tf.constant(proposals[None])
         outputs = signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
         return {key: value[0].numpy() for key, value in outputs.items()}
 
-    def from_bytes(image, proposals):
+    def from_bytes(image: np.ndarray, proposals: np.ndarray | None) -> dict[str, np.ndarray]:
         content = contents.get(id(image)) or contents_of(image, image)
         return call("serving_default", proposals, image_bytes=[content])
 
-    def from_pixels(image, proposals):
+    def from_pixels(image: np.ndarray, proposals: np.ndarray | None) -> dict[str, np.ndarray]:
         return call("images", proposals, images=image[None])
 
-    def from_features(image, proposals):
+    def from_features(image: np.ndarray, proposals: np.ndarray | None) -> dict[str, np.ndarray]:
         x = model.preprocessor.batch([image])
         old, new = image.shape[:2], x["image_sizes"][0]
         detections = call("features", None if proposals is None else scale_boxes(proposals, old, new), **x)
@@ -273,7 +303,7 @@ def _check(tf, folder, model, samples, masks, score):
 # === For TF Serving ===
 
 
-def _write_warmup(tf, path, name, model, sample):
+def _write_warmup(tf: ModuleType, path: Path, name: str, model: Detector, sample: Mapping[str, Any]) -> None:
     """One request for each signature, as a TFRecord of PredictionLog messages."""
     preprocessor = model.preprocessor
     height, width = preprocessor.fixed_size or (2 * preprocessor.size_divisor,) * 2
@@ -289,12 +319,14 @@ def _write_warmup(tf, path, name, model, sample):
     with tf.io.TFRecordWriter(str(path)) as file:
         for signature, inputs in requests.items():
             if sample["proposals"] is not None:
-                boxes = np.float32([[0, 0, width, height]]) if signature == "features" else sample["proposals"]
+                boxes = (
+                    np.array([[0, 0, width, height]], np.float32) if signature == "features" else sample["proposals"]
+                )
                 inputs["proposals"] = tf.constant(boxes[None])
             file.write(_prediction_log(tf, name, signature, inputs))
 
 
-def _prediction_log(tf, name, signature, inputs):
+def _prediction_log(tf: ModuleType, name: str, signature: str, inputs: Mapping[str, Any]) -> bytes:
     """A serialised `PredictionLog` of `tensorflow_serving.apis`, which this package need not be there for."""
     request = _field(1, _field(1, name.encode()) + _field(3, signature.encode()))  # its ModelSpec
     for key, value in inputs.items():
@@ -303,12 +335,12 @@ def _prediction_log(tf, name, signature, inputs):
     return _field(6, _field(1, request))  # PredictionLog.predict_log.request
 
 
-def _field(number, content):
+def _field(number: int, content: bytes) -> bytes:
     """A field of protocol buffers' wire format that has a length."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
-def _varint(value):
+def _varint(value: int) -> bytes:
     digits = []
     while value > 127:
         digits.append(value & 127 | 128)
@@ -316,7 +348,7 @@ def _varint(value):
     return bytes([*digits, value])
 
 
-def models_config(name):
+def models_config(name: str) -> str:
     """TF Serving's `--model_config_file` for a model that is mounted at `/models/NAME`."""
     return f"""model_config_list {{
   config {{
@@ -328,7 +360,7 @@ def models_config(name):
 """
 
 
-def compose(name):
+def compose(name: str) -> str:
     """A Docker Compose file that serves the folder which it lies in."""
     return f"""# docker compose up: gRPC on port 8500, REST on 8501. A new version in this folder is loaded by itself.
 services:

@@ -2,16 +2,18 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from keras_rcnn.files import aside_folder
+from keras_rcnn.interfaces import FilePath
 
 
 class ExportError(ValueError):
     """A model that cannot be exported, or not there; the message says what to do."""
 
 
-def new_path(path):
+def new_path(path: FilePath) -> Path:
     """Refuses a path that exists or cannot be written, before anybody waits for a conversion.
 
     Args:
@@ -35,7 +37,7 @@ def new_path(path):
 
 
 @contextlib.contextmanager
-def new_folder(path):
+def new_folder(path: Path) -> Iterator[Path]:
     """`aside_folder`, whose errors of the system are `ExportError`s."""
     try:
         with aside_folder(path) as folder:

@@ -1,7 +1,10 @@
 """What the layers of this package share."""
 
+from typing import Any
+
 import keras
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.backend import compiled_by_default
 
 register = keras.saving.register_keras_serializable("keras_rcnn")
@@ -16,24 +19,24 @@ class Float32Layer(keras.layers.Layer):
     `jit_compile=True` compiles a detector, with the kernels that XLA has.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
 
     @property
-    def supports_jit(self):
+    def supports_jit(self) -> bool:
         return compiled_by_default()
 
     @supports_jit.setter
-    def supports_jit(self, value):
+    def supports_jit(self, value: bool) -> None:
         """What Keras's constructor says does not count."""
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["dtype"]
         return config
 
 
-def spec(*shape, dtype="float32"):
+def spec(*shape: int | None, dtype: str = "float32") -> Tensor:
     """A symbolic output."""
     return keras.KerasTensor(shape, dtype=dtype)

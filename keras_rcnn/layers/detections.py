@@ -1,6 +1,6 @@
 """From class logits and deltas to the final detections."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from keras import ops
@@ -52,7 +52,7 @@ class DetectionDecoder(Float32Layer):
         self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
         self.max_detections, self.min_size, self.weights_of_deltas = max_detections, min_size, tuple(weights)
 
-    def call(self, logits, deltas, proposals, image_sizes):
+    def call(self, logits: Tensor, deltas: Tensor, proposals: Tensor, image_sizes: Tensor) -> dict[str, Tensor]:
         scores = self.scores(logits)
         boxes = delta_ops.decode(deltas, proposals[:, :, None], self.weights_of_deltas)
         boxes = box_ops.clip(boxes, image_sizes[:, None])
@@ -70,7 +70,9 @@ class DetectionDecoder(Float32Layer):
         """Logits [B, R, K + 1] -> the classes' scores [B, R, K]."""
         return ops.softmax(logits, axis=-1)[..., :-1]
 
-    def compute_output_spec(self, logits, deltas, proposals, image_sizes):
+    def compute_output_spec(
+        self, logits: Tensor, deltas: Tensor, proposals: Tensor, image_sizes: Tensor
+    ) -> dict[str, Tensor]:
         batch, count = logits.shape[0], self.max_detections
         return {
             "boxes": spec(batch, count, 4),
@@ -78,7 +80,7 @@ class DetectionDecoder(Float32Layer):
             "labels": spec(batch, count, dtype="int32"),
         }
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "score_threshold": self.score_threshold,
             "iou_threshold": self.iou_threshold,
@@ -102,10 +104,10 @@ class MaskDecoder(Float32Layer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"name": "masks", **kwargs})
 
-    def call(self, detections, logits):
+    def call(self, detections: Mapping[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
         chosen = of_class(ops.moveaxis(logits, -1, 2), detections["labels"])
         return {**detections, "masks": ops.sigmoid(chosen)}
 
-    def compute_output_spec(self, detections, logits):
+    def compute_output_spec(self, detections: Mapping[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
         same = {k: spec(*v.shape, dtype=v.dtype) for k, v in detections.items()}
         return {**same, "masks": spec(*logits.shape[:4])}

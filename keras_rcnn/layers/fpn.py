@@ -6,7 +6,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from keras_rcnn.interfaces import Tensor
+from keras_rcnn.interfaces import Shape, Tensor
 from keras_rcnn.layers.base import register
 
 
@@ -58,7 +58,7 @@ class FPN(keras.layers.Layer):
                 for i in (6, 7)
             ]
 
-    def _conv(self, size, name):
+    def _conv(self, size: int, name: str) -> keras.layers.Layer:
         return keras.layers.Conv2D(
             self.channels,
             size,
@@ -70,7 +70,7 @@ class FPN(keras.layers.Layer):
             name=name,
         )
 
-    def _norm(self, name):
+    def _norm(self, name: str) -> keras.layers.Layer:
         return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy, name=name)
 
     def strides(self, backbone_strides: Mapping[str, int]) -> tuple[int, ...]:
@@ -84,7 +84,7 @@ class FPN(keras.layers.Layer):
         """How many levels, finest first, regions are pooled from: those with a backbone map (P2 to P5)."""
         return len(self.in_features)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Mapping[str, Shape]) -> None:
         missing = [name for name in self.in_features if name not in input_shape]
         if missing:
             raise ValueError(f"FPN wants the maps {list(self.in_features)}; the backbone gives {list(input_shape)}.")
@@ -99,7 +99,7 @@ class FPN(keras.layers.Layer):
             conv.build((None, None, None, self.channels))
         self.built = True
 
-    def call(self, features, training=None):
+    def call(self, features: Mapping[str, Tensor], training: bool | None = None) -> list[Tensor]:
         laterals = []
         for i, name in enumerate(self.in_features):
             lateral = self.inner[i](features[name])
@@ -118,8 +118,8 @@ class FPN(keras.layers.Layer):
             levels.append(conv(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))))  # symmetric, unlike "same"
         return levels
 
-    def compute_output_spec(self, features, training=None):
-        def halved(n):
+    def compute_output_spec(self, features: Mapping[str, Tensor], training: bool | None = None) -> list[Tensor]:
+        def halved(n: int | None) -> int | None:
             return None if n is None else (n + 1) // 2
 
         shapes = [(*features[name].shape[:3], self.channels) for name in self.in_features]
@@ -128,7 +128,7 @@ class FPN(keras.layers.Layer):
             shapes.append((b, halved(h), halved(w), c))
         return [keras.KerasTensor(s, dtype=self.compute_dtype) for s in shapes]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"channels": self.channels, "in_features": self.in_features, "top": self.top, "norm": self.norm}
         return {**super().get_config(), **config}
 
@@ -153,13 +153,13 @@ class SingleLevel(keras.layers.Layer):
         """Regions are pooled from the only level."""
         return 1
 
-    def call(self, features):
+    def call(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         return [features[self.in_feature]]
 
-    def compute_output_spec(self, features):
+    def compute_output_spec(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         return [keras.KerasTensor(features[self.in_feature].shape, dtype=self.compute_dtype)]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "in_feature": self.in_feature}
 
 

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from keras_rcnn.interfaces import Shape, Tensor
 from keras_rcnn.layers.base import register, spec
 
 
-def _relu_conv(channels, index, norm, dtype):
+def _relu_conv(channels: int, index: int, norm: Literal["batch"] | None, dtype: Any) -> keras.layers.Layer:
     return keras.layers.Conv2D(
         channels,
         3,
@@ -29,7 +30,7 @@ def _relu_conv(channels, index, norm, dtype):
 class _ConvStack(keras.layers.Layer):
     """3x3 convolutions (+ BatchNormalization) + ReLU, on regions folded into the batch."""
 
-    def _make_convs(self, channels, norm):
+    def _make_convs(self, channels: Sequence[int], norm: Literal["batch"] | None) -> None:
         if norm not in (None, "batch"):
             raise ValueError(f"A head's norm is 'batch' or None, not {norm!r}.")
         self.norm = norm
@@ -43,7 +44,7 @@ class _ConvStack(keras.layers.Layer):
                 for i in range(len(channels))
             ]
 
-    def _build_convs(self, shape):
+    def _build_convs(self, shape: Shape) -> Shape:
         for i, conv in enumerate(self.convs):
             conv.build(shape)
             shape = (*shape[:-1], conv.filters)
@@ -51,7 +52,7 @@ class _ConvStack(keras.layers.Layer):
                 self.norms[i].build(shape)
         return shape
 
-    def _run_convs(self, x, training):
+    def _run_convs(self, x: Tensor, training: bool | None) -> Tensor:
         for i, conv in enumerate(self.convs):
             x = conv(x)
             if self.norms:
@@ -101,7 +102,7 @@ class BoxHead(_ConvStack):
         ]
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy) if dropout else None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         _, _, height, width, channels = input_shape
         width_of = self._build_convs((None, height, width, channels))
         features = height * width * width_of[-1]
@@ -113,7 +114,7 @@ class BoxHead(_ConvStack):
             features = fc.units
         self.built = True
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         batch, count = ops.shape(x)[0], ops.shape(x)[1]
         x = self._run_convs(ops.reshape(x, (-1, *x.shape[2:])), training)
         x = ops.reshape(x, (-1, x.shape[1] * x.shape[2] * x.shape[3]))
@@ -123,10 +124,10 @@ class BoxHead(_ConvStack):
                 x = self.drop(x, training=training)
         return ops.reshape(x, (batch, count, self.units[-1]))
 
-    def compute_output_spec(self, x, training=None):
+    def compute_output_spec(self, x: Tensor, training: bool | None = None) -> Tensor:
         return spec(*x.shape[:2], self.units[-1], dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"units": self.units, "convs": self.conv_channels, "norm": self.norm, "dropout": self.dropout}
         return {**super().get_config(), **config, "ranks": self.ranks}
 
@@ -154,16 +155,16 @@ class BoxPredictor(keras.layers.Layer):
             self.boxes * 4, kernel_initializer=normal(stddev=0.001), dtype="float32", name="deltas"
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.logits.build(input_shape)
         self.deltas.build(input_shape)
         self.built = True
 
-    def call(self, x):
+    def call(self, x: Tensor) -> tuple[Tensor, Tensor]:
         batch, count = ops.shape(x)[0], ops.shape(x)[1]
         return self.logits(x), ops.reshape(self.deltas(x), (batch, count, self.boxes, 4))
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return spec(*x.shape[:2], self.num_classes + 1), spec(*x.shape[:2], self.boxes, 4)
 
     @property
@@ -176,7 +177,7 @@ class BoxPredictor(keras.layers.Layer):
         """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
         return [(weight, 1) for weight in self.logits.weights] + [(weight, 4) for weight in self.deltas.weights]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"num_classes": self.num_classes, "class_agnostic": self.class_agnostic}
         return {**super().get_config(), **config}
 
@@ -220,19 +221,19 @@ class MaskHead(_ConvStack):
         maps = 1 if class_agnostic else num_classes
         self.logits = keras.layers.Conv2D(maps, 1, kernel_initializer="he_normal", dtype="float32", name="logits")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shape = self._build_convs((None, *input_shape[2:]))
         self.deconv.build(shape)
         self.logits.build((None, None, None, self.channels))
         self.built = True
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         batch, count = ops.shape(x)[0], ops.shape(x)[1]
         x = self._run_convs(ops.reshape(x, (-1, *x.shape[2:])), training)
         x = self.logits(self.deconv(x))
         return ops.reshape(x, (batch, count, *x.shape[1:]))
 
-    def compute_output_spec(self, x, training=None):
+    def compute_output_spec(self, x: Tensor, training: bool | None = None) -> Tensor:
         return spec(*x.shape[:2], x.shape[2] * 2, x.shape[3] * 2, self.logits.filters)
 
     @property
@@ -246,7 +247,7 @@ class MaskHead(_ConvStack):
         """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
         return [(weight, 1) for weight in self.logits.weights]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "num_classes": self.num_classes,
             "convs": self.conv_channels,

@@ -1,10 +1,11 @@
 """Losses as layers: each returns one loss per image [B], whose mean over the batch is minimised."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.ops import losses
 
@@ -37,7 +38,9 @@ class RPNLoss(Float32Layer):
         self.beta, self.normalisation = beta, normalisation
         self.box_weight = (10.0 if normalisation == "paper" else 1.0) if box_weight is None else box_weight
 
-    def call(self, logits, deltas, labels, targets, num_anchors):
+    def call(
+        self, logits: Sequence[Tensor], deltas: Sequence[Tensor], labels: Tensor, targets: Tensor, num_anchors: int
+    ) -> dict[str, Tensor]:
         logits, deltas = ops.concatenate(logits, axis=1), ops.concatenate(deltas, axis=1)
         cells = ops.shape(logits)[1] / num_anchors
         cls, box = losses.rpn_losses(
@@ -45,11 +48,13 @@ class RPNLoss(Float32Layer):
         )
         return {"loss_objectness": cls, "loss_rpn_box_reg": box}
 
-    def compute_output_spec(self, logits, deltas, labels, targets, num_anchors):
+    def compute_output_spec(
+        self, logits: Sequence[Tensor], deltas: Sequence[Tensor], labels: Tensor, targets: Tensor, num_anchors: int
+    ) -> dict[str, Tensor]:
         batch = logits[0].shape[0]
         return {"loss_objectness": spec(batch), "loss_rpn_box_reg": spec(batch)}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"beta": self.beta, "normalisation": self.normalisation, "box_weight": self.box_weight}
         return {**super().get_config(), **config}
 
@@ -90,7 +95,7 @@ class BoxLoss(Float32Layer):
         self.class_weights = None if class_weights is None else tuple(class_weights)
         self.weights_of_deltas = tuple(weights)
 
-    def call(self, logits, deltas, targets):
+    def call(self, logits: Tensor, deltas: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         cls, box = losses.box_losses(
             logits,
             deltas,
@@ -105,10 +110,10 @@ class BoxLoss(Float32Layer):
         )
         return {"loss_classifier": cls, "loss_box_reg": box if self.box_weight == 1 else self.box_weight * box}
 
-    def compute_output_spec(self, logits, deltas, targets):
+    def compute_output_spec(self, logits: Tensor, deltas: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"loss_classifier": spec(logits.shape[0]), "loss_box_reg": spec(logits.shape[0])}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "beta": self.beta,
             "regression": self.regression,
@@ -131,9 +136,9 @@ class MaskLoss(Float32Layer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"name": "mask_loss", **kwargs})
 
-    def call(self, logits, targets):
+    def call(self, logits: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         labels = targets["labels"]
         return {"loss_mask": losses.mask_loss(logits, ops.maximum(labels, 0), targets["masks"], labels >= 0)}
 
-    def compute_output_spec(self, logits, targets):
+    def compute_output_spec(self, logits: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"loss_mask": spec(logits.shape[0])}

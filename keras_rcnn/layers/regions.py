@@ -2,24 +2,25 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
+from keras_rcnn.interfaces import Shape, Tensor
 from keras_rcnn.layers.base import Float32Layer, register
 from keras_rcnn.ops import roi
 from keras_rcnn.ops.warp import MODES, warp_regions
 
 
 class _Regions(Float32Layer):
-    def compute_output_spec(self, features, boxes):
+    def compute_output_spec(self, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
         shape = (*boxes.shape[:2], self.size, self.size, features[0].shape[-1])
         return keras.KerasTensor(shape, dtype=features[0].dtype)
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.autocast = False  # features keep the dtype that the policy gave them; boxes are float32 already
 
@@ -53,14 +54,14 @@ class RoIAlign(_Regions):
         self.size, self.strides, self.samples, self.aligned = size, tuple(strides), samples, aligned
         self.canonical_size, self.canonical_level = canonical_size, canonical_level
 
-    def call(self, features, boxes):
+    def call(self, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
         features = features[: len(self.strides)]
         lowest, highest = int(math.log2(self.strides[0])), int(math.log2(self.strides[-1]))
         levels = roi.level_index(boxes, lowest, highest, self.canonical_size, self.canonical_level)
         scales = [1.0 / s for s in self.strides]
         return roi.multilevel_roi_align(features, boxes, levels, scales, self.size, self.samples, self.aligned)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "size": self.size,
             "strides": self.strides,
@@ -87,14 +88,14 @@ class RoIPool(_Regions):
         super().__init__(**{"name": "roi_pool", **kwargs})
         self.size, self.strides = size, tuple(strides)
 
-    def call(self, features, boxes):
+    def call(self, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
         return roi.roi_pool(features[0], boxes, 1.0 / self.strides[0], self.size)
 
     def cells(self, boxes: ArrayLike) -> np.ndarray:
         """The corners of boxes in cells, numpy int [n, 4]: regions of the same cells have the same features."""
         return ops.convert_to_numpy(roi.cells(np.asarray(boxes, np.float32), 1.0 / self.strides[0]))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "size": self.size, "strides": self.strides}
 
 
@@ -124,14 +125,14 @@ class RegionWarp(Float32Layer):
             raise ValueError(f"The warp's mode is one of {', '.join(MODES)}, not {mode!r}.")
         self.size, self.context, self.mode = size, context, mode
 
-    def call(self, images, boxes, image_sizes):
+    def call(self, images: Tensor, boxes: Tensor, image_sizes: Tensor) -> Tensor:
         return warp_regions(images, boxes, image_sizes, self.size, self.context, self.mode)
 
-    def compute_output_spec(self, images, boxes, image_sizes):
+    def compute_output_spec(self, images: Tensor, boxes: Tensor, image_sizes: Tensor) -> Tensor:
         shape = (*boxes.shape[:2], self.size, self.size, images.shape[-1])
         return keras.KerasTensor(shape, dtype=images.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "size": self.size, "context": self.context, "mode": self.mode}
 
 
@@ -154,10 +155,10 @@ class RegionCNN(keras.layers.Layer):
         super().__init__(**{"name": "region_cnn", **kwargs})
         self.backbone, self.neck, self.warp, self.chunk = backbone, neck, warp, chunk
 
-    def build(self, *shapes):
+    def build(self, *shapes: Shape) -> None:
         self.built = True  # the backbone is
 
-    def call(self, images, boxes, image_sizes, training=False):
+    def call(self, images: Tensor, boxes: Tensor, image_sizes: Tensor, training: bool = False) -> Tensor:
         if training:
             return self._features(images, boxes, image_sizes, training)
         count = ops.shape(boxes)[1]
@@ -168,24 +169,24 @@ class RegionCNN(keras.layers.Layer):
         pooled = ops.moveaxis(pooled, 0, 1)
         return ops.reshape(pooled, (ops.shape(boxes)[0], chunks * self.chunk, *pooled.shape[3:]))[:, :count]
 
-    def _features(self, images, boxes, image_sizes, training):
+    def _features(self, images: Tensor, boxes: Tensor, image_sizes: Tensor, training: bool) -> Tensor:
         crops = self.warp(images, boxes, image_sizes)
         batch, count, size = ops.shape(crops)[0], ops.shape(crops)[1], self.warp.size
         maps = self.backbone(ops.reshape(crops, (-1, size, size, 3)), training=training)
         (features,) = self.neck(maps)
         return ops.reshape(features, (batch, count, *features.shape[1:]))
 
-    def compute_output_spec(self, images, boxes, image_sizes, training=False):
+    def compute_output_spec(self, images: Tensor, boxes: Tensor, image_sizes: Tensor, training: bool = False) -> Tensor:
         crop = keras.KerasTensor((None, self.warp.size, self.warp.size, 3), dtype="float32")
         (features,) = self.neck.compute_output_spec(self.backbone.compute_output_spec(crop))
         return keras.KerasTensor((*boxes.shape[:2], *features.shape[1:]), dtype=features.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"backbone": self.backbone, "neck": self.neck, "warp": self.warp}
         config = {key: keras.saving.serialize_keras_object(value) for key, value in config.items()}
         return {**super().get_config(), **config, "chunk": self.chunk}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         parts = {k: keras.saving.deserialize_keras_object(config[k]) for k in ("backbone", "neck", "warp")}
         return cls(**{**config, **parts})

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_rcnn.interfaces import Shape, Tensor
 from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.ops import anchors as anchor_ops
 from keras_rcnn.ops import boxes as box_ops
@@ -53,7 +54,7 @@ class AnchorGenerator(Float32Layer):
             raise ValueError(f"Every level needs the same number of anchor sizes, got {self.sizes}.")
         return counts.pop()
 
-    def call(self, features, images):
+    def call(self, features: Sequence[Tensor], images: Tensor) -> list[Tensor]:
         self._check(features)
         image_size = ops.shape(images)[1:3]
         strides = self.strides or [None] * len(features)
@@ -63,15 +64,15 @@ class AnchorGenerator(Float32Layer):
             for cell, f, stride in zip(cells, features, strides, strict=True)
         ]
 
-    def compute_output_spec(self, features, images):
+    def compute_output_spec(self, features: Sequence[Tensor], images: Tensor) -> list[Tensor]:
         self._check(features)  # here too, so that a detector is not built on what fails in its first batch
         return [spec(None, 4) for _ in features]
 
-    def _check(self, features):
+    def _check(self, features: Sequence[Tensor]) -> None:
         if len(features) != len(self.sizes):
             raise ValueError(f"{len(self.sizes)} lists of anchor sizes for {len(features)} feature levels.")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"sizes": self.sizes, "aspect_ratios": self.aspect_ratios, "rounded": self.rounded}
         config["strides"] = self.strides
         return {**super().get_config(), **config}
@@ -93,7 +94,7 @@ class RPNHead(keras.layers.Layer):
         super().__init__(**{"name": "rpn_head", **kwargs})
         self.num_anchors, self.num_convs, self.channels = num_anchors, convs, channels
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         settings = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.01), "dtype": self.dtype_policy}
         width = in_channels = input_shape[0][-1]
         self.convs = []
@@ -110,7 +111,7 @@ class RPNHead(keras.layers.Layer):
             layer.build((None, None, None, width))
         self.built = True
 
-    def call(self, features):
+    def call(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits, deltas = [], []
         for x in features:
             for conv in self.convs:
@@ -120,14 +121,14 @@ class RPNHead(keras.layers.Layer):
             deltas.append(ops.reshape(self.deltas(x), (batch, -1, 4)))
         return logits, deltas
 
-    def compute_output_spec(self, features):
-        def anchors(f):
+    def compute_output_spec(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        def anchors(f: Tensor) -> int | None:
             _, h, w, _ = f.shape
             return None if h is None or w is None else h * w * self.num_anchors
 
         return [spec(f.shape[0], anchors(f)) for f in features], [spec(f.shape[0], anchors(f), 4) for f in features]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"num_anchors": self.num_anchors, "convs": self.num_convs, "channels": self.channels}
         return {**super().get_config(), **config}
 
@@ -160,7 +161,14 @@ class Proposals(Float32Layer):
         self.pre_nms, self.post_nms = tuple(pre_nms), tuple(post_nms)
         self.iou_threshold, self.score_threshold, self.min_size = iou_threshold, score_threshold, min_size
 
-    def call(self, anchors, logits, deltas, image_sizes, training=False):
+    def call(
+        self,
+        anchors: Sequence[Tensor],
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        image_sizes: Tensor,
+        training: bool = False,
+    ) -> tuple[Tensor, Tensor]:
         pre, post = (self.pre_nms[0], self.post_nms[0]) if training else (self.pre_nms[1], self.post_nms[1])
         levels = [
             self._candidates(a, ops.stop_gradient(z), ops.stop_gradient(d), image_sizes, pre)
@@ -171,7 +179,9 @@ class Proposals(Float32Layer):
         boxes, scores, _ = multiclass_nms(boxes, scores, self.iou_threshold, -0.5, post, post)
         return ops.stop_gradient(boxes), ops.stop_gradient(scores)
 
-    def _candidates(self, anchors, logits, deltas, image_sizes, count):
+    def _candidates(
+        self, anchors: Tensor, logits: Tensor, deltas: Tensor, image_sizes: Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
         nothing = float("-inf")
         if logits.shape[1] is None or logits.shape[1] < count:  # top_k needs that many
             logits = ops.pad(logits, ((0, 0), (0, count)), constant_values=nothing)
@@ -185,11 +195,18 @@ class Proposals(Float32Layer):
         valid = ops.logical_and(box_ops.at_least(boxes, self.min_size), scores >= self.score_threshold)
         return boxes, ops.where(ops.logical_and(valid, exists), scores, -1.0)
 
-    def compute_output_spec(self, anchors, logits, deltas, image_sizes, training=False):
+    def compute_output_spec(
+        self,
+        anchors: Sequence[Tensor],
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        image_sizes: Tensor,
+        training: bool = False,
+    ) -> tuple[Tensor, Tensor]:
         count = self.post_nms[0] if training else self.post_nms[1]
         return spec(logits[0].shape[0], count, 4), spec(logits[0].shape[0], count)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "pre_nms": self.pre_nms,
             "post_nms": self.post_nms,

@@ -6,13 +6,13 @@ in as weights.
 Shapes: B images, R regions, F features, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_rcnn.interfaces import Tensor
+from keras_rcnn.interfaces import Shape, Tensor
 from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.layers.detections import DetectionDecoder
 from keras_rcnn.ops import losses
@@ -38,22 +38,22 @@ class ClassPredictor(keras.layers.Layer):
             name="logits",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.logits.build(input_shape)
         self.built = True
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         return self.logits(x)
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: Tensor) -> Tensor:
         return spec(*x.shape[:2], self.num_classes + 1)
 
     @property
-    def class_columns(self):
+    def class_columns(self) -> list[tuple[Any, int]]:
         """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
         return [(weight, 1) for weight in self.logits.weights]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_classes": self.num_classes}
 
 
@@ -72,14 +72,14 @@ class ClassLoss(Float32Layer):
         self.focal_gamma = focal_gamma
         self.class_weights = None if class_weights is None else tuple(class_weights)
 
-    def call(self, logits, targets):
+    def call(self, logits: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         cls = losses.classification_loss(logits, targets["labels"], self.focal_gamma, self.class_weights)
         return {"loss_classifier": cls}
 
-    def compute_output_spec(self, logits, targets):
+    def compute_output_spec(self, logits: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"loss_classifier": spec(logits.shape[0])}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "focal_gamma": self.focal_gamma, "class_weights": self.class_weights}
 
 
@@ -98,18 +98,18 @@ class RegionSVMs(keras.layers.Layer):
         super().__init__(**{"name": "svms", **kwargs})
         self.num_classes = num_classes
 
-    def build(self, features_shape, logits_shape=None):
+    def build(self, features_shape: Shape, logits_shape: Shape | None = None) -> None:
         shape = (features_shape[-1], self.num_classes)
         self.kernel = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="kernel")
         self.bias = self.add_weight(shape=shape[1:], initializer="zeros", trainable=False, name="bias")
         self.fitted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="fitted")
         self.built = True
 
-    def call(self, features, logits):
+    def call(self, features: Tensor, logits: Tensor) -> Tensor:
         margins = ops.cast(features, "float32") @ ops.cast(self.kernel, "float32") + ops.cast(self.bias, "float32")
         return ops.where(self.fitted > 0, ops.sigmoid(margins), ops.softmax(logits, axis=-1)[..., :-1])
 
-    def compute_output_spec(self, features, logits):
+    def compute_output_spec(self, features: Tensor, logits: Tensor) -> Tensor:
         return spec(*features.shape[:2], self.num_classes)
 
     @property
@@ -117,7 +117,7 @@ class RegionSVMs(keras.layers.Layer):
         """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
         return [(self.kernel, 1), (self.bias, 1), (self.fitted, 0)]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_classes": self.num_classes}
 
 
@@ -135,20 +135,20 @@ class BoxRegressors(keras.layers.Layer):
         super().__init__(**{"name": "box_regressors", **kwargs})
         self.num_classes = num_classes
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         _, _, height, width, channels = input_shape
         shape = (height * width * channels, self.num_classes * 4)
         self.kernel = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="kernel")
         self.bias = self.add_weight(shape=shape[1:], initializer="zeros", trainable=False, name="bias")
         self.built = True
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         batch, count = ops.shape(x)[0], ops.shape(x)[1]
         x = ops.cast(ops.reshape(x, (batch, count, self.kernel.shape[0])), "float32")
         deltas = x @ ops.cast(self.kernel, "float32") + ops.cast(self.bias, "float32")
         return ops.reshape(deltas, (batch, count, self.num_classes, 4))
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: Tensor) -> Tensor:
         return spec(*x.shape[:2], self.num_classes, 4)
 
     @property
@@ -156,7 +156,7 @@ class BoxRegressors(keras.layers.Layer):
         """`(weight, n)`: so many columns belong to each class, see `keras_rcnn.classes`."""
         return [(self.kernel, 4), (self.bias, 4)]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_classes": self.num_classes}
 
 

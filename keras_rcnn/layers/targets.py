@@ -3,12 +3,13 @@
 Shapes: B images, A anchors, P proposals, G ground-truth boxes (label -1 = padding), S sampled regions, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
@@ -20,16 +21,16 @@ from keras_rcnn.ops.sampling import sample, select
 class _Sampler(Float32Layer):
     """Targets that are sampled at random, or in index order with `shuffle=False`."""
 
-    def __init__(self, shuffle=True, seed=None, **kwargs):
+    def __init__(self, shuffle: bool = True, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.shuffle, self.seed = shuffle, seed
         self.seed_generator = keras.random.SeedGenerator(seed) if shuffle else None
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "shuffle": self.shuffle, "seed": self.seed}
 
 
-def _iou_with_padding(boxes, labels, others):
+def _iou_with_padding(boxes: Tensor, labels: Tensor, others: Tensor) -> Tensor:
     """IoU [B, G, N]; -1 in the rows of padding."""
     return ops.where(labels[..., None] >= 0, box_ops.iou(boxes, others), -1.0)
 
@@ -67,7 +68,7 @@ class RPNTargets(_Sampler):
         self.foreground, self.background, self.count = foreground, background, count
         self.positive_fraction, self.border, self.guard = positive_fraction, border, guard
 
-    def call(self, anchors, boxes, labels, image_sizes):
+    def call(self, anchors: Any, boxes: Tensor, labels: Tensor, image_sizes: Tensor) -> tuple[Tensor, Tensor]:
         anchors = ops.concatenate(anchors, axis=0)
         boxes, labels = box_ops.without_padding(boxes, labels)
         iou = _iou_with_padding(boxes, labels, anchors[None])
@@ -86,10 +87,12 @@ class RPNTargets(_Sampler):
         targets = ops.where(positive[..., None], delta_ops.encode(own, anchors[None]), 0.0)
         return ops.where(positive, 1, ops.where(negative, 0, -1)), targets
 
-    def compute_output_spec(self, anchors, boxes, labels, image_sizes):
+    def compute_output_spec(
+        self, anchors: Sequence[Tensor], boxes: Tensor, labels: Tensor, image_sizes: Tensor
+    ) -> tuple[Tensor, Tensor]:
         return spec(boxes.shape[0], None, dtype="int32"), spec(boxes.shape[0], None, 4)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "foreground": self.foreground,
             "background": self.background,
@@ -144,7 +147,7 @@ class BoxTargets(_Sampler):
         """The largest number of positive regions an image."""
         return int(self.count * self.positive_fraction)
 
-    def call(self, proposals, boxes, labels):
+    def call(self, proposals: Tensor, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         proposals, boxes = ops.stop_gradient(proposals), ops.cast(boxes, "float32")
         if self.add_truth:
             proposals = ops.concatenate([proposals, boxes], axis=1)
@@ -159,7 +162,7 @@ class BoxTargets(_Sampler):
         positive, negative = sample(positive, negative, self.count, self.positive_fraction, self.seed_generator)
         index, valid = select(positive, negative, self.count)
 
-        def take(values):
+        def take(values: Tensor) -> Tensor:
             return ops.take_along_axis(values, index[..., None] if len(values.shape) == 3 else index, axis=1)
 
         rois, truth = ops.where(valid[..., None], take(proposals), 0.0), take(truth)
@@ -171,7 +174,7 @@ class BoxTargets(_Sampler):
         deltas = ops.where(is_positive[..., None], deltas, 0.0)
         return {"boxes": rois, "labels": roi_labels, "deltas": deltas, "truth": truth}
 
-    def compute_output_spec(self, proposals, boxes, labels):
+    def compute_output_spec(self, proposals: Tensor, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         batch = proposals.shape[0]
         return {
             "boxes": spec(batch, self.count, 4),
@@ -180,7 +183,7 @@ class BoxTargets(_Sampler):
             "truth": spec(batch, self.count, dtype="int32"),
         }
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "num_classes": self.num_classes,
             "count": self.count,
@@ -212,7 +215,7 @@ class MaskTargets(Float32Layer):
         self.num_classes, self.count, self.size, self.aligned = num_classes, count, size, aligned
         self.autocast = False  # masks come as uint8
 
-    def call(self, sampled, masks, frames):
+    def call(self, sampled: Mapping[str, Tensor], masks: Tensor, frames: Tensor) -> dict[str, Tensor]:
         boxes, labels, truth = (sampled[k][:, : self.count] for k in ("boxes", "labels", "truth"))
         labels = ops.where(labels < self.num_classes, labels, -1)
         masks = ops.take_along_axis(masks, truth[:, :, None, None], axis=1)
@@ -223,7 +226,7 @@ class MaskTargets(Float32Layer):
         targets = ops.stop_gradient(crop_masks(masks, frames, cut, self.size, self.aligned))
         return {"boxes": boxes, "labels": labels, "masks": targets}
 
-    def compute_output_spec(self, sampled, masks, frames):
+    def compute_output_spec(self, sampled: Mapping[str, Tensor], masks: Tensor, frames: Tensor) -> dict[str, Tensor]:
         batch, count = sampled["boxes"].shape[0], self.count
         return {
             "boxes": spec(batch, count, 4),
@@ -231,6 +234,6 @@ class MaskTargets(Float32Layer):
             "masks": spec(batch, count, self.size, self.size),
         }
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"num_classes": self.num_classes, "count": self.count, "size": self.size, "aligned": self.aligned}
         return {**super().get_config(), **config}

@@ -1,7 +1,12 @@
 """Whether a model and a data set mean the same classes."""
 
+from collections.abc import Iterable
+from typing import Any
 
-def agree_on_classes(model, batches):
+import keras
+
+
+def agree_on_classes(model: keras.Model, batches: Any) -> None:
     """Compares a model's classes with those of the data set of batches; a model without names takes them from it.
 
     Raises:
@@ -35,6 +40,6 @@ def agree_on_classes(model, batches):
     model.class_names = list(names)  # a model without names takes them from its first dataset
 
 
-def _short(names):
+def _short(names: Iterable[str]) -> str:
     names = list(names)
     return f"[{', '.join(map(str, names[:8]))}{', ...' if len(names) > 8 else ''}]"

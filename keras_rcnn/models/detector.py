@@ -106,11 +106,11 @@ class Detector(keras.Model):
 
     # === Training ===
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         check_process()
         return super().__call__(*args, **kwargs)
 
-    def call(self, inputs, training=False, **kwargs):
+    def call(self, inputs: Any, training: bool = False, **kwargs: Any) -> dict[str, Any]:
         if isinstance(inputs, dict):
             self._check_proposals("proposals" in inputs)
         # in training everything happens in compute_loss, so that the backbone runs once a step
@@ -156,15 +156,15 @@ class Detector(keras.Model):
 
     # Keras asks for these functions first, in whatever way the model is run
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> Any:
         check_process()
         return super().make_train_function(force)
 
-    def make_test_function(self, force=False):
+    def make_test_function(self, force: bool = False) -> Any:
         check_process()
         return super().make_test_function(force)
 
-    def make_predict_function(self, force=False):
+    def make_predict_function(self, force: bool = False) -> Any:
         check_process()
         return super().make_predict_function(force)
 
@@ -197,7 +197,7 @@ class Detector(keras.Model):
         if isinstance(batches, Batches):
             batches.check(training=training)
 
-    def _check_proposals(self, given):
+    def _check_proposals(self, given: bool) -> None:
         if given and not self.wants_proposals:
             refuse_proposals(type(self).__name__)
         if self.wants_proposals and not given:
@@ -206,11 +206,11 @@ class Detector(keras.Model):
                 "dataset.batches(..., proposals=keras_rcnn.data.compute_proposals(dataset))."
             )
 
-    def _tell_whether_compiled(self, batches):
+    def _tell_whether_compiled(self, batches: Any) -> None:
         if hasattr(batches, "compiled"):
             batches.compiled = bool(self.jit_compile)
 
-    def _check_classes(self, batches):
+    def _check_classes(self, batches: Any) -> None:
         agree_on_classes(self, batches)
 
     # === Inference ===

@@ -1,6 +1,7 @@
 """A Region Proposal Network on its own (Faster R-CNN, section 3.1), for the steps of the alternating training."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -48,5 +49,5 @@ class RPN(Detector):
         losses = rpn_loss(logits, deltas, rpn_labels, rpn_deltas, num_anchors=anchors.num_anchors)
         super().__init__(inputs=inputs, targets=targets, detections=detections, losses=losses, config=config, name=name)
 
-    def _check_classes(self, batches):
+    def _check_classes(self, batches: Any) -> None:
         """To an RPN every class is an object."""

@@ -141,7 +141,7 @@ def paired_iou(
     return value - alpha * v
 
 
-def _intersection_and_union(boxes1, boxes2):
+def _intersection_and_union(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     # a coordinate at a time: four times as fast on a CPU as minima over the last axis of two
     left1, top1, right1, bottom1 = (boxes1[..., i] for i in range(4))
     left2, top2, right2, bottom2 = (boxes2[..., i] for i in range(4))
@@ -151,6 +151,6 @@ def _intersection_and_union(boxes1, boxes2):
     return inter, area(boxes1) + area(boxes2) - inter
 
 
-def _ratio(numerator, denominator):
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     safe = ops.where(denominator > 0, denominator, 1.0)
     return ops.where(denominator > 0, numerator / safe, 0.0)

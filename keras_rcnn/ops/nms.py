@@ -1,5 +1,6 @@
 """Greedy non-maximum suppression, with static output shapes."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -84,11 +85,11 @@ def multiclass_soft_nms(
     if method == "linear":
         limit = float32_below(iou_threshold)
 
-        def decay(overlap):
+        def decay(overlap: Tensor) -> Tensor:
             return ops.where(overlap > limit, 1.0 - overlap, 1.0)
     else:
 
-        def decay(overlap):
+        def decay(overlap: Tensor) -> Tensor:
             return ops.exp(-ops.square(overlap) / sigma)
 
     best, index = _greedy_soft(boxes, scores, labels, decay, score_threshold, max_total)
@@ -111,7 +112,7 @@ def portable_multiclass_nms(
     return _chosen(boxes, labels, best, index)
 
 
-def _as_one(boxes, scores):
+def _as_one(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes [B, N, C or 1, 4] and scores [B, N, C] as [B, C * N, 4] and [B, C * N], with the classes [B, C * N]."""
     batch, count, classes = ops.shape(scores)[0], ops.shape(scores)[1], scores.shape[2]
     boxes = ops.transpose(ops.broadcast_to(boxes, (batch, count, classes, 4)), (0, 2, 1, 3))
@@ -121,7 +122,7 @@ def _as_one(boxes, scores):
     return boxes, ops.reshape(ops.transpose(scores, (0, 2, 1)), (batch, -1)), labels
 
 
-def _chosen(boxes, labels, best, index):
+def _chosen(boxes: Tensor, labels: Tensor, best: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     valid = index >= 0
     index = ops.maximum(index, 0)
     out = ops.take_along_axis(boxes, index[..., None], axis=1)
@@ -132,7 +133,14 @@ def _chosen(boxes, labels, best, index):
     )
 
 
-def _greedy_soft(boxes, scores, labels, decay, score_threshold, max_total):
+def _greedy_soft(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    decay: Callable[[Tensor], Tensor],
+    score_threshold: float,
+    max_total: int,
+) -> tuple[Tensor, Tensor]:
     """Takes the best box left `max_total` times and multiplies the scores of the others of its class by `decay(IoU)`.
 
     Returns as `_greedy` does.
@@ -144,7 +152,7 @@ def _greedy_soft(boxes, scores, labels, decay, score_threshold, max_total):
     slots = ops.arange(max_total)[None]
     positions = ops.arange(ops.shape(scores)[1], dtype="int32")[None]
 
-    def step(i, alive, out_scores, out_index):
+    def step(i: Tensor, alive: Tensor, out_scores: Tensor, out_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         score = ops.max(alive, axis=1, keepdims=True)
         # Keras's argmax has operators that LiteRT lacks
         index = ops.min(ops.where(alive == score, positions, ops.shape(scores)[1]), axis=1, keepdims=True)
@@ -161,7 +169,15 @@ def _greedy_soft(boxes, scores, labels, decay, score_threshold, max_total):
     return state[2], state[3]
 
 
-def _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_per_class, max_total):
+def _greedy(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    iou_threshold: float,
+    score_threshold: float,
+    max_per_class: int,
+    max_total: int,
+) -> tuple[Tensor, Tensor]:
     """Takes the best box left `max_total` times and removes what it suppresses: O(max_total * N) and no N x N matrix.
 
     Returns (scores, indices) [B, max_total], index -1 where nothing was left.
@@ -173,7 +189,7 @@ def _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_per_class
     slots = ops.arange(max_total)[None]
     positions = ops.arange(ops.shape(scores)[1], dtype="int32")[None]
 
-    def step(i, alive, out_scores, out_index):
+    def step(i: Tensor, alive: Tensor, out_scores: Tensor, out_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         index = ops.cast(ops.argmax(alive, axis=1), "int32")[:, None]
         score = ops.take_along_axis(alive, index, axis=1)
         better = score > nothing

@@ -82,7 +82,7 @@ def portable_multilevel_roi_align(
         total = total + h * w
     flat = ops.concatenate([ops.reshape(f, (batch, -1, channels)) for f in features], axis=1)
 
-    def of_level(values, dtype):
+    def of_level(values: Sequence[float | Tensor], dtype: str) -> Tensor:
         return ops.take(ops.stack([ops.cast(v, dtype) for v in values]), levels)
 
     y, x = sample_points(boxes * of_level(scales, "float32")[..., None], size, samples, aligned)
@@ -159,7 +159,7 @@ def roi_align(
     return ops.einsum("brsh,bhwc,brtw->brstc", across_y, features, across_x)
 
 
-def _interpolation_matrix(start, extent, bins, samples, length):
+def _interpolation_matrix(start: Tensor, extent: Tensor, bins: int, samples: int, length: int | Tensor) -> Tensor:
     """[B, R, bins, length]: mean over a bin's samples of the bilinear weights of every cell.
 
     Both the samples and the interpolation are products over the axes, so RoIAlign is two matrix products.
@@ -170,7 +170,7 @@ def _interpolation_matrix(start, extent, bins, samples, length):
     first = start[..., None] + extent[..., None] / bins * ops.cast(ops.arange(bins), "float32")  # [B, R, bins]
     step = (extent / bins / ops.maximum(number, 1.0))[..., None]  # an empty RoI has no samples and gives 0
 
-    def add(i, total):
+    def add(i: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
         at = first + (ops.cast(i, "float32") + 0.5) * step
         inside = ops.logical_and(at >= -1.0, at <= limit)
         inside = ops.logical_and(inside, ops.cast(i, "float32") < number[..., None])
@@ -229,7 +229,7 @@ def pooled_index(features: Tensor, boxes: Tensor, scale: float, size: Sequence[i
     height, width = ops.shape(features)[1], ops.shape(features)[2]
     corner = cells(boxes, scale)
 
-    def edges(low, high, bins, limit):
+    def edges(low: Tensor, high: Tensor, bins: int, limit: int | Tensor) -> Tensor:
         # floor and ceil of i * extent / bins in integers: XLA turns a division by 7 into a product, rounded otherwise
         extent = ops.maximum(high - low + 1, 1)[..., None]
         i = ops.arange(bins, dtype="int32")
@@ -242,7 +242,7 @@ def pooled_index(features: Tensor, boxes: Tensor, scale: float, size: Sequence[i
     in_column = edges(corner[..., 0], corner[..., 2], columns, width)
     lowest = float("-inf")
 
-    def of_roi(masks):
+    def of_roi(masks: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         # [B, rows, H] and [B, columns, W]: maximum over columns first, then rows; each keeps its first argmax
         row_mask, column_mask = masks
         indices, maxima = [], []

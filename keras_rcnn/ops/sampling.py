@@ -35,11 +35,11 @@ def sample(
     return positive, _first(negative, order, left, min(count, _static(positive)))
 
 
-def _static(x):
+def _static(x: Tensor) -> int:
     return x.shape[1] if x.shape[1] is not None else 2**31
 
 
-def _first(mask, order, limit, most):
+def _first(mask: Tensor, order: Tensor, limit: int | Tensor, most: int) -> Tensor:
     """The `limit` (int or [B, 1]; never more than `most`) members of `mask` that are lowest in `order`."""
     if most < 1:
         return ops.zeros_like(mask)
@@ -53,7 +53,7 @@ def _first(mask, order, limit, most):
     return chosen[:, :length]
 
 
-def _pad(key, most):
+def _pad(key: Tensor, most: int) -> Tensor:
     """Room for top_k where there may be fewer than `most` candidates."""
     if key.shape[1] is not None and key.shape[1] >= most:
         return key

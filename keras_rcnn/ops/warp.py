@@ -58,7 +58,7 @@ def warp_regions(
     width, channels = ops.shape(images)[2], images.shape[-1]
     flat = ops.reshape(images, (batch, -1, channels))
 
-    def pixels(y, x):
+    def pixels(y: Tensor, x: Tensor) -> Tensor:
         index = y[..., :, None] * width + x[..., None, :]
         return ops.reshape(
             ops.take_along_axis(flat, ops.reshape(index, (batch, -1, 1)), axis=1), (batch, count, size, size, channels)
@@ -71,7 +71,7 @@ def warp_regions(
     return ops.where(inside, top * (1 - wy) + bottom * wy, 0.0)
 
 
-def _axis(low, high, first, end, size):
+def _axis(low: Tensor, high: Tensor, first: Tensor, end: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Along one axis: both neighbours of every pixel of the crop, the second's weight, and whether it is visible.
 
     The visible pixels `first` to `end` of the region `low` to `high` fill their rounded share of the crop.
@@ -92,6 +92,6 @@ def _axis(low, high, first, end, size):
     return ops.cast(below, "int32"), ops.cast(above, "int32"), source - ops.floor(source), inside
 
 
-def _round(x):
+def _round(x: Tensor) -> Tensor:
     """Halves upwards on every backend; NumPy's, and with it Keras's, go to the even number."""
     return ops.floor(x + 0.5)

@@ -2,19 +2,24 @@
 
 import inspect
 import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from keras_rcnn import backbones, layers
 from keras_rcnn import data as readers
+from keras_rcnn.backbones.base import Backbone
 from keras_rcnn.convert import assign, read_caffe_weights
+from keras_rcnn.data import Dataset, Preprocessor, ProposalSet
 from keras_rcnn.data import augment as transforms
 from keras_rcnn.data.loading import OPTIONS as LOAD_OPTIONS
-from keras_rcnn.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
+from keras_rcnn.interfaces import FilePath
+from keras_rcnn.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
 from keras_rcnn.ops.losses import class_balanced_weights
 from keras_rcnn.precision import policy
 from keras_rcnn.presets import detector_class, from_preset
-from keras_rcnn.training.settings import BUILT, RecipeError
+from keras_rcnn.training.settings import BUILT, RecipeError, Settings
 
 # what the settings roi_samples, background_iou and nms_iou are when a recipe leaves them None
 _PAPERS = {
@@ -41,7 +46,7 @@ _AUGMENTATIONS = {
 }
 
 
-def detector_of(settings):
+def detector_of(settings: Settings) -> type[Detector]:
     """The class of the detector that the settings describe.
 
     Raises:
@@ -58,7 +63,7 @@ def detector_of(settings):
     return _DETECTORS[settings.detector or ("mask_rcnn" if settings.masks else "faster_rcnn")]
 
 
-def check(settings, detector):
+def check(settings: Settings, detector: type[Detector]) -> list[str]:
     """What the settings say that cannot be, each of them being possible.
 
     Args:
@@ -79,9 +84,9 @@ def check(settings, detector):
     unknown = [key for key in settings.selective_search if key not in known]
     if unknown:
         problems.append(f"selective_search has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}.")
-    for build, argument in ((build_augment, settings.augment), (policy, settings.precision)):
+    for attempt in (lambda: build_augment(settings.augment), lambda: policy(settings.precision)):
         try:
-            build(argument)
+            attempt()
         except ValueError as error:
             problems.append(str(error))
     if any(_name(entry) == "copy_paste" for entry in settings.augment) and not issubclass(detector, MaskRCNN):
@@ -99,7 +104,7 @@ def check(settings, detector):
     return problems
 
 
-def _base_problems(settings, detector):
+def _base_problems(settings: Settings, detector: type[Detector]) -> list[str]:
     """What leaves a preset to start from no room."""
     problems, base = [], str(settings.base)
     ignored = [key for key in settings.changed() if key in BUILT]
@@ -116,7 +121,7 @@ def _base_problems(settings, detector):
     return problems
 
 
-def _parts_problems(settings):
+def _parts_problems(settings: Settings) -> list[str]:
     """What no new detector can be built from."""
     problems, name = [], settings.backbone
     if name in _CAFFE and settings.backbone_weights is None:
@@ -139,7 +144,9 @@ def _parts_problems(settings):
     return problems
 
 
-def load_data(source, on_bad="error", class_names=None):
+def load_data(
+    source: dict[str, Any] | None, on_bad: Literal["error", "skip"] = "error", class_names: Sequence[str] | None = None
+) -> Dataset:
     """A `Dataset` from a recipe's `train` or `val` entry, whose images can all be read.
 
     Args:
@@ -179,7 +186,7 @@ def load_data(source, on_bad="error", class_names=None):
     return readers.check_images(formats[name](source[name], **options), options["on_bad"])
 
 
-def load_both(settings):
+def load_both(settings: Settings) -> tuple[Dataset, Dataset | None]:
     """The data sets to train and to validate on; the second is None if there is none.
 
     Returns:
@@ -197,7 +204,9 @@ def load_both(settings):
     return training, validation
 
 
-def find_proposals(settings, dataset, cache, source=None):
+def find_proposals(
+    settings: Settings, dataset: Dataset, cache: FilePath | None, source: FilePath | None = None
+) -> ProposalSet:
     """The proposals of a data set: those of the file `source`, or selective search's, with the recipe's settings of it.
 
     Args:
@@ -214,7 +223,7 @@ def find_proposals(settings, dataset, cache, source=None):
     return readers.compute_proposals(dataset, cache=cache, **settings.selective_search)
 
 
-def build_augment(names):
+def build_augment(names: Iterable[Any]) -> transforms.Compose | None:
     """The recipe's `augment`: names of `_AUGMENTATIONS`, or tuples of a name and its settings.
 
     `("scale", 0.5, 2.0)` is `ScaleJitter(0.5, 2.0)`, `("color", 0.2, 0.2, 0.2, 0.1)` is `ColorJitter` with hue.
@@ -234,20 +243,20 @@ def build_augment(names):
     return transforms.Compose(chosen) if chosen else None
 
 
-def _name(entry):
+def _name(entry: Any) -> str | None:
     """The name in an entry of `augment`; None for what is no entry at all."""
     if isinstance(entry, (tuple, list)) and entry:
         entry = entry[0]
     return entry if isinstance(entry, str) else None
 
 
-def class_counts(dataset, difficult=False):
+def class_counts(dataset: Dataset, difficult: bool = False) -> np.ndarray:
     """How many objects of each class there are to learn from, int `[classes]`; crowds are none."""
     labels = [record.labels[~record.crowd & (difficult | ~record.difficult)] for record in dataset]
     return np.bincount(np.concatenate(labels), minlength=len(dataset.class_names))
 
 
-def build_model(settings, class_names, counts=None):
+def build_model(settings: Settings, class_names: Sequence[str], counts: np.ndarray | None = None) -> Detector:
     """The detector that checked settings describe: a preset with new predictors, or a new one on a backbone.
 
     Args:
@@ -268,7 +277,7 @@ def build_model(settings, class_names, counts=None):
     return model
 
 
-def _detector(settings, class_names):
+def _detector(settings: Settings, class_names: Sequence[str]) -> Detector:
     if settings.base is not None:
         model = from_preset(settings.base, class_names=class_names)
         model.thresholds = None  # what it learns will score otherwise
@@ -279,7 +288,8 @@ def _detector(settings, class_names):
         if "freeze_at" in changed:
             model.parts["backbone"].freeze_at = settings.freeze_at
         return model
-    detector, num_classes = detector_of(settings), len(class_names)
+    detector: Any = detector_of(settings)
+    num_classes = len(class_names)
     backbone, preprocessor, head_weights = _backbone(settings, detector)
     paper = _PAPERS[detector]
     chosen = {key: getattr(settings, key) for key in paper}
@@ -312,12 +322,12 @@ def _detector(settings, class_names):
     return model
 
 
-def _layer_name(name):
+def _layer_name(name: str) -> str:
     """A preset's name as Keras and TensorFlow let a model be called: of ASCII letters, digits and underscores."""
     return re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "detector"
 
 
-def _shared_map(settings, backbone, num_classes, detector):
+def _shared_map(settings: Settings, backbone: Backbone, num_classes: int, detector: type[Detector]) -> dict[str, Any]:
     """Neck, pooling, anchors and mask branch: what R-CNN does not have."""
     neck = layers.FPN(settings.fpn_channels) if settings.neck == "fpn" else layers.SingleLevel(settings.neck)
     strides, scale = neck.strides(backbone.strides), settings.anchor_scale
@@ -344,16 +354,19 @@ def _shared_map(settings, backbone, num_classes, detector):
     return parts
 
 
-def _has_batch_norm(name):
+def _has_batch_norm(name: str) -> bool:
     """Whether the backbone of this name normalises by batches, and so takes `norm`."""
     build = backbones.PUBLISHED[name].build if name in backbones.PUBLISHED else _CAFFE[name]
     return "norm" in inspect.signature(build).parameters
 
 
-def _backbone(settings, detector):
+def _backbone(
+    settings: Settings, detector: type[Detector]
+) -> tuple[Backbone, Preprocessor, dict[str, np.ndarray] | None]:
     """`(backbone, preprocessor, weights for the box head)`, the last None but for Caffe's networks."""
-    name, path, size = settings.backbone, settings.backbone_weights, (settings.min_size, settings.max_size)
-    settings_of = {"freeze_at": settings.freeze_at}
+    name, size = settings.backbone, (settings.min_size, settings.max_size)
+    path: Any = settings.backbone_weights
+    settings_of: dict[str, Any] = {"freeze_at": settings.freeze_at}
     if name in backbones.PUBLISHED:
         weights = {None: "imagenet", "random": None}.get(path, path)
         if _has_batch_norm(name):

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,7 +74,7 @@ class BestAndLast(keras.callbacks.Callback):
             self.best = candidate
             self._write("best", candidate | {"logs": logs})
 
-    def _candidate(self, epoch, logs):
+    def _candidate(self, epoch: int, logs: Mapping[str, Any]) -> dict[str, Any] | None:
         """What is best after this epoch, if it is this epoch. An epoch that `StopOnNaN` has ended is not."""
         if not math.isfinite(logs.get("loss", 0.0)):
             return None
@@ -91,7 +91,7 @@ class BestAndLast(keras.callbacks.Callback):
             return None
         return {"monitor": key, "value": value, "epoch": epoch + 1}
 
-    def _read_best(self):
+    def _read_best(self) -> dict[str, Any] | None:
         path = self.out_dir / "best" / "training.json"
         if not path.exists():
             return None
@@ -101,7 +101,7 @@ class BestAndLast(keras.callbacks.Callback):
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not what a training left there ({error}); remove it to begin anew.") from error
 
-    def _write(self, name, facts):
+    def _write(self, name: str, facts: Mapping[str, Any]) -> None:
         with replacing_folder(self.out_dir / name) as folder:
             self.save(self.model, folder)
             (folder / "training.json").write_text(json.dumps(finite(facts), indent=2) + "\n", encoding="utf-8")
@@ -166,7 +166,7 @@ class StopOnNaN(keras.callbacks.Callback):
             f"{', '.join(self.images) or 'not known'}.",
             "and look at the annotations of these images",
             [first + 1, batch + 1],
-            logs,
+            logs or {},
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -188,7 +188,7 @@ class StopOnNaN(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._weights = None
 
-    def _stop(self, problem, remedy, batches, logs):
+    def _stop(self, problem: str, remedy: str, batches: Sequence[int | None], logs: Mapping[str, Any]) -> None:
         self.message = (
             f"{problem} The training ends with the last finite weights; lower the learning rate, lengthen its warmup "
             f"or clip the gradients, {remedy}."
@@ -203,12 +203,12 @@ class StopOnNaN(keras.callbacks.Callback):
             with aside(self.path) as temporary:
                 temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
-    def _keep(self):
+    def _keep(self) -> None:
         weights = self.model.get_weights()
         if all(map(is_finite, weights)):
             self._weights = weights
 
-    def _names(self, batches):
+    def _names(self, batches: Iterable[int]) -> list[str]:
         source = self.batches
         if source is None or not hasattr(source, "order"):
             return []

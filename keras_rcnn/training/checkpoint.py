@@ -193,7 +193,7 @@ class Checkpoint(keras.callbacks.Callback):
             )
         self._written = time.monotonic()
 
-    def _totals(self, model):
+    def _totals(self, model: keras.Model) -> dict[str, Any]:
         if "totals" in self.params:
             return self.params["totals"]
         return {
@@ -201,7 +201,7 @@ class Checkpoint(keras.callbacks.Callback):
             for metric in model.metrics
         }
 
-    def _batches(self):
+    def _batches(self) -> dict[str, Any]:
         batches = self.batches
         names = [str(getattr(record, "name", record)) for record in batches.dataset]
         return {
@@ -212,7 +212,7 @@ class Checkpoint(keras.callbacks.Callback):
             "names": names if len(names) <= _MOST_NAMES else hashlib.sha256("\n".join(names).encode()).hexdigest(),
         }
 
-    def _read(self):
+    def _read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -223,7 +223,7 @@ class Checkpoint(keras.callbacks.Callback):
             raise CheckpointError(f"{self.path}: not a checkpoint ({error}); remove it to begin anew.") from error
 
 
-def _changes(before, now):
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What is different about the batches, in words."""
     changes = [
         f"{key} is {now[key]!r} and was {before[key]!r}"
@@ -246,7 +246,7 @@ def _changes(before, now):
     return changes or ["the images are in another order"]
 
 
-def _variables(model):
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
     """Everything that a step changes, by a key that is the same in the next process; metrics are left out."""
     metrics = {id(value) for metric in model.metrics for value in metric.variables}
     own = [variable for variable in model.variables if id(variable) not in metrics]
@@ -254,7 +254,7 @@ def _variables(model):
     return keys | {f"optimizer/{i:05}": variable for i, variable in enumerate(model.optimizer.variables)}
 
 
-def _memory(callback):
+def _memory(callback: keras.callbacks.Callback) -> dict[str, Any]:
     """A callback's numbers and texts."""
     plain = {}
     for name, value in vars(callback).items():

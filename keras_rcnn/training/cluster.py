@@ -8,6 +8,8 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 logger = logging.getLogger(__name__)
 
@@ -29,26 +31,26 @@ class WorkerLost(ClusterError):
         position: `(epoch, batch)` that was under way, from 0, or None before the first one.
     """
 
-    position = None
+    position: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
     """The workers' addresses, `"host:port"`, the chief's first, and which of them this process is."""
 
-    addresses: tuple
+    addresses: tuple[str, ...]
     index: int
 
     @property
-    def chief(self):
+    def chief(self) -> bool:
         """Whether this process is the one that writes files."""
         return self.index == 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.addresses)
 
 
-def read_cluster(text=None):
+def read_cluster(text: str | None = None) -> Cluster:
     """What TF_CONFIG says, in the form that TensorFlow has for it.
 
     Args:
@@ -101,7 +103,7 @@ _EXAMPLE = (
 )
 
 
-def wait_for_all(cluster, seconds=600.0):
+def wait_for_all(cluster: Cluster, seconds: float = 600.0) -> None:
     """Returns when every worker of the cluster has called this; TensorFlow itself would wait for a dead one for ever.
 
     The workers meet at the chief's address, which is free again afterwards: TensorFlow's server takes it next.
@@ -119,7 +121,7 @@ def wait_for_all(cluster, seconds=600.0):
     (_host_the_others if cluster.chief else _meet_the_chief)(cluster, end, seconds)
 
 
-def _host_the_others(cluster, end, seconds):
+def _host_the_others(cluster: Cluster, end: float, seconds: float) -> None:
     port = int(cluster.addresses[0].rpartition(":")[2])
     server = _listen(cluster.addresses[0], port, end)
     came = {}
@@ -146,7 +148,7 @@ def _host_the_others(cluster, end, seconds):
         raise ClusterError(_absent(missing, seconds))
 
 
-def _listen(address, port, end):
+def _listen(address: str, port: int, end: float) -> socket.socket:
     """A server on the port; a run before this one may still hold it for a moment."""
     while True:
         server = socket.socket()
@@ -162,7 +164,7 @@ def _listen(address, port, end):
             time.sleep(_PAUSE)
 
 
-def _meet_the_chief(cluster, end, seconds):
+def _meet_the_chief(cluster: Cluster, end: float, seconds: float) -> None:
     host, _, port = cluster.addresses[0].rpartition(":")
     while time.monotonic() < end:
         try:
@@ -180,21 +182,21 @@ def _meet_the_chief(cluster, end, seconds):
     raise ClusterError(_absent(cluster.addresses[:1], seconds))
 
 
-def _absent(addresses, seconds):
+def _absent(addresses: Sequence[str], seconds: float) -> str:
     return (
         f"No worker has come from {', '.join(addresses)} in {seconds:g} seconds. Is it running, with the same cluster "
         "in its TF_CONFIG, and does the network let its port through?"
     )
 
 
-def _tell(connection, text):
+def _tell(connection: socket.socket, text: str) -> None:
     try:
         connection.sendall(text.encode() + b"\n")
     except OSError:
         logger.info("a worker hung up while the cluster gathered")
 
 
-def _hear(connection, seconds):
+def _hear(connection: socket.socket, seconds: float) -> str:
     """One line, or what came of it before the time was up or the other side hung up."""
     text = b""
     end = time.monotonic() + seconds
@@ -211,7 +213,7 @@ def _hear(connection, seconds):
 
 
 @contextlib.contextmanager
-def watched(cluster, where=""):
+def watched(cluster: Cluster | None, where: str = "") -> Iterator[None]:
     """Within the block TensorFlow's errors that mean a worker has gone are `WorkerLost`; without a cluster, nothing.
 
     Building a model is to be watched too: its variables are the chief's.
@@ -234,7 +236,7 @@ def watched(cluster, where=""):
         ) from error
 
 
-def _is_loss(error):
+def _is_loss(error: Exception) -> bool:
     import tensorflow as tf
 
     lost = (
@@ -246,7 +248,7 @@ def _is_loss(error):
     return isinstance(error, (*lost, tf.errors.InternalError, tf.errors.UnknownError))
 
 
-def rejoin(*more, without=()):
+def rejoin(*more: str, without: Sequence[str] = ()) -> NoReturn:
     """Starts this process's program anew, in its place, with the same arguments and those of `more` that it lacks, but
     none of `without`.
 
@@ -275,7 +277,7 @@ def rejoin(*more, without=()):
     os.execv(sys.executable, [sys.executable, *arguments])
 
 
-def _count_loss(position):
+def _count_loss(position: tuple[int, int] | None) -> None:
     """Notes in the environment where the training was lost; raises a ClusterError if it is no use to go on."""
     here = list(position or (-1, -1))
     try:

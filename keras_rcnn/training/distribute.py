@@ -2,10 +2,13 @@
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
 
+from keras_rcnn.data.batches import Batches
+from keras_rcnn.models import Detector
 from keras_rcnn.training.cluster import read_cluster, wait_for_all
 from keras_rcnn.training.keras_internals import sum_before_clipping
 from keras_rcnn.training.loop import Loop
@@ -67,12 +70,21 @@ def strategy(name: Literal["mirrored", "multiworker", "jax"] | None, wait: float
         raise RuntimeError(f"The strategy multiworker must be made before TensorFlow is used: {error}") from error
 
 
-def is_chief(devices=None):
+def is_chief(devices: Any = None) -> bool:
     """Whether this process writes the files: all do, but of the workers of a cluster only the first."""
     return not _multiworker(devices) or read_cluster().chief
 
 
-def fit(model, batches, epochs, initial_epoch=0, initial_step=0, callbacks=(), strategy=None, verbose=1):
+def fit(
+    model: Detector,
+    batches: Batches,
+    epochs: int,
+    initial_epoch: int = 0,
+    initial_step: int = 0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    strategy: Any = None,
+    verbose: int | str = 1,
+) -> keras.callbacks.History:
     """Trains a compiled detector on `Batches`: as `model.fit` does, but from the middle of an epoch if need be, and
     taking on several devices the very step that one device would take.
 
@@ -124,15 +136,15 @@ def fit(model, batches, epochs, initial_epoch=0, initial_step=0, callbacks=(), s
 class _OneDevice:
     """The strategy None."""
 
-    def scope(self):
+    def scope(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
 
-def _multiworker(devices):
+def _multiworker(devices: Any) -> bool:
     return type(devices).__name__ == "CollectiveAllReduceStrategy" or "MultiWorker" in type(devices).__name__
 
 
-def _count(devices):
+def _count(devices: Any) -> int:
     """How many devices take part."""
     if devices is None or isinstance(devices, _OneDevice):
         return 1
@@ -141,7 +153,7 @@ def _count(devices):
     return devices.device_mesh.devices.size
 
 
-def _check_shares(batches, count, devices):
+def _check_shares(batches: Batches, count: int, devices: Any) -> None:
     """Every device must get an image of every batch; on JAX, as many as the others."""
     sizes = sorted({len(batches.chosen(i)) for i in (0, len(batches) - 1)})
     same = keras.backend.backend() == "jax"

@@ -5,7 +5,10 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from keras_rcnn.interfaces import FilePath
 
 LOCK, HOLDER = ".training.lock", ".training.json"
 
@@ -14,7 +17,7 @@ class FolderError(OSError):
     """A folder that a training cannot be written to, or that another one is writing to."""
 
 
-def check_free(out):
+def check_free(out: FilePath) -> None:
     """Looks whether a folder, which need not be there, is another training's.
 
     Args:
@@ -38,7 +41,7 @@ def check_free(out):
 
 
 @contextlib.contextmanager
-def occupied(out):
+def occupied(out: FilePath) -> Iterator[None]:
     """In the block the folder is this process's; the system lets go of it when the process ends, in whatever way.
 
     Args:
@@ -72,13 +75,13 @@ def occupied(out):
         lock.release()
 
 
-def _taken(out):
+def _taken(out: Path) -> FolderError:
     return FolderError(
         f"{out}: {_holder(out)} is training into this folder. Wait for it, end it, or name another --out."
     )
 
 
-def _holder(out):
+def _holder(out: Path) -> str:
     try:
         holder = json.loads((out / HOLDER).read_text(encoding="utf-8"))
         return f"process {holder['process']} on {holder['machine']} (since {holder['since']})"

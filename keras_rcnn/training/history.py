@@ -62,7 +62,7 @@ class HistoryCSV(keras.callbacks.Callback):
             plot_history(self.path, self.plot)
 
 
-def read_history(path):
+def read_history(path: FilePath) -> list[dict[str, float]]:
     """The rows of a `HistoryCSV` file: list of `{column: float}`, without the columns that a row has no value for.
 
     Raises:
@@ -115,7 +115,8 @@ def plot_history(path: FilePath, picture: FilePath) -> None:
                 axes.plot(*zip(*points, strict=True), label=key, lw=2 if total else 1.2, marker=marker, ms=3)
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        locator: Any = axes.xaxis.get_major_locator()
+        locator.set_params(integer=True)
         if title == "average precision":
             axes.set_ylim(0, 1)
         else:

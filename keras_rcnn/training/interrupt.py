@@ -3,8 +3,13 @@
 import contextlib
 import signal
 import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
 
 import keras
+
+from keras_rcnn.training.checkpoint import Checkpoint
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -14,7 +19,7 @@ class TrainingInterrupted(KeyboardInterrupt):
         signal: int, the signal's number.
     """
 
-    def __init__(self, number):
+    def __init__(self, number: int) -> None:
         super().__init__(f"ended by {signal.Signals(number).name}")
         self.signal = int(number)
 
@@ -37,14 +42,14 @@ class Interruption(keras.callbacks.Callback):
     ...     fit(model, batches, 12, callbacks=[checkpoint, interruption])
     """
 
-    def __init__(self, checkpoint):
+    def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
         self.checkpoint = checkpoint
         self.number = None
         self._in_batches = False
 
     @contextlib.contextmanager
-    def listening(self):
+    def listening(self) -> Iterator[None]:
         """In the block signals end the training in the way that is described above.
 
         Raises:
@@ -60,17 +65,17 @@ class Interruption(keras.callbacks.Callback):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _hear(self, number, frame):
+    def _hear(self, number: int, frame: FrameType | None) -> None:
         again, self.number = self.number is not None, number
         if again or not self._in_batches:
             raise TrainingInterrupted(number)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.number is not None:  # heard before, in code that lets no exception out, such as a finalizer
             raise TrainingInterrupted(self.number)
         self._epoch, self._in_batches = epoch, True
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         last = batch + 1 == (self.params or {}).get("steps")
         if self.number is not None:
             if not last:  # of the last batch there is a checkpoint

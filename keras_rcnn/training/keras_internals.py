@@ -5,13 +5,17 @@ tests/training/test_keras_internals.py says which of them a newer one has change
 """
 
 import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
+
+from keras_rcnn.interfaces import Tensor
 
 TRIED_ON = "3.15.1"
 
 
-def unwrapped(optimizer):
+def unwrapped(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer itself, within the loss scaling that mixed_float16 puts around it.
 
     Why: `LossScaleOptimizer` passes neither averages nor accumulated gradients on.
@@ -19,7 +23,7 @@ def unwrapped(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def slow_down(optimizer, variables, factor):
+def slow_down(optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable], factor: float) -> None:
     """Lets some variables train with a share of the learning rate: a pretrained backbone below a new head.
 
     Why a patch: Keras has one rate for all variables.
@@ -32,14 +36,14 @@ def slow_down(optimizer, variables, factor):
     keys = {optimizer._var_key(variable) for variable in variables}
     update_all = optimizer.update_step
 
-    def update_step(gradient, variable, learning_rate):
+    def update_step(gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> Any:
         slow = optimizer._var_key(variable) in keys
         return update_all(gradient, variable, learning_rate * factor if slow else learning_rate)
 
     optimizer.update_step = update_step
 
 
-def sum_before_clipping(optimizer):
+def sum_before_clipping(optimizer: keras.optimizers.Optimizer) -> None:
     """Makes an optimizer sum the replicas' gradients first.
 
     Why a patch: Keras clips each replica's own gradients and sums these, which is another step than one device takes.
@@ -54,7 +58,7 @@ def sum_before_clipping(optimizer):
         return
     apply = optimizer.apply
 
-    def summed(grads, trainable_variables=None):
+    def summed(grads: Sequence[Tensor | None], trainable_variables: Any = None) -> Any:
         context = tf.distribute.get_replica_context()
         if context is not None and context.num_replicas_in_sync > 1:
             known = context.all_reduce(tf.distribute.ReduceOp.SUM, [grad for grad in grads if grad is not None])
@@ -74,17 +78,17 @@ class Accumulation:
     here, outside of the graph.
     """
 
-    def __init__(self, optimizer):
+    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
         self.optimizer, self.updates = optimizer, False
         optimizer._backend_apply_gradients = self._apply
 
-    def next(self):
+    def next(self) -> bool:
         """Whether the batch that comes makes a step."""
         done = int(keras.ops.convert_to_numpy(self.optimizer._iterations))
         self.updates = (done + 1) % self.optimizer.gradient_accumulation_steps == 0
         return self.updates
 
-    def _apply(self, gradients, variables):
+    def _apply(self, gradients: Sequence[Tensor], variables: Sequence[keras.Variable]) -> None:
         """As Keras's: the mean of the batches' gradients is clipped; the average follows after each batch."""
         optimizer = self.optimizer
         sums = [optimizer._accumulated_gradients[optimizer._get_variable_index(variable)] for variable in variables]
@@ -101,7 +105,7 @@ class Accumulation:
 
 
 @contextlib.contextmanager
-def averaged(model):
+def averaged(model: keras.Model) -> Iterator[None]:
     """In the block the model has its optimizer's averaged weights, exactly; afterwards its own.
 
     Why not `SwapEMAWeights`: it swaps by sums, which round, and leaves `Checkpoint` a choice of bad places.
@@ -119,7 +123,7 @@ def averaged(model):
 
 
 @contextlib.contextmanager
-def frozen(*layers):
+def frozen(*layers: keras.layers.Layer) -> Iterator[None]:
     """In the block neither these layers nor theirs are trained.
 
     Why a private name: setting a layer's `trainable` sets that of its sublayers, so each one's own must be kept, and
@@ -138,7 +142,7 @@ def frozen(*layers):
 
 
 @contextlib.contextmanager
-def predicting_alone(model):
+def predicting_alone(model: keras.Model) -> Iterator[None]:
     """In the block `model.predict_on_batch` runs on one device.
 
     Why a patch: under a strategy Keras's runs on all replicas, and in a cluster waits for the other workers, but the

@@ -1,12 +1,18 @@
 """The training loop on TensorFlow, for what Keras's `fit` cannot do: clusters, uneven shares, half an epoch."""
 
 import contextlib
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from keras_rcnn.data.ahead import read_ahead
-from keras_rcnn.training.cluster import WorkerLost, watched
+from keras_rcnn.data.batches import Batches
+from keras_rcnn.interfaces import Tensor
+from keras_rcnn.models import Detector
+from keras_rcnn.training.cluster import Cluster, WorkerLost, watched
 from keras_rcnn.training.keras_internals import Accumulation, predicting_alone, unwrapped
 
 
@@ -23,14 +29,16 @@ class Loop:
         cluster: `Cluster`, None without one.
     """
 
-    def __init__(self, model, batches, strategy=None, cluster=None):
+    def __init__(self, model: Detector, batches: Batches, strategy: Any = None, cluster: Cluster | None = None) -> None:
         self.model, self.batches, self.cluster = model, batches, cluster
         self.chief = cluster is None or cluster.chief
         make = _TensorFlowStep if keras.backend.backend() == "tensorflow" else _WholeStep
         self.step = make(model, batches, strategy, cluster)
-        self.position = None  # (epoch, batch) under way
+        self.position: tuple[int, int] | None = None  # epoch and batch under way
 
-    def run(self, epochs, epoch, first, callbacks, verbose):
+    def run(
+        self, epochs: int, epoch: int, first: int, callbacks: Iterable[keras.callbacks.Callback], verbose: int | str
+    ) -> keras.callbacks.History:
         """Trains; returns the `History`. `epoch` and `first`, its first batch, are where to begin."""
         try:
             return self._run(epochs, epoch, first, callbacks, verbose)
@@ -38,7 +46,7 @@ class Loop:
             error.position = self.position
             raise
 
-    def _run(self, epochs, epoch, first, callbacks, verbose):
+    def _run(self, epochs: int, epoch: int, first: int, callbacks: Any, verbose: int | str) -> keras.callbacks.History:
         model, batches = self.model, self.batches
         epoch, first = self.step.begin(epoch, first)
         callbacks = keras.callbacks.CallbackList(
@@ -67,7 +75,9 @@ class Loop:
             callbacks.on_train_end(logs)
         return model.history
 
-    def _epoch(self, callbacks, totals, first):
+    def _epoch(
+        self, callbacks: keras.callbacks.CallbackList, totals: dict[str, np.ndarray], first: int
+    ) -> dict[str, float]:
         logs = _means(totals) if first else {}  # a training may go on behind the epoch's last batch
         with contextlib.closing(self._data(first)) as data:
             for i, batch in data:
@@ -81,48 +91,48 @@ class Loop:
                     break
         return logs
 
-    def _data(self, first):
+    def _data(self, first: int) -> Generator[tuple[int, Any], None, None]:
         """`(i, what the step wants of batch i)`, read ahead by threads."""
         return read_ahead(lambda i: (i, self.step.read(i)), range(first, len(self.batches)), self.batches.workers)
 
 
-def _means(totals):
+def _means(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {name: float(total / max(count, 1)) for name, (total, count) in totals.items()}
 
 
 class _WholeStep:
     """The step of the JAX backend: Keras's own, on the whole batch, which its distribution divides."""
 
-    def __init__(self, model, batches, strategy, cluster):
+    def __init__(self, model: Detector, batches: Batches, strategy: Any, cluster: Cluster | None) -> None:
         self.model, self.batches = model, batches
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         pass
 
-    def begin(self, epoch, first):
+    def begin(self, epoch: int, first: int) -> tuple[int, int]:
         return epoch, first
 
-    def read(self, i):
+    def read(self, i: int) -> Any:
         return self.batches.shard(i)
 
-    def __call__(self, i, data):
+    def __call__(self, i: int, data: Any) -> dict[str, np.ndarray]:
         self.model.train_on_batch(*data)
         return {m.name: np.array([keras.ops.convert_to_numpy(v) for v in m.variables]) for m in self.model.metrics}
 
-    def stopped(self):
+    def stopped(self) -> bool:
         return self.model.stop_training
 
-    def end_epoch(self):
+    def end_epoch(self) -> bool:
         return self.model.stop_training
 
 
 class _TensorFlowStep:
     """One step of all replicas: each runs the loss on its images, and the gradients are those of the global batch."""
 
-    def __init__(self, model, batches, strategy, cluster):
+    def __init__(self, model: Detector, batches: Batches, strategy: Any, cluster: Cluster | None) -> None:
         import tensorflow as tf
 
         self.model, self.batches, self.cluster = model, batches, cluster
@@ -137,16 +147,16 @@ class _TensorFlowStep:
         self.accumulation = Accumulation(optimizer) if on_several else None
         self._runs = {}  # the step's graph; while gradients accumulate, one for the batches that update, one for others
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._evaluating = contextlib.ExitStack()
         if self.count > 1:
             self._evaluating.enter_context(predicting_alone(self.model))
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         self._evaluating.close()
 
-    def begin(self, epoch, first):
+    def begin(self, epoch: int, first: int) -> tuple[int, int]:
         """The chief's weights, optimizer and position for all workers."""
         with watched(self.cluster):
             self.model.optimizer.build(self.model.trainable_variables)
@@ -155,17 +165,17 @@ class _TensorFlowStep:
             epoch, first = (int(value) for value in self._sum([epoch, first] if self.cluster.chief else [0, 0]))
         return epoch, first
 
-    def read(self, i):
+    def read(self, i: int) -> Any:
         return [self.batches.shard(i, rank, self.count, pad=False) for rank in self.ranks]
 
-    def __call__(self, i, data):
+    def __call__(self, i: int, data: Any) -> dict[str, np.ndarray]:
         import tensorflow as tf
 
         size = self.batches.padded_size(self._largest(data), i)
         lengths = [len(part) for part in np.array_split(self.batches.chosen(i), self.count)]
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
-        def of_replica(context):
+        def of_replica(context: Any) -> Any:
             rank = context.replica_id_in_sync_group
             x, y = data[rank - self.ranks[0]]
             x = {**x, "images": _enlarge(x["images"], size)}
@@ -179,13 +189,13 @@ class _TensorFlowStep:
             sums = run(*values).numpy()
         return dict(zip(self.names, sums.reshape(-1, 2), strict=True))
 
-    def stopped(self):
+    def stopped(self) -> bool:
         """Whether the chief's callbacks, or someone's, have ended the training."""
         if self.cluster is not None:
             self.model.stop_training = bool(self._sum([float(self.model.stop_training)])[0])
         return self.model.stop_training
 
-    def end_epoch(self):
+    def end_epoch(self) -> bool:
         """What the chief's callbacks have done, for all workers; returns whether the training is over."""
         if self.cluster is not None:
             self._take_the_chiefs()
@@ -193,7 +203,7 @@ class _TensorFlowStep:
 
     # === In the graph ===
 
-    def _compiled(self, values):
+    def _compiled(self, values: Any) -> Any:
         import tensorflow as tf
 
         if self.count > 1:
@@ -208,11 +218,11 @@ class _TensorFlowStep:
             signature[0]["images"] = tf.TensorSpec([None, None, None, 3], tf.float32)
         return tf.function(self._all_replicas, input_signature=signature, jit_compile=bool(self.model.jit_compile))
 
-    def _all_replicas(self, x, y, where):
+    def _all_replicas(self, x: Any, y: Any, where: Any) -> Tensor:
         sums = self.strategy.run(self._replica, args=(x, y, where))
         return self.strategy.reduce("SUM", sums, axis=None)
 
-    def _replica(self, x, y, where):
+    def _replica(self, x: Any, y: Any, where: Any) -> Tensor:
         import tensorflow as tf
 
         from keras_rcnn.ops.backend.replicas import images_from
@@ -234,7 +244,7 @@ class _TensorFlowStep:
 
     # === Between the workers ===
 
-    def _largest(self, data):
+    def _largest(self, data: Any) -> tuple[int, ...]:
         """`(height, width)` that the images of the whole batch need."""
         sizes = np.max([x["images"].shape[1:3] for x, _ in data], axis=0)
         if self.cluster is not None and not self.batches.one_size:
@@ -243,10 +253,10 @@ class _TensorFlowStep:
             sizes = self._sum(all_sizes.ravel()).reshape(-1, 2).max(axis=0)
         return tuple(int(side) for side in sizes)
 
-    def _distribute(self, function):
+    def _distribute(self, function: Callable[[Any], Any]) -> Any:
         return self.strategy.experimental_distribute_values_from_function(function)
 
-    def _sum(self, values, dtype=np.float32):
+    def _sum(self, values: ArrayLike, dtype: DTypeLike = np.float32) -> np.ndarray:
         """The sum of what each worker brings, an array."""
         import tensorflow as tf
 
@@ -259,7 +269,7 @@ class _TensorFlowStep:
         with watched(self.cluster):
             return self.strategy.reduce("SUM", own, axis=None).numpy()
 
-    def _take_the_chiefs(self):
+    def _take_the_chiefs(self) -> None:
         """Every variable as the chief has it: what its callbacks changed, or read from a checkpoint."""
         totals = {id(value) for metric in self.model.metrics for value in metric.variables}
         variables = [variable for variable in self.model.variables if id(variable) not in totals]
@@ -281,11 +291,11 @@ class _Only:
     replica_id_in_sync_group = 0
 
 
-def _dtype(variable):
+def _dtype(variable: keras.Variable) -> np.dtype:
     return np.dtype(keras.backend.standardize_dtype(variable.dtype))
 
 
-def _enlarge(images, size):
+def _enlarge(images: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Images [B, h, w, 3] with zeros at their right and bottom, [B, H, W, 3]."""
     more = [side - old for side, old in zip(size, images.shape[1:3], strict=True)]
     return np.pad(images, ((0, 0), (0, more[0]), (0, more[1]), (0, 0))) if any(more) else images

@@ -4,7 +4,7 @@ import os
 import sys
 
 
-def resident_mb():
+def resident_mb() -> float | None:
     """The memory in MB that this process holds now; where the system does not tell, the most it has ever held."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:

@@ -3,9 +3,10 @@
 import keras
 
 from keras_rcnn.training.schedules import WarmupCosine, WarmupMultiStep
+from keras_rcnn.training.settings import Settings
 
 
-def build_optimizer(settings, epochs, steps):
+def build_optimizer(settings: Settings, epochs: int, steps: int) -> keras.optimizers.Optimizer:
     """AdamW, SGD with momentum, or Lamb.
 
     Args:

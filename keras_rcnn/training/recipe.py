@@ -2,7 +2,7 @@
 
 import ast
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,21 +61,21 @@ def load_recipe(path: FilePath | None, overrides: Sequence[str] | Mapping[str, A
         raise RecipeError(f"{path}: {error}" if path is not None else str(error)) from None
 
 
-def recipe_text(settings):
+def recipe_text(settings: Settings) -> str:
     """The source of a recipe with those settings that are not as they are by default."""
     lines = [f"{key} = {_literal(value)!r}" for key, value in settings.changed().items()]
     text = '"""The settings of the training that left this folder: `keras-rcnn train recipe.py --out DIR`."""\n\n'
     return text + "\n".join(lines) + "\n"
 
 
-def _literal(value):
+def _literal(value: Any) -> Any:
     """Paths as texts: a recipe needs no imports."""
     if isinstance(value, dict):
         return {key: _literal(part) for key, part in value.items()}
     return str(value) if isinstance(value, Path) else value
 
 
-def _run(tree, path, values):
+def _run(tree: ast.Module, path: Path | str, values: Mapping[str, Any]) -> dict[str, Any]:
     # the overrides are in the namespace under names that no recipe has: not every value can be written as a literal
     space = {"__file__": str(path), "__name__": "recipe"}
     space |= {_hidden(canonical(key)): value for key, value in values.items()}
@@ -91,34 +91,34 @@ def _run(tree, path, values):
 class _Replace(ast.NodeTransformer):
     """Puts given values in the place of what is assigned to their names; functions and classes are left alone."""
 
-    def __init__(self, values):
+    def __init__(self, values: Iterable[str]) -> None:
         self.names = {canonical(key) for key in values}
 
-    def visit_FunctionDef(self, node):
+    def visit_FunctionDef(self, node: Any) -> Any:
         return node
 
     visit_AsyncFunctionDef = visit_ClassDef = visit_Lambda = visit_FunctionDef
 
-    def visit_Assign(self, node):
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign:
         if len(node.targets) == 1:
             self._replace(node, node.targets[0])
         return node
 
-    def visit_AnnAssign(self, node):
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
         if node.value is not None:
             self._replace(node, node.target)
         return node
 
-    def _replace(self, node, target):
+    def _replace(self, node: ast.Assign | ast.AnnAssign, target: ast.expr) -> None:
         if isinstance(target, ast.Name) and canonical(target.id) in self.names:
             node.value = ast.Name(_hidden(canonical(target.id)), ast.Load())
 
 
-def _hidden(key):
+def _hidden(key: str) -> str:
     return f"__override_{key}"
 
 
-def _split(text):
+def _split(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip().isidentifier():
         raise RecipeError(f"{text!r} is not of the form key=value.")

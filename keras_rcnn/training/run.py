@@ -6,12 +6,17 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 
+from keras_rcnn.data import Dataset, ProposalSet
 from keras_rcnn.evaluation import EvaluateCallback
 from keras_rcnn.evaluation.scoring import has_masks
 from keras_rcnn.files import aside
+from keras_rcnn.models import Detector
 from keras_rcnn.presets import save_preset
 from keras_rcnn.training import distribute
 from keras_rcnn.training.averages import WithAverages
@@ -23,6 +28,7 @@ from keras_rcnn.training.interrupt import Interruption
 from keras_rcnn.training.keras_internals import slow_down
 from keras_rcnn.training.optimizer import build_optimizer
 from keras_rcnn.training.pictures import Pictures
+from keras_rcnn.training.settings import Settings
 from keras_rcnn.training.silent import SilentUnits
 
 logger = logging.getLogger(__name__)
@@ -46,7 +52,21 @@ class Run:
         other_data: see `Checkpoint`.
     """
 
-    def __init__(self, settings, out, training, validation, devices, resume=False, verbose=1, other_data=False):
+    # a `ProposalSet`, or None for a detector that finds its own
+    proposals: Any
+    val_proposals: Any
+
+    def __init__(
+        self,
+        settings: Settings,
+        out: Path,
+        training: Dataset,
+        validation: Dataset | None,
+        devices: Any,
+        resume: bool = False,
+        verbose: int = 1,
+        other_data: bool = False,
+    ) -> None:
         self.settings, self.out = settings, out
         self.training, self.validation, self.devices = training, validation, devices
         self.resume, self.verbose, self.other_data = resume, verbose, other_data
@@ -55,7 +75,7 @@ class Run:
         self._started, self._cpu = time.monotonic(), _cpu_seconds()
         self._spent = _spent(out / "last") if resume else {}
 
-    def find_proposals(self, model):
+    def find_proposals(self, model: Detector) -> None:
         """For a detector that is told where to look: selective search, or the files of the settings."""
         if not model.wants_proposals:
             return
@@ -65,7 +85,7 @@ class Run:
         if self.validation is not None:
             self.val_proposals = find_proposals(settings, self.validation, cache, settings.val_proposals)
 
-    def keep(self, model, evaluated=True):
+    def keep(self, model: Detector, evaluated: bool = True) -> list[keras.callbacks.Callback]:
         """The callbacks of `fit` that evaluate a model after its epochs, save the best and the last, and end early.
 
         Args:
@@ -90,13 +110,21 @@ class Run:
             silent = SilentUnits(self.validation or self.training, settings.evaluate_every)
             callbacks.append(silent)
 
-        def save(model, folder):
+        def save(model: Detector, folder: Path) -> None:
             measured = evaluation and evaluation.last, evaluation and evaluation.thresholds
             self.save(model, folder, *measured, silent and silent.last)
 
         return [*callbacks, BestAndLast(self.out, save, monitor=monitor)]
 
-    def fit(self, model, epochs, kept=(), first=0, proposals=None, name="checkpoint"):
+    def fit(
+        self,
+        model: Detector,
+        epochs: int,
+        kept: Sequence[keras.callbacks.Callback] = (),
+        first: int = 0,
+        proposals: ProposalSet | None = None,
+        name: str = "checkpoint",
+    ) -> keras.callbacks.History:
         """Compiles and fits a detector, from its checkpoint if the training goes on.
 
         Args:
@@ -162,17 +190,24 @@ class Run:
             raise TrainingDiverged(f"{guard.message} {self._last_resort()}")
         return fitted
 
-    def best(self):
+    def best(self) -> Path:
         """The folder of the best model so far."""
         return self.out / "best" if (self.out / "best").is_dir() else self.out / "last"
 
-    def publish(self):
+    def publish(self) -> None:
         """Makes the best model so far the preset in the training's own folder."""
         for file in ("preset.json", "weights.safetensors"):
             with aside(self.out / file) as temporary:
                 shutil.copyfile(self.best() / file, temporary)
 
-    def save(self, model, folder, metrics=None, thresholds=None, silent=None):
+    def save(
+        self,
+        model: Detector,
+        folder: Path,
+        metrics: Mapping[str, Any] | None = None,
+        thresholds: Mapping[str, float] | None = None,
+        silent: Mapping[str, Any] | None = None,
+    ) -> None:
         """A preset with what was measured on the validation data, and the time that the training took.
 
         Args:
@@ -202,20 +237,20 @@ class Run:
             thresholds=thresholds,
         )
 
-    def _board(self):
+    def _board(self) -> Iterator[keras.callbacks.Callback]:
         folder = self.out / "board"
         yield keras.callbacks.TensorBoard(folder, write_graph=False)
         if self.validation is not None:
             yield Pictures(folder, self.validation, proposals=self.val_proposals)
 
-    def _last_resort(self):
+    def _last_resort(self) -> str:
         path = self.out / "best" / "training.json"
         if not path.is_file():
             return "No epoch was whole: there is no trained preset."
         return f"{path.parent} is the best model from before (epoch {json.loads(path.read_text())['epoch']})."
 
 
-def _spent(folder):
+def _spent(folder: Path) -> dict[str, Any]:
     """The time that a training had taken when it saved this folder."""
     try:
         return json.loads((folder / "preset.json").read_text(encoding="utf-8")).get("metrics") or {}
@@ -223,6 +258,6 @@ def _spent(folder):
         return {}
 
 
-def _cpu_seconds():
+def _cpu_seconds() -> float:
     """Of this process and those of its children that have ended."""
     return sum(os.times()[:4])

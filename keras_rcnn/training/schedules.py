@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_rcnn.data.request import check_number, check_whole
+from keras_rcnn.interfaces import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_rcnn")
@@ -117,14 +118,14 @@ class WarmupMultiStep(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def _warmup(step, warmup_steps, start):
+def _warmup(step: Tensor, warmup_steps: int, start: float) -> Tensor:
     """The share of the rate at a step: from `start` linearly to 1."""
     if not warmup_steps:
         return 1.0
     return start + (1.0 - start) * ops.minimum(step / warmup_steps, 1.0)
 
 
-def _check(peak, start, warmup_steps):
+def _check(peak: float, start: float, warmup_steps: int) -> None:
     check_number("peak", peak, 0, what="a rate")
     check_number("start", start, 0, 1, "a share of the peak")
     check_whole("warmup_steps", warmup_steps, least=0)

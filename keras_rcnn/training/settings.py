@@ -9,6 +9,7 @@ hundred photos on a laptop.
 import ast
 import difflib
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,8 +39,8 @@ class RecipeError(ValueError):
     """A recipe, or a setting given for it, that cannot be used."""
 
 
-def _of(group, built=False):
-    def setting(default, description, unit=None):
+def _of(group: str, built: bool = False) -> Callable[..., Any]:
+    def setting(default: Any, description: str, unit: str | None = None) -> Any:
         return Field(default, description=description, json_schema_extra={"group": group, "unit": unit, "built": built})
 
     return setting
@@ -256,7 +257,8 @@ class Settings(BaseModel):
 
 
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
-BUILT = [name for name, field in Settings.model_fields.items() if field.json_schema_extra["built"]]
+_EXTRA: dict[str, Any] = {name: field.json_schema_extra for name, field in Settings.model_fields.items()}
+BUILT = [name for name, extra in _EXTRA.items() if extra["built"]]
 
 # names of version 0.1, understood for one more release
 OLD_NAMES = {
@@ -285,12 +287,12 @@ OLD_NAMES = {
 }
 
 
-def canonical(name):
+def canonical(name: str) -> str:
     """The present name of a setting, of that or of its old one."""
     return OLD_NAMES.get(name, name)
 
 
-def cast(name, text):
+def cast(name: str, text: str) -> Any:
     """A setting's value as it is written on the command line, such as `"8"`, `"(5, 8)"` or `"runs/a"`.
 
     It becomes what the setting's type wants: the Python literal if that will do, else the text itself.
@@ -305,7 +307,7 @@ def cast(name, text):
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = text
-    type_ = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    type_: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     adapter, details = TypeAdapter(type_, config={"arbitrary_types_allowed": True}), []
     for candidate in (value, text):
         try:
@@ -315,14 +317,14 @@ def cast(name, text):
     raise RecipeError(_problem(name, value, details))
 
 
-def listed(problems):
+def listed(problems: Sequence[str]) -> str:
     """One message about all that is wrong."""
     if len(problems) == 1:
         return problems[0]
     return f"{len(problems)} settings are not as they should be:\n  " + "\n  ".join(problems)
 
 
-def _renamed(values):
+def _renamed(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The values by their present names, and a problem for each that is given by both or by none that exists."""
     old = [name for name in values if name in OLD_NAMES]
     problems = [
@@ -338,13 +340,13 @@ def _renamed(values):
     return {OLD_NAMES[name]: values[name] for name in old} | known, problems
 
 
-def _unknown(name):
+def _unknown(name: str) -> str:
     nearest = difflib.get_close_matches(name, [*DEFAULTS, *OLD_NAMES], 1, cutoff=0.7)
     hint = f"; did you mean {canonical(nearest[0])}" if nearest else ""
     return f"{name}: there is no such setting{hint}. keras-rcnn train --help-settings lists them."
 
 
-def _problem(name, value, details):
+def _problem(name: str, value: Any, details: Sequence[Any]) -> str:
     """A line about one setting, of pydantic's errors."""
     wanted = " or ".join(dict.fromkeys(detail["msg"].removeprefix("Input should be ") for detail in details))
     return f"{name} = {value!r}: it should be {wanted} ({Settings.model_fields[name].description})."
@@ -360,9 +362,9 @@ GROUPS = {
 }
 
 
-def settings_table():
+def settings_table() -> list[tuple[str, str, str, str, str]]:
     """`[(group, name, default, unit or "", description)]` of every setting, a group at a time."""
-    fields = [(field.json_schema_extra, name, field) for name, field in Settings.model_fields.items()]
+    fields: list[tuple[Any, str, Any]] = [(_EXTRA[name], name, field) for name, field in Settings.model_fields.items()]
     return [
         (title, name, repr(field.default), more["unit"] or "", field.description)
         for group, title in GROUPS.items()
@@ -371,7 +373,7 @@ def settings_table():
     ]
 
 
-def settings_markdown():
+def settings_markdown() -> str:
     """The same as the tables of docs/pages/training.md."""
     lines, group = [], None
     for title, name, default, unit, description in settings_table():

@@ -76,7 +76,8 @@ class SilentUnits(keras.callbacks.Callback):
     def __init__(self, dataset: Dataset, every: int = 1) -> None:
         super().__init__()
         places = np.linspace(0, len(dataset) - 1, min(PHOTOS, len(dataset))).round().astype(int)
-        self.records, self.every = [dataset[int(place)] for place in places], every
+        self.records: list[Any] = [dataset[int(place)] for place in places]
+        self.every = every
         self.last: dict[str, Any] = {}
         self._first, self._told = 0.0, False
 
@@ -100,7 +101,7 @@ class SilentUnits(keras.callbacks.Callback):
                 100 * share, 100 * self._first, 100 * worst["share"], worst["layer"],
             )  # fmt: skip
 
-    def _measured(self):
+    def _measured(self) -> dict[str, Any]:
         preprocessor, backbone = self.model.preprocessor, self.model.parts["backbone"]
         if not isinstance(backbone, Backbone):
             return {}

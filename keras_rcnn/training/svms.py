@@ -23,8 +23,10 @@ from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from keras_rcnn.data.proposals import ProposalSet
-    from keras_rcnn.data.records import Dataset
+    from keras_rcnn.data.records import Dataset, Record
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def fit_svms(
     dataset: Dataset,
     proposals: ProposalSet,
     cache: FilePath,
-    positives: Literal["truth", "overlap"] = "truth",
+    positives: float | Literal["truth"] = "truth",
     background: float = 0.3,
     C: float = 1e-3,
     positive_weight: float = 2.0,
@@ -217,7 +219,9 @@ def stage_detections(
     return answer
 
 
-def ridge(x, targets, regularisation=1000.0):
+def ridge(
+    x: np.ndarray, targets: np.ndarray, regularisation: float | Literal["cv"] = 1000.0
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Ridge regression on whitened targets.
 
     Args:
@@ -245,7 +249,7 @@ def ridge(x, targets, regularisation=1000.0):
 class _Miner:
     """One class's SVM and its cache of hard negatives."""
 
-    def __init__(self, positives, C, positive_weight, constant):
+    def __init__(self, positives: np.ndarray, C: float, positive_weight: float, constant: float) -> None:
         from sklearn.svm import LinearSVC
 
         weight = {1: positive_weight}
@@ -258,7 +262,7 @@ class _Miner:
         self.weights, self.bias = np.zeros(positives.shape[1], np.float32), 0.0 if len(positives) else _NEVER
         self.new = self.seen = self.violations = 0
 
-    def see(self, vectors, keys):
+    def see(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         if not len(self.positives):
             return
         hard = self.margins(vectors) > -1.0001
@@ -268,7 +272,7 @@ class _Miner:
         self.keys = np.concatenate([self.keys, keys[hard]])
         self.new += int(hard.sum())
 
-    def train(self):
+    def train(self) -> dict[str, Any]:
         facts = {"positives": len(self.positives), "negatives": len(self.negatives)}
         facts |= {"seen": self.seen, "violations": self.violations}
         if len(self.negatives):
@@ -280,14 +284,14 @@ class _Miner:
         self.new = self.seen = self.violations = 0
         return facts
 
-    def margins(self, vectors):
+    def margins(self, vectors: np.ndarray) -> np.ndarray:
         return vectors @ self.weights + self.bias
 
 
 class _Image:
     """The regions of one image: the objects' own boxes and the proposals."""
 
-    def __init__(self, record, stored):
+    def __init__(self, record: Record, stored: Mapping[str, np.ndarray]) -> None:
         kept = ~(record.crowd | record.difficult)
         self.objects, self.object_labels = record.boxes[kept], record.labels[kept]
         self.boxes = stored["boxes"]
@@ -298,14 +302,14 @@ class _Image:
         self.labels = np.full(len(self.boxes), -1)
         self.labels[:count] = self.object_labels
 
-    def objects_of(self, c):
+    def objects_of(self, c: int) -> np.ndarray:
         return self.objects[self.object_labels == c]
 
-    def iou_of(self, c, rows=slice(None)):
+    def iou_of(self, c: int, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """IoU [regions, objects of the class]."""
         return np.asarray(box_ops.iou(self.boxes[rows], self.objects_of(c)))
 
-    def overlap(self, c, rows=slice(None)):
+    def overlap(self, c: int, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """The best IoU of each region with an object of the class, 0 without any."""
         if not (self.object_labels == c).any():
             return np.zeros(len(self.boxes[rows]), np.float32)
@@ -318,7 +322,9 @@ class _Features:
     Vectors of all regions; maps, which are larger, of those with an IoU over `least` with an object.
     """
 
-    def __init__(self, model, dataset, proposals, cache, progress, least=0.6):
+    def __init__(
+        self, model: Any, dataset: Dataset, proposals: ProposalSet, cache: FilePath, progress: bool, least: float = 0.6
+    ) -> None:
         if list(dataset.class_names) != list(model.class_names):
             raise ValueError(f"The dataset's classes are {dataset.class_names}, the model's {model.class_names}.")
         check_proposals(proposals, dataset)
@@ -330,18 +336,18 @@ class _Features:
             weights.update(np.asarray(weight).tobytes())
         self.key = weights.hexdigest()
 
-    def mean_norm(self):
+    def mean_norm(self) -> float:
         """The mean length of all vectors."""
         norms = [np.linalg.norm(regions.vectors, axis=1) for regions in self.each("features")]
         return float(np.concatenate(norms).mean())
 
-    def each(self, field):
+    def each(self, field: str) -> Iterator[_Image]:
         from tqdm import tqdm
 
         for record in tqdm(self.dataset, desc=field, unit="image", disable=not self.progress):
             yield _Image(record, self._of(record))
 
-    def _of(self, record):
+    def _of(self, record: Record) -> dict[str, np.ndarray]:
         kept = ~(record.crowd | record.difficult)
         boxes = np.concatenate([record.boxes[kept], self.proposals[record]]).astype(np.float32)
         name = hashlib.sha256(f"{self.key} {record.name} {record.image_id} {self.least}".encode() + boxes.tobytes())
@@ -357,7 +363,7 @@ class _Features:
             np.savez(temporary, **stored)
         return stored
 
-    def _compute(self, record, boxes, objects):
+    def _compute(self, record: Record, boxes: np.ndarray, objects: np.ndarray) -> dict[str, Any]:
         image = record.read()
         x = self.model.preprocessor.batch([image])
         # no model runs on no region at all: an image without any has one here that is cut off again

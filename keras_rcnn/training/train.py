@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import keras
 
-from keras_rcnn.data import check_masks
+from keras_rcnn.data import Dataset, check_masks
 from keras_rcnn.interfaces import FilePath
+from keras_rcnn.models import Detector
 from keras_rcnn.precision import precision
 from keras_rcnn.survey import BUILT, View, short_text, suggestions, survey
 from keras_rcnn.training import build, distribute
@@ -78,7 +79,9 @@ def train(
     return out
 
 
-def _built(settings, training, validation, devices):
+def _built(
+    settings: Settings, training: Dataset, validation: Dataset | None, devices: Any
+) -> tuple[Settings, Detector]:
     """The settings and the detector, both as the data suggest if the settings ask for it."""
     fixed = [*settings.changed(), *(BUILT if settings.base is not None else ())]
     with devices.scope(), precision(settings.precision):
@@ -95,7 +98,7 @@ def _built(settings, training, validation, devices):
     return settings, model
 
 
-def _settings(given):
+def _settings(given: Settings | Mapping[str, Any] | FilePath) -> Settings:
     if isinstance(given, Settings):
         return given
     if isinstance(given, (str, os.PathLike)):

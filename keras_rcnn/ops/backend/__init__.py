@@ -3,13 +3,17 @@
 import contextlib
 import contextvars
 import importlib
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeVar
 
 import keras
 
-_runtime = contextvars.ContextVar("runtime", default=None)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_runtime: contextvars.ContextVar[str | None] = contextvars.ContextVar("runtime", default=None)
 
 
-def kernel(name, portable):
+def kernel(name: str, portable: Function) -> Function:
     """The function of this name that runs here: the one of the runtime that the graph is for, else the portable twin.
 
     The runtime is the one that `kernels_for` names; else XLA, if it compiles what is being traced (on JAX always, on
@@ -26,7 +30,7 @@ def kernel(name, portable):
     return portable
 
 
-def _backend():
+def _backend() -> Literal["xla", "tensorflow"] | None:
     """The module with the kernels of what is being traced or run, None for none."""
     if keras.backend.backend() == "jax":
         return "xla"
@@ -35,7 +39,7 @@ def _backend():
     return "xla" if _xla_compiles() else "tensorflow"
 
 
-def _xla_compiles():
+def _xla_compiles() -> bool:
     """Whether XLA will compile the graph that is being traced: of a `tf.function(jit_compile=True)` or on a TPU."""
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util  # TensorFlow's public API does not say
@@ -44,7 +48,7 @@ def _xla_compiles():
 
 
 @contextlib.contextmanager
-def kernels_for(runtime):
+def kernels_for(runtime: str) -> Iterator[None]:
     """Graphs traced in the block get the kernels of a runtime: `"litert"` or `"onnx"`. They are the same functions,
     made of operators that the runtime has."""
     token = _runtime.set(runtime)
@@ -59,7 +63,7 @@ def kernels_for(runtime):
 _asked = contextvars.ContextVar("asked", default=False)
 
 
-def compiled_by_default():
+def compiled_by_default() -> bool:
     """Whether Keras's `jit_compile="auto"` may compile the layers that compute on boxes and regions.
 
     On TensorFlow they are compiled on request only: its own kernels take photos of any size without compiling anew. JAX
@@ -69,7 +73,7 @@ def compiled_by_default():
 
 
 @contextlib.contextmanager
-def compiled_on_request():
+def compiled_on_request() -> Iterator[None]:
     """In the block `compiled_by_default` is True: somebody has asked for `jit_compile=True`, which works."""
     token = _asked.set(True)
     try:

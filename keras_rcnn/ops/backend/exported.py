@@ -3,17 +3,22 @@
 Everything whose shape is known stays static, and nothing depends on how many RoIs a pyramid level has.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.roi import cells
 
 
-def nms(boxes, scores, iou_threshold, max_output):
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_output: int) -> tuple[Tensor, Tensor]:
     """`ops.nms.nms`; see there."""
     return _nms(boxes, scores, scores > float("-inf"), iou_threshold, max_output)
 
 
-def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class, max_total):
+def multiclass_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, max_per_class: int, max_total: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """`ops.nms.multiclass_nms` as one NMS a class and image, then top-k. For one image."""
     # a class at a time and not, shifted apart, all at once: in float32 the shift would cost a hundredth of a pixel
     parts = []
@@ -33,13 +38,15 @@ def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class,
     return boxes[None], tf.where(exists, scores, 0.0)[None], classes[None]
 
 
-def _padded(scores, count):
+def _padded(scores: Tensor, count: int) -> tuple[Tensor, int]:
     """At least as many scores as top_k is to return."""
     more = max(count - scores.shape[0], 0)
     return (tf.pad(scores, [[0, more]], constant_values=float("-inf")) if more else scores), count
 
 
-def _nms(boxes, scores, takes_part, iou_threshold, max_output):
+def _nms(
+    boxes: Tensor, scores: Tensor, takes_part: Tensor, iou_threshold: float, max_output: int
+) -> tuple[Tensor, Tensor]:
     """`(indices, count)`, best first, padded with 0.
 
     Equal scores rank by index, and LiteRT's and ONNX's NMS leave open how: they get ranks, which are all different.
@@ -60,7 +67,15 @@ def _nms(boxes, scores, takes_part, iou_threshold, max_output):
     return tf.gather(order, tf.ensure_shape(index, [max_output])), found
 
 
-def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned):
+def multilevel_roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    levels: Tensor,
+    scales: Sequence[float],
+    size: int,
+    samples: int,
+    aligned: bool,
+) -> Tensor:
     """`ops.roi.multilevel_roi_align`: from all levels laid end to end, one sample of every bin at a time, so that
     memory is that of a few outputs. For one image."""
     channels = features[0].shape[-1]
@@ -71,7 +86,7 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
     flat = tf.concat([tf.reshape(level, [-1, channels]) for level in features], 0)
     levels = levels[0]
 
-    def of_level(values, dtype):
+    def of_level(values: Sequence[float | Tensor], dtype: tf.DType) -> Tensor:
         return tf.gather(tf.stack([tf.cast(value, dtype) for value in values]), levels)
 
     scaled = boxes[0] * of_level(scales, tf.float32)[:, None]
@@ -84,7 +99,7 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
     width = of_level([level[1] for level in sides], tf.int32)[:, None, None]
     start = of_level(starts, tf.int32)[:, None, None]
 
-    def cells(axis, sample):
+    def cells(axis: int, sample: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """The two neighbours of a sample of every bin along an axis, and their weights, each [R, size]."""
         steps = tf.constant([(i * samples + sample + 0.5) / (size * samples) for i in range(size)], tf.float32)
         at = scaled[:, axis, None] + extent[:, axis, None] * steps
@@ -97,7 +112,7 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
         return (tf.cast(low, tf.int32), (1 - fraction) * inside), (tf.cast(high, tf.int32), fraction * inside)
 
     columns = [cells(0, i) for i in range(samples)]
-    total = None
+    total: Tensor = None
     for i in range(samples):
         for y, weight_y in cells(1, i):
             row = start + y[:, :, None] * width
@@ -117,7 +132,7 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
 _UNKNOWN = 63
 
 
-def roi_pool(features, boxes, scale, size):
+def roi_pool(features: Tensor, boxes: Tensor, scale: float, size: Sequence[int]) -> Tensor:
     """`ops.roi.roi_pool`, exactly: the maximum of a bin is that of four windows, overlapping, with sides that are
     powers of two, and the maxima of all such windows are known beforehand. For one image."""
     channels = features.shape[-1]
@@ -135,7 +150,7 @@ def roi_pool(features, boxes, scale, size):
             tables.append(tf.reshape(table, [-1, channels]))
     flat = tf.concat(tables, 0)
     start = (level_y[:, :, None] * levels_x + level_x[:, None, :]) * (height * width)
-    pooled = None
+    pooled: Tensor = None
     for y in ys:
         for x in xs:
             index = start + y[:, :, None] * width + x[:, None, :]
@@ -147,7 +162,7 @@ def roi_pool(features, boxes, scale, size):
     return tf.expand_dims(tf.where(some, pooled, tf.zeros([], pooled.dtype)), 0)
 
 
-def _windows(low, high, bins, limit):
+def _windows(low: Tensor, high: Tensor, bins: int, limit: int | Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
     """Bins of the cells `low` to `high` inclusive -> where the two windows of each begin, both int32 [R, bins], the
     logarithm of their side, and whether there is any cell in it."""
     extent = tf.maximum(high - low + 1, 1)[:, None]
@@ -163,16 +178,16 @@ def _windows(low, high, bins, limit):
     return (first, last), level, some
 
 
-def _levels(side):
+def _levels(side: int | None) -> int:
     """How many powers of two there are in the largest bin: one of a RoI that sticks out can have the whole side."""
     return (side or _UNKNOWN).bit_length()
 
 
-def _shifted(values, axis, by, limit):
+def _shifted(values: Tensor, axis: int, by: int, limit: int | Tensor) -> Tensor:
     """The cells `by` farther along an axis; beyond the end the last one, which no window needs."""
     index = tf.minimum(tf.range(limit) + by, limit - 1)
     return tf.gather(values, index, axis=axis)
 
 
-def _side(feature, axis):
+def _side(feature: Tensor, axis: int) -> int | Tensor:
     return feature.shape[axis] or tf.shape(feature)[axis]

@@ -5,13 +5,16 @@ On the other backends there is one: JAX distributes a single program over a glob
 
 import contextlib
 import threading
+from collections.abc import Iterator, Sequence
 
 import keras
+
+from keras_rcnn.interfaces import Tensor
 
 _place = threading.local()
 
 
-def num_replicas():
+def num_replicas() -> int:
     """How many replicas take part in the step."""
     if keras.backend.backend() != "tensorflow":
         return 1
@@ -20,7 +23,7 @@ def num_replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def global_sum(value):
+def global_sum(value: Tensor) -> Tensor:
     """Sums over the replicas; the value itself where there is one."""
     if num_replicas() == 1:
         return value
@@ -31,7 +34,7 @@ def global_sum(value):
 
 
 @contextlib.contextmanager
-def images_from(index):
+def images_from(index: int | Tensor) -> Iterator[None]:
     """This replica's images begin at this index of the global batch, for `image_noise` in the block."""
     _place.first = index
     try:
@@ -40,7 +43,7 @@ def images_from(index):
         _place.first = None
 
 
-def image_noise(shape, seed):
+def image_noise(shape: Sequence[int | Tensor], seed: int | keras.random.SeedGenerator) -> Tensor:
     """Uniform random numbers [B, N] that belong to the images of the global batch, whichever replicas they are on.
 
     The replicas have the same state of the generator: each draws what one device would draw up to its last image.

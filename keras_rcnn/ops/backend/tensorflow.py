@@ -1,11 +1,15 @@
 """TensorFlow's own kernels."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import tensorflow as tf
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.roi import bilinear, sample_points
 
 
-def nms(boxes, scores, iou_threshold, max_output):
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_output: int) -> tuple[Tensor, Tensor]:
     """`ops.nms.nms` by NonMaxSuppressionV4."""
     indices, count = tf.raw_ops.NonMaxSuppressionV4(
         boxes=boxes,
@@ -18,7 +22,9 @@ def nms(boxes, scores, iou_threshold, max_output):
     return indices, count
 
 
-def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class, max_total):
+def multiclass_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, max_per_class: int, max_total: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """`ops.nms.multiclass_nms` by CombinedNonMaxSuppression, whose kernel runs images and classes in parallel."""
     with tf.device("CPU:0"):  # there is no GPU kernel
         boxes, scores, classes, valid = tf.image.combined_non_max_suppression(
@@ -35,7 +41,9 @@ def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class,
     return boxes, scores, tf.where(empty, -1, tf.cast(classes, tf.int32))
 
 
-def roi_align_level(features, boxes, image_index, size, samples, aligned):
+def roi_align_level(
+    features: Tensor, boxes: Tensor, image_index: Tensor, size: int, samples: int, aligned: bool
+) -> Tensor:
     """RoIAlign of boxes already scaled to the map, through crop_and_resize, with a gradient that is right on a CPU.
 
     TensorFlow's own gradient (CropAndResizeGradImage) adds from all threads at once to the same cells there, and loses
@@ -59,8 +67,8 @@ def roi_align_level(features, boxes, image_index, size, samples, aligned):
     shape = tf.shape(features)
 
     @tf.custom_gradient
-    def with_gradient(features):
-        def gradient(of_bins):
+    def with_gradient(features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        def gradient(of_bins: Tensor) -> Tensor:
             return tf.cond(
                 tf.shape(of_bins)[0] > 0,  # the sparse matrix may not be empty
                 lambda: _gradient_of_features(of_bins, shape, *settings),
@@ -72,7 +80,9 @@ def roi_align_level(features, boxes, image_index, size, samples, aligned):
     return with_gradient(features)
 
 
-def _pooled_crops(features, boxes, image_index, size, samples, aligned):
+def _pooled_crops(
+    features: Tensor, boxes: Tensor, image_index: Tensor, size: int, samples: int, aligned: bool
+) -> Tensor:
     """crop_and_resize samples once per output cell and puts its first and last samples *on* the box's edges, so the box
     is shrunk to the centres of its outermost samples and one sample each is taken at `samples * size`; the symmetric
     padding makes samples within one pixel of the border clamp, and those farther out read 0, as RoIAlign has it."""
@@ -92,10 +102,12 @@ def _pooled_crops(features, boxes, image_index, size, samples, aligned):
     return tf.nn.avg_pool2d(crops, samples, samples, "VALID") if samples > 1 else crops
 
 
-def _gradient_of_features(of_bins, shape, boxes, image_index, size, samples, aligned):
+def _gradient_of_features(
+    of_bins: Tensor, shape: Tensor, boxes: Tensor, image_index: Tensor, size: int, samples: int, aligned: bool
+) -> Tensor:
     """The sums of the bins' gradients in the cells that they were interpolated from, as a sparse matrix's product."""
 
-    def neighbours(points, length):
+    def neighbours(points: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """The two cells beside each sample of a bin, and their weights, each [R, size, 2 * samples]."""
         before, after, weight_before, weight_after = bilinear(points, tf.cast(length, tf.float32))
         each_bin = [-1, size, 2 * samples]
@@ -121,7 +133,15 @@ def _gradient_of_features(of_bins, shape, boxes, image_index, size, samples, ali
     return tf.reshape(summed, shape)
 
 
-def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned):
+def multilevel_roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    levels: Tensor,
+    scales: Sequence[float],
+    size: int,
+    samples: int,
+    aligned: bool,
+) -> Tensor:
     """`ops.roi.multilevel_roi_align`: every level's RoIs are gathered, aligned by `roi_align_level`, put back."""
     batch, count = tf.shape(boxes)[0], tf.shape(boxes)[1]
     flat = tf.reshape(boxes, [-1, 4])
@@ -146,7 +166,7 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
     return tf.cast(tf.reshape(pooled, [batch, count, size, size, channels]), dtype)
 
 
-def frozen_batch_norm(x, gamma, beta, mean, variance, epsilon):
+def frozen_batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor, epsilon: float) -> Tensor:
     """Normalisation of float32 [B, H, W, C] by given statistics, as the one op that grappler fuses with the convolution
     before it and the ReLU behind it. (Its gradient also computes that of gamma and beta: not for training.)"""
     return tf.raw_ops.FusedBatchNormV3(
@@ -154,17 +174,18 @@ def frozen_batch_norm(x, gamma, beta, mean, variance, epsilon):
     )[0]
 
 
-def without_padding(boxes, labels):
+def without_padding(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """`ops.boxes.without_padding`; at least one column is left."""
     position = tf.range(1, tf.shape(labels)[1] + 1)[None]
     last = tf.maximum(tf.reduce_max(tf.where(labels >= 0, position, 1)), 1)
     return boxes[:, :last], labels[:, :last]
 
 
-def grouped_convolution(x, values, strides, padding):
+def grouped_convolution(x: Tensor, values: Tensor, strides: Sequence[int], padding: str) -> Tensor:
     """`backbones.grouped.portable_grouped_convolution`: at once on a GPU, group by group on a CPU."""
+    upper: Any = padding.upper()  # TensorFlow's types name both
     if tf.config.list_logical_devices("GPU"):
-        return tf.nn.conv2d(x, values, strides, padding.upper())
+        return tf.nn.conv2d(x, values, strides, upper)
     groups = x.shape[-1] // values.shape[-2]
     parts = zip(tf.split(x, groups, -1), tf.split(values, groups, -1), strict=True)
-    return tf.concat([tf.nn.conv2d(part, own, strides, padding.upper()) for part, own in parts], -1)
+    return tf.concat([tf.nn.conv2d(part, own, strides, upper) for part, own in parts], -1)

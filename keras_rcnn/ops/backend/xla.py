@@ -7,9 +7,11 @@ Shapes: B images, N boxes, C classes, P = B * C sets of boxes, T boxes a tile, R
 """
 
 import itertools
+from collections.abc import Sequence
 
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.boxes import iou
 from keras_rcnn.ops.roi import bilinear, sample_points
 
@@ -17,7 +19,7 @@ _TILE = 256
 _NOTHING = float("-inf")
 
 
-def nms(boxes, scores, iou_threshold, max_output):
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_output: int) -> tuple[Tensor, Tensor]:
     """`ops.nms.nms`; see there."""
     order, _, kept = _tiled_nms(boxes[None], scores[None], iou_threshold, _NOTHING, max_output)
     order, kept = order[0], kept[0]
@@ -28,7 +30,9 @@ def nms(boxes, scores, iou_threshold, max_output):
     return ops.where(valid, ops.take(order, place), 0), ops.sum(ops.cast(valid, "int32"))
 
 
-def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class, max_total):
+def multiclass_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, max_per_class: int, max_total: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """`ops.nms.multiclass_nms`: every class of every image at once, tile by tile, then top-k."""
     batch, count, classes = ops.shape(scores)[0], ops.shape(scores)[1], scores.shape[2]
     shared = boxes.shape[2] == 1
@@ -54,7 +58,9 @@ def multiclass_nms(boxes, scores, iou_threshold, score_threshold, max_per_class,
     )
 
 
-def _tiled_nms(boxes, scores, iou_threshold, score_threshold, most):
+def _tiled_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, most: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Greedy NMS of P sets of boxes at once, exactly.
 
     The boxes are sorted and cut into tiles. Each tile is held against the kept boxes of the tiles before it, then
@@ -84,21 +90,21 @@ def _tiled_nms(boxes, scores, iou_threshold, score_threshold, most):
     scores = ops.pad(scores, more, constant_values=_NOTHING)
     order, boxes = ops.pad(ops.cast(order, "int32"), more), ops.pad(boxes, (*more, (0, 0)))
 
-    def in_tiles(values):  # [P, N', ...] -> [tiles, P, T, ...]
+    def in_tiles(values: Tensor) -> Tensor:  # [P, N', ...] -> [tiles, P, T, ...]
         return ops.moveaxis(ops.reshape(values, (sets, tiles, tile, *values.shape[2:])), 1, 0)
 
     tile_boxes, tile_exists = in_tiles(boxes), in_tiles(scores > _NOTHING)
     better = ops.arange(tile)[:, None] < ops.arange(tile)[None]  # [T, T]: the row's box is the better one
     positions = ops.arange(tiles)[:, None, None]
 
-    def can_add(t, number, kept):
+    def can_add(t: Tensor, number: Tensor, kept: Tensor) -> Tensor:
         open_sets = ops.logical_and(ops.take(tile_exists, ops.minimum(t, tiles - 1), axis=0)[:, 0], number < most)
         return ops.logical_and(t < tiles, ops.any(open_sets))
 
-    def add_tile(t, number, kept):
+    def add_tile(t: Tensor, number: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         own = ops.take(tile_boxes, t, axis=0)  # [P, T, 4]
 
-        def against(j, alive):
+        def against(j: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
             others, there = ops.take(tile_boxes, j, axis=0), ops.take(kept, j, axis=0)
             hit = ops.logical_and(iou(others, own) > iou_threshold, there[..., None])
             return j + 1, ops.logical_and(alive, ops.logical_not(ops.any(hit, axis=1)))
@@ -107,7 +113,7 @@ def _tiled_nms(boxes, scores, iou_threshold, score_threshold, most):
         _, alive = ops.while_loop(lambda j, _: j < t, against, (start, ops.take(tile_exists, t, axis=0)))
         suppresses = ops.logical_and(iou(own, own) > iou_threshold, better)
 
-        def settle(before, now):
+        def settle(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
             hit = ops.any(ops.logical_and(suppresses, now[..., None]), axis=1)
             return now, ops.logical_and(alive, ops.logical_not(hit))
 
@@ -124,7 +130,7 @@ def _tiled_nms(boxes, scores, iou_threshold, score_threshold, most):
     return order, scores, ops.reshape(ops.moveaxis(kept, 0, 1), (sets, length))
 
 
-def _top_k(values, count, nothing):
+def _top_k(values: Tensor, count: int, nothing: float) -> tuple[Tensor, Tensor]:
     """`ops.top_k` along the last axis, padded where there are fewer than `count`."""
     length = values.shape[-1]
     if length is None or length < count:
@@ -134,7 +140,15 @@ def _top_k(values, count, nothing):
     return best, ops.cast(index, "int32")
 
 
-def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned):
+def multilevel_roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    levels: Tensor,
+    scales: Sequence[float],
+    size: int,
+    samples: int,
+    aligned: bool,
+) -> Tensor:
     """`ops.roi.multilevel_roi_align` by gathers from all levels laid end to end, one neighbour of one sample of every
     bin at a time: XLA makes a single loop over the output of it, and no sample is ever held in memory."""
     batch, count, channels = ops.shape(boxes)[0], ops.shape(boxes)[1], features[0].shape[-1]
@@ -146,10 +160,10 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
     flat = ops.concatenate([ops.reshape(level, (batch, -1, channels)) for level in features], axis=1)
     flat = ops.reshape(flat, (-1, channels))
 
-    def of_level(values, dtype):
+    def of_level(values: Sequence[float | Tensor], dtype: str) -> Tensor:
         return ops.take(ops.stack([ops.cast(value, dtype) for value in values]), levels)
 
-    def by_sample(values):  # [B, R, S * samples] -> [B, R, S, samples]
+    def by_sample(values: Tensor) -> Tensor:  # [B, R, S * samples] -> [B, R, S, samples]
         return ops.reshape(values, (batch, count, size, samples))
 
     y, x = sample_points(boxes * of_level(scales, "float32")[..., None], size, samples, aligned)
@@ -171,6 +185,6 @@ def multilevel_roi_align(features, boxes, levels, scales, size, samples, aligned
     return ops.cast(pooled / samples**2, features[0].dtype)
 
 
-def grouped_convolution(x, values, strides, padding):
+def grouped_convolution(x: Tensor, values: Tensor, strides: Sequence[int], padding: str) -> Tensor:
     """`backbones.grouped.portable_grouped_convolution`, at once."""
     return ops.conv(x, values, strides, padding)

@@ -8,9 +8,13 @@
 
 import importlib
 import pkgutil
+from types import ModuleType
+
+from keras_rcnn.models import Detector
+from keras_rcnn.training.settings import Settings
 
 
-def plan_for(settings, detector):
+def plan_for(settings: Settings, detector: type[Detector]) -> ModuleType:
     """The module of the plan.
 
     Args:

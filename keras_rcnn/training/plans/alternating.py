@@ -18,17 +18,20 @@ from keras_rcnn.training.keras_internals import frozen
 
 if TYPE_CHECKING:
     from keras_rcnn.data.records import Dataset
+    from keras_rcnn.models import Detector
+    from keras_rcnn.training.run import Run
+    from keras_rcnn.training.settings import Settings
 
 _RPN = ("anchors", "rpn_head", "proposals", "rpn_targets", "rpn_loss")
 _BOXES = ("box_targets", "box_pool", "box_head", "box_predictor", "box_loss", "decoder")
 
 
-def suits(settings, detector):
+def suits(settings: Settings, detector: type[Detector]) -> bool:
     """Whether the settings ask for it."""
     return settings.alternating is not None
 
 
-def check(settings, detector):
+def check(settings: Settings, detector: type[Detector]) -> list[str]:
     """Problems in words, empty if there are none."""
     problems = []
     if detector is not FasterRCNN:
@@ -42,13 +45,13 @@ def check(settings, detector):
     return problems
 
 
-def train(run, model):
+def train(run: Run, model: Detector) -> None:
     """The four steps; `step_1` to `step_3` keep the weights after each until the end."""
     epochs = run.settings.alternating
     start = {part: model.parts[part].get_weights() for part in ("backbone", "neck")}
     done = _done(run, model) if run.resume else 0
 
-    def fit(step, detector, proposals):
+    def fit(step: int, detector: Detector, proposals: ProposalSet | None) -> None:
         name = f"checkpoint_{step + 1}"
         run.fit(detector, epochs[step], first=sum(epochs[:step]), proposals=proposals, name=name)
         if step < 3:
@@ -66,14 +69,14 @@ def train(run, model):
         (run.out / f"{file}.safetensors").unlink(missing_ok=True)
 
 
-def _keep(run, model, step):
+def _keep(run: Run, model: Detector, step: int) -> None:
     from safetensors.numpy import save_file
 
     with aside(run.out / f"step_{step}.safetensors") as temporary:
         save_file({weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}, temporary)
 
 
-def _done(run, model):
+def _done(run: Run, model: Detector) -> int:
     """Puts the weights of the last whole step into the model; returns its number."""
     from safetensors.numpy import load_file
 
@@ -85,7 +88,7 @@ def _done(run, model):
     return 0
 
 
-def propose(model, dataset, progress=True):
+def propose(model: Detector, dataset: Dataset, progress: bool = True) -> ProposalSet:
     """An RPN's proposals for every image.
 
     Args:
@@ -156,13 +159,13 @@ def alternate(
     return answers
 
 
-def _rpn(model):
+def _rpn(model: Detector) -> RPN:
     """The RPN that a Faster R-CNN consists of, sharing its layers."""
     parts = {key: model.parts[key] for key in (*_RPN, "neck", "preprocessor")}
     return RPN(model.parts["backbone"], **parts)
 
 
-def _fast(model):
+def _fast(model: Detector) -> FastRCNN:
     """The Fast R-CNN that a Faster R-CNN consists of, sharing its layers."""
     parts = {key: model.parts[key] for key in (*_BOXES, "neck", "preprocessor")}
     return FastRCNN(model.parts["backbone"], model.num_classes, class_names=list(model.class_names), **parts)

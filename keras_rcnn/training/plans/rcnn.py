@@ -3,8 +3,11 @@
 `stages.json` has what each stage brings, `violations.png` the mining of the SVMs.
 """
 
+from __future__ import annotations
+
 import inspect
 import shutil
+from typing import TYPE_CHECKING
 
 from keras_rcnn.evaluation import best_thresholds, coco_metrics, match_detections
 from keras_rcnn.files import aside
@@ -14,13 +17,18 @@ from keras_rcnn.presets import from_preset
 from keras_rcnn.training.history import plot_violations
 from keras_rcnn.training.svms import fit_box_regressors, fit_svms, stage_detections
 
+if TYPE_CHECKING:
+    from keras_rcnn.models import Detector
+    from keras_rcnn.training.run import Run
+    from keras_rcnn.training.settings import Settings
 
-def suits(settings, detector):
+
+def suits(settings: Settings, detector: type[Detector]) -> bool:
     """Whether the detector has these stages."""
     return issubclass(detector, RCNN)
 
 
-def check(settings, detector):
+def check(settings: Settings, detector: type[Detector]) -> list[str]:
     """Problems in words, empty if there are none."""
     problems = []
     if settings.patience:
@@ -33,7 +41,7 @@ def check(settings, detector):
     return problems
 
 
-def train(run, model):
+def train(run: Run, model: Detector) -> None:
     """Fine-tunes the detector and fits its stages; the preset has both."""
     run.find_proposals(model)
     # an evaluation takes seconds an image
@@ -42,7 +50,7 @@ def train(run, model):
         _fit_stages(run, from_preset(run.best()))
 
 
-def _fit_stages(run, model):
+def _fit_stages(run: Run, model: Detector) -> None:
     settings, features, results, metrics, thresholds = run.settings, run.out / "features", {}, None, None
     options = {"cache": features, "progress": bool(run.verbose)}
     if settings.svms is not None:
