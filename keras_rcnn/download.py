@@ -17,12 +17,11 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from keras_rcnn.interfaces import FilePath
 
 logger = logging.getLogger(__name__)
