@@ -13,7 +13,7 @@ import sys
 REGISTERED = {
     "backbones": (
         "CaffeNet", "ConvNeXt", "EfficientNetLite0", "Features", "FrozenBatchNormalization", "MobileNetV3Large",
-        "ResNet", "VGG16", "ZF",
+        "ResNet", "ResNetRegions", "VGG16", "ZF",
     ),
     "backbones.caffe": ("LocalResponseNormalization",),
     "backbones.convnext": ("LayerScale",),
@@ -22,8 +22,8 @@ REGISTERED = {
     "layers": (
         "AnchorGenerator", "BoxHead", "BoxLoss", "BoxPredictor", "BoxRegressors", "BoxTargets", "ClassLoss",
         "ClassPredictor", "DetectionDecoder", "FPN", "MaskDecoder", "MaskHead", "MaskLoss", "MaskTargets", "Proposals",
-        "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN", "RegionSVMs", "RegionWarp", "RoIAlign", "RoIPool",
-        "ScoreDecoder", "SingleLevel",
+        "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN", "RegionMean", "RegionSVMs", "RegionWarp", "RoIAlign",
+        "RoIPool", "ScoreDecoder", "SingleLevel",
     ),
     "models": ("FastRCNN", "FasterRCNN", "MaskRCNN", "RCNN"),
     "models.rpn": ("RPN",),

@@ -114,7 +114,7 @@ class Parts:
             return x, "same"
         return layers.ZeroPadding2D(size // 2, dtype=self.dtype, name=f"{name}_pad")(x), "valid"
 
-    def conv(self, x, filters, size, strides, name, bias=False, groups=1):
+    def conv(self, x, filters, size, strides, name, bias=False, groups=1, dilation=1):
         """Convolution, He-initialised."""
         x, padding = self.pad(x, size, strides, name)
         return convolution(
@@ -123,6 +123,7 @@ class Parts:
             strides,
             groups,
             padding=padding,
+            dilation_rate=dilation,
             use_bias=bias,
             kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
             dtype=self.dtype,

@@ -7,7 +7,8 @@ from keras import ops
 
 from keras_rcnn.ops.backend import kernel
 
-NORMS = ("frozen", "batch")
+NORMS = ("frozen", "batch", "group")
+GROUPS = 32  # of Wu and He 2018, and of every detector since
 
 
 @keras.saving.register_keras_serializable("keras_rcnn")
@@ -66,9 +67,11 @@ def portable_frozen_batch_norm(x, gamma, beta, mean, variance, epsilon):
 
 
 def normalization(norm, *, epsilon, momentum, name, dtype=None):
-    """The layer for `norm`: "frozen" or "batch"."""
+    """The layer for `norm`: "frozen", "batch" or "group"."""
     if norm == "frozen":
         return FrozenBatchNormalization(epsilon, name=name, dtype=dtype)
     if norm == "batch":
         return keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, name=name, dtype=dtype)
+    if norm == "group":
+        return keras.layers.GroupNormalization(GROUPS, epsilon=epsilon, name=name, dtype=dtype)
     raise ValueError(f"A backbone's norm is one of {', '.join(map(repr, NORMS))}, not {norm!r}.")

@@ -2,7 +2,7 @@
 
 from keras_rcnn.layers.detections import DetectionDecoder, MaskDecoder
 from keras_rcnn.layers.fpn import FPN, SingleLevel
-from keras_rcnn.layers.heads import BoxHead, BoxPredictor, MaskHead
+from keras_rcnn.layers.heads import BoxHead, BoxPredictor, MaskHead, RegionMean
 from keras_rcnn.layers.losses import BoxLoss, MaskLoss, RPNLoss
 from keras_rcnn.layers.regions import RegionCNN, RegionWarp, RoIAlign, RoIPool
 from keras_rcnn.layers.rpn import AnchorGenerator, Proposals, RPNHead
@@ -29,6 +29,7 @@ __all__ = [
     "RPNLoss",
     "RPNTargets",
     "RegionCNN",
+    "RegionMean",
     "RegionSVMs",
     "RegionWarp",
     "RoIAlign",

@@ -3,9 +3,9 @@
 import numpy as np
 
 from keras_rcnn.ops.backend import exported
-from keras_rcnn.ops.backend.exported import multilevel_roi_align, roi_pool
+from keras_rcnn.ops.backend.exported import adaptive_roi_align, multilevel_roi_align, roi_pool
 
-__all__ = ["multiclass_nms", "multilevel_roi_align", "nms", "roi_pool"]
+__all__ = ["adaptive_roi_align", "multiclass_nms", "multilevel_roi_align", "nms", "roi_pool"]
 
 
 def nms(boxes, scores, iou_threshold, max_output):

@@ -2,9 +2,9 @@
 
 from keras import ops
 
-from keras_rcnn.ops.backend.exported import multiclass_nms, multilevel_roi_align, nms, roi_pool
+from keras_rcnn.ops.backend.exported import adaptive_roi_align, multiclass_nms, multilevel_roi_align, nms, roi_pool
 
-__all__ = ["gelu", "multiclass_nms", "multilevel_roi_align", "nms", "roi_pool"]
+__all__ = ["adaptive_roi_align", "gelu", "multiclass_nms", "multilevel_roi_align", "nms", "roi_pool"]
 
 
 def gelu(x):
