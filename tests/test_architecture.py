@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "backbones": {"ops", "layers", "convert", "download"},
     "models": {"ops", "layers", "data"},
     "torchvision_detectors": {"backbones", "data", "layers", "models"},
+    "detectron2_detectors": {"backbones", "convert", "data", "layers", "models"},
     "classes": set(),
     "precision": set(),
     "registered": set(),

@@ -20,7 +20,9 @@ class ResNet(Backbone):
     Args:
         depth: int: 18, 34, 50, 101 or 152.
         weights: None (random), `"imagenet"`, torchvision's published ImageNet weights (IMAGENET1K_V1), downloaded the
-            first time, or the path of such a file, such as resnet50-0676ba61.pth; the classifier in it is left out.
+            first time, or the path of such a file, such as resnet50-0676ba61.pth, or of a `.pkl` that Detectron2's
+            training begins with, such as MSRA's R-50.pkl (with `stride_in_1x1=True`, and BGR images from a
+            `Preprocessor` as `keras_rcnn.detectron2_detectors` has it); the classifier in it is left out.
         norm: `"frozen"`, statistics and scales as loaded, `"batch"`, BatchNormalization, or `"group"`,
             GroupNormalization in 32 groups.
         freeze_at: int, 0 trains everything, 1 freezes the stem, N >= 2 everything up to the map C{N}. torchvision's
@@ -162,9 +164,20 @@ def _shortcut(parts, x, channels, strides, name):
 
 def _load(model, weights):
     from keras_rcnn.backbones.imagenet import published_file
-    from keras_rcnn.convert import assign, convert_resnet, read_torch_file
+    from keras_rcnn.convert import (
+        assign,
+        convert_detectron2_backbone,
+        convert_resnet,
+        read_detectron2_file,
+        read_torch_file,
+    )
 
-    depth, groups, width = (model.get_config()[key] for key in ("depth", "groups", "width_per_group"))
+    config = model.get_config()
+    depth, groups, width = (config[key] for key in ("depth", "groups", "width_per_group"))
+    if str(weights).endswith(".pkl"):
+        state = read_detectron2_file(weights)
+        assign(model, convert_detectron2_backbone(depth, state, config["norm"], config["last"]))
+        return
     name = published_name(depth, groups, width)
     state = read_torch_file(published_file(name) if weights == "imagenet" else weights)
     assign(model, convert_resnet(depth, state, name))

@@ -6,7 +6,6 @@ Everything whose shape is known stays static, and nothing depends on how many Ro
 import tensorflow as tf
 
 from keras_rcnn.ops.roi import cells
-from keras_rcnn.ops.roi import portable_adaptive_roi_align as adaptive_roi_align
 
 
 def nms(boxes, scores, iou_threshold, max_output):

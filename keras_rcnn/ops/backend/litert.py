@@ -3,7 +3,8 @@
 import numpy as np
 
 from keras_rcnn.ops.backend import exported
-from keras_rcnn.ops.backend.exported import adaptive_roi_align, multilevel_roi_align, roi_pool
+from keras_rcnn.ops.backend.exported import multilevel_roi_align, roi_pool
+from keras_rcnn.ops.roi import portable_adaptive_roi_align as adaptive_roi_align
 
 __all__ = ["adaptive_roi_align", "multiclass_nms", "multilevel_roi_align", "nms", "roi_pool"]
 

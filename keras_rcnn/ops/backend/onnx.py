@@ -2,7 +2,8 @@
 
 from keras import ops
 
-from keras_rcnn.ops.backend.exported import adaptive_roi_align, multiclass_nms, multilevel_roi_align, nms, roi_pool
+from keras_rcnn.ops.backend.exported import multiclass_nms, multilevel_roi_align, nms, roi_pool
+from keras_rcnn.ops.roi import portable_adaptive_roi_align as adaptive_roi_align
 
 __all__ = ["adaptive_roi_align", "gelu", "multiclass_nms", "multilevel_roi_align", "nms", "roi_pool"]
 
