@@ -59,7 +59,7 @@ def detectron2_detector(
         "name": name.rpartition("/")[2].removesuffix(".yaml").removesuffix(".py"),
     }
     if config["MODEL.LOAD_PROPOSALS"]:
-        return FastRCNN(backbone, classes, **parts)
+        return FastRCNN(backbone, classes, proposals=layers.GivenProposals(clip=True, most=(2000, 1000)), **parts)
     parts.update(_rpn_parts(config, strides))
     if not config["MODEL.MASK_ON"]:
         return FasterRCNN(backbone, classes, **parts)

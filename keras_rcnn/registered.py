@@ -21,9 +21,9 @@ REGISTERED = {
     "data": ("Preprocessor",),
     "layers": (
         "AnchorGenerator", "BoxHead", "BoxLoss", "BoxPredictor", "BoxRegressors", "BoxTargets", "ClassLoss",
-        "ClassPredictor", "DetectionDecoder", "FPN", "MaskDecoder", "MaskHead", "MaskLoss", "MaskTargets", "Proposals",
-        "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN", "RegionMean", "RegionSVMs", "RegionWarp", "RoIAlign",
-        "RoIPool", "ScoreDecoder", "SingleLevel",
+        "ClassPredictor", "DetectionDecoder", "FPN", "GivenProposals", "MaskDecoder", "MaskHead", "MaskLoss",
+        "MaskTargets", "Proposals", "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN", "RegionMean", "RegionSVMs",
+        "RegionWarp", "RoIAlign", "RoIPool", "ScoreDecoder", "SingleLevel",
     ),
     "models": ("FastRCNN", "FasterRCNN", "MaskRCNN", "RCNN"),
     "models.rpn": ("RPN",),

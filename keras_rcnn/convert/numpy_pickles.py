@@ -4,6 +4,7 @@ NumPy's own functions are not called: stand-ins collect what an array's pickle s
 once shape, type and bytes agree.
 """
 
+import hashlib
 import math
 import pickle
 import re
@@ -21,6 +22,8 @@ from keras_rcnn.interfaces import FilePath
 # how a file of torch.save begins that is no zip
 LEGACY = pickle.dumps(MAGIC_NUMBER, 2)
 KIND = re.compile(r"b1|[iu][1248]|f[248]")
+# the model zoo's files have the beginning of their MD5 in their name
+ZOO_FILE = re.compile(r"model_(?:final|\d+)_([0-9a-f]{6})\.pkl")
 
 
 class DType:
@@ -169,8 +172,8 @@ def read_detectron2_file(
 
     Raises:
         UnsafeWeightsError: if the pickle names a callable other than those that rebuild arrays, or an array of objects.
-        WeightsFileError: if the file is no weights file, truncated, malformed or beyond the limits. Both are
-            ConversionErrors.
+        WeightsFileError: if the file is no weights file, truncated, malformed or beyond the limits, or named as one of
+            the model zoo and not the same. Both are ConversionErrors.
         FileNotFoundError: if there is no such file.
 
     Example:
@@ -184,7 +187,7 @@ def read_detectron2_file(
         head = file.read(len(LEGACY))
         if not head.startswith(b"\x80") or head == LEGACY:
             return read_torch_file(path, max_bytes, max_parts)
-        file.seek(0)
+        _check_digest(path, file)
         limits = Limits(path, max_bytes, max_parts)
         try:
             tree = _ArrayUnpickler.read_from(file, limits)
@@ -200,6 +203,20 @@ def read_detectron2_file(
     if not state:
         raise WeightsFileError(f"{path} holds no arrays.")
     return state
+
+
+def _check_digest(path, file):
+    """Leaves the file at its beginning."""
+    file.seek(0)
+    match = ZOO_FILE.fullmatch(path.name)
+    if match:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        file.seek(0)
+        if not digest.startswith(match[1]):
+            raise WeightsFileError(
+                f"{path} is not the model zoo's file of that name: its MD5 begins with {digest[:6]}. Download it "
+                "again, or rename it if it is your own."
+            )
 
 
 def _arrays(tree, path):
