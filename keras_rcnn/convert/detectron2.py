@@ -104,7 +104,8 @@ def convert_detectron2_backbone(
     """
     if depth not in RESNET_BLOCKS or depth < 50:
         raise ConversionError(f"Detectron2's ResNets have depth 50, 101 or 152, not {depth}.")
-    tensors = Tensors(_with_statistics(caffe2_renamed(state)), f"ResNet-{depth}")
+    state = caffe2_renamed(state)
+    tensors = Tensors(state if norm == "group" else _with_statistics(state), f"ResNet-{depth}")
     tensors.drop(*_UNUSED)
     _resnet(tensors, depth, norm, dict.fromkeys((2, 3, 4, 5), ""))
     values = tensors.finish()
