@@ -137,7 +137,7 @@ def _module(tf, model, masks, score):
 
     def finish(outputs, sizes):
         if masks == "pasted":
-            pasted = graph.paste(outputs["masks"], outputs["boxes"], outputs["labels"], sizes)
+            pasted = graph.paste(outputs["masks"], outputs["boxes"], outputs["labels"], sizes, model.preprocessor.paste)
             outputs = {**outputs, "masks": pasted}
         return {**outputs, "names": graph.names(model.class_names, outputs["labels"])}
 
