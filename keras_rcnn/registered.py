@@ -25,6 +25,7 @@ REGISTERED = {
         "MaskTargets", "Proposals", "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN", "RegionMean", "RegionSVMs",
         "RegionWarp", "RoIAlign", "RoIPool", "ScoreDecoder", "SingleLevel",
     ),
+    "layers.norms": ("GroupNorm",),
     "models": ("FastRCNN", "FasterRCNN", "MaskRCNN", "RCNN"),
     "models.rpn": ("RPN",),
     "training": ("WarmupCosine", "WarmupMultiStep"),

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_rcnn.layers.norms import GroupNorm
 from keras_rcnn.ops.backend import kernel
 
 NORMS = ("frozen", "batch", "group")
-GROUPS = 32  # of Wu and He 2018, and of every detector since
 
 
 @keras.saving.register_keras_serializable("keras_rcnn")
@@ -73,5 +73,5 @@ def normalization(norm, *, epsilon, momentum, name, dtype=None):
     if norm == "batch":
         return keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, name=name, dtype=dtype)
     if norm == "group":
-        return keras.layers.GroupNormalization(GROUPS, epsilon=epsilon, name=name, dtype=dtype)
+        return GroupNorm(epsilon=epsilon, name=name, dtype=dtype)
     raise ValueError(f"A backbone's norm is one of {', '.join(map(repr, NORMS))}, not {norm!r}.")

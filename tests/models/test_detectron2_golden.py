@@ -58,15 +58,20 @@ def detector(name):
     layers = {layer.name: layer for layer in model.layers}
     # nodes are added in the order of the calls: the inference graph's comes first
     wanted = {
-        "features": layers["fpn" if "fpn" in layers else "single_level"].output,
+        "features": listed(layers["fpn" if "fpn" in layers else "single_level"].output),
         "pooled": layers["box_pool"]._inbound_nodes[0].output_tensors,
         "predictions": layers["box_predictor"]._inbound_nodes[0].output_tensors,
         "detections": model.output,
     }
     if "rpn_head" in layers:
-        wanted["anchors"], wanted["rpn"] = layers["anchors"].output, layers["rpn_head"].output
+        wanted["anchors"], wanted["rpn"] = listed(layers["anchors"].output), listed(layers["rpn_head"].output)
         wanted["proposals"] = layers["proposals"]._inbound_nodes[0].output_tensors
     return model, keras.Model(model.input, wanted)
+
+
+def listed(outputs):
+    """A layer's outputs; Keras gives a list of one as what is in it."""
+    return outputs if isinstance(outputs, list) else [outputs]
 
 
 def same_detections(ours, theirs, noise=None):
