@@ -207,6 +207,7 @@ REQUIRED = {
     "RegionCNN": {"backbone": TinyBackbone(), "neck": layers.SingleLevel("C5"), "warp": layers.RegionWarp(64)},
     "RegionSVMs": {"num_classes": 4},
     "ResNet": {"depth": 50},
+    "ResNetRegions": {"pool": layers.RoIAlign(14, (16,))},
     "WarmupCosine": {"peak": 0.1, "steps": 100},
     "WarmupMultiStep": {"peak": 0.1, "boundaries": [50, 80]},
 }

@@ -248,7 +248,7 @@ def test_training_losses(name):
     graph = dict(model.training_graph.output)
     if model.has_masks:
         graph["mask_logits"] = layers["mask_head"]._inbound_nodes[-1].output_tensors[0]
-        graph["mask_labels"] = layers["mask_targets"].output["labels"]
+        graph["mask_labels"] = layers["mask_targets"]._inbound_nodes[0].output_tensors[1]
     whole = keras.Model(model.training_graph.input, graph)
     out = whole(training_batch(model, name, info), training=True)
     for key, value in info["losses"].items():
