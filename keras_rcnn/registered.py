@@ -19,7 +19,7 @@ from typing import Any
 REGISTERED = {
     "backbones": (
         "CaffeNet", "ConvNeXt", "EfficientNetLite0", "Features", "FrozenBatchNormalization", "MobileNetV3Large",
-        "ResNet", "VGG16", "ZF",
+        "ResNet", "ResNetRegions", "VGG16", "ZF",
     ),
     "backbones.caffe": ("LocalResponseNormalization",),
     "backbones.convnext": ("LayerScale",),
@@ -27,10 +27,11 @@ REGISTERED = {
     "data": ("Preprocessor",),
     "layers": (
         "AnchorGenerator", "BoxHead", "BoxLoss", "BoxPredictor", "BoxRegressors", "BoxTargets", "ClassLoss",
-        "ClassPredictor", "DetectionDecoder", "FPN", "MaskDecoder", "MaskHead", "MaskLoss", "MaskTargets", "Proposals",
-        "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN", "RegionSVMs", "RegionWarp", "RoIAlign", "RoIPool",
-        "ScoreDecoder", "SingleLevel",
+        "ClassPredictor", "DetectionDecoder", "FPN", "GivenProposals", "MaskDecoder", "MaskHead", "MaskLoss",
+        "MaskTargets", "Proposals", "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN", "RegionMean", "RegionSVMs",
+        "RegionWarp", "RoIAlign", "RoIPool", "ScoreDecoder", "SingleLevel",
     ),
+    "layers.norms": ("GroupNorm",),
     "models": ("FastRCNN", "FasterRCNN", "MaskRCNN", "RCNN"),
     "models.rpn": ("RPN",),
     "training": ("WarmupCosine", "WarmupMultiStep"),

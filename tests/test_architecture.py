@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "backbones": {"ops", "layers", "convert", "download"},
     "models": {"ops", "layers", "data"},
     "torchvision_detectors": {"backbones", "data", "layers", "models"},
+    "detectron2_detectors": {"backbones", "convert", "data", "layers", "models"},
     "classes": set(),
     "precision": set(),
     "registered": set(),
@@ -206,6 +207,7 @@ REQUIRED = {
     "RegionCNN": {"backbone": TinyBackbone(), "neck": layers.SingleLevel("C5"), "warp": layers.RegionWarp(64)},
     "RegionSVMs": {"num_classes": 4},
     "ResNet": {"depth": 50},
+    "ResNetRegions": {"pool": layers.RoIAlign(14, (16,))},
     "WarmupCosine": {"peak": 0.1, "steps": 100},
     "WarmupMultiStep": {"peak": 0.1, "boundaries": [50, 80]},
 }

@@ -40,7 +40,8 @@ SMALL = {"nuclei_mrcnn": "runs/masks", "nuclei_frcnn": "runs/mine", "fasterrcnn_
 ELSEWHERE = {
     **dict.fromkeys(
         [f"backbones.{name}" for name in ("alexnet", "convnext", "imagenet", "zf", "vgg", "mobilenet_v3", "resnet")]
-        + ["convert.torch_file", "convert.torchvision", "convert.caffe_file", "convert.caffe"],
+        + ["convert.torch_file", "convert.torchvision", "convert.caffe_file", "convert.caffe", "convert.detectron2"]
+        + ["convert.numpy_pickles"],
         "published weights, which cannot be had here",
     ),
     **dict.fromkeys(["training.cluster", "training.distribute"], "several machines or devices"),

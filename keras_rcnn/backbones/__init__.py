@@ -7,6 +7,7 @@ from keras_rcnn.backbones.features import Features, from_features
 from keras_rcnn.backbones.imagenet import PUBLISHED, backbone_by_name
 from keras_rcnn.backbones.mobilenet_v3 import MobileNetV3Large
 from keras_rcnn.backbones.norm import FrozenBatchNormalization
+from keras_rcnn.backbones.region_stage import ResNetRegions
 from keras_rcnn.backbones.resnet import ResNet
 from keras_rcnn.backbones.vgg import VGG16
 from keras_rcnn.backbones.zf import ZF
@@ -22,6 +23,7 @@ __all__ = [
     "FrozenBatchNormalization",
     "MobileNetV3Large",
     "ResNet",
+    "ResNetRegions",
     "backbone_by_name",
     "from_features",
 ]

@@ -124,7 +124,15 @@ class Parts:
         return layers.ZeroPadding2D(size // 2, dtype=self.dtype, name=f"{name}_pad")(x), "valid"
 
     def conv(
-        self, x: Tensor, filters: int, size: int, strides: int, name: str, bias: bool = False, groups: int = 1
+        self,
+        x: Tensor,
+        filters: int,
+        size: int,
+        strides: int,
+        name: str,
+        bias: bool = False,
+        groups: int = 1,
+        dilation: int = 1,
     ) -> Tensor:
         """Convolution, He-initialised."""
         x, padding = self.pad(x, size, strides, name)
@@ -134,6 +142,7 @@ class Parts:
             strides,
             groups,
             padding=padding,
+            dilation_rate=dilation,
             use_bias=bias,
             kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
             dtype=self.dtype,

@@ -6,9 +6,10 @@ import keras
 from keras import ops
 
 from keras_rcnn.interfaces import Shape, Tensor
+from keras_rcnn.layers.norms import GroupNorm
 from keras_rcnn.ops.backend import kernel
 
-NORMS = ("frozen", "batch")
+NORMS = ("frozen", "batch", "group")
 
 
 @keras.saving.register_keras_serializable("keras_rcnn")
@@ -69,16 +70,18 @@ def portable_frozen_batch_norm(
 
 
 def normalization(
-    norm: Literal["frozen", "batch"],
+    norm: Literal["frozen", "batch", "group"],
     *,
     epsilon: float,
     momentum: float,
     name: str,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> keras.layers.Layer:
-    """The layer for `norm`: "frozen" or "batch"."""
+    """The layer for `norm`: "frozen", "batch" or "group"."""
     if norm == "frozen":
         return FrozenBatchNormalization(epsilon, name=name, dtype=dtype)
     if norm == "batch":
         return keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, name=name, dtype=dtype)
+    if norm == "group":
+        return GroupNorm(epsilon=epsilon, name=name, dtype=dtype)
     raise ValueError(f"A backbone's norm is one of {', '.join(map(repr, NORMS))}, not {norm!r}.")

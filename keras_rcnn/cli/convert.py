@@ -1,4 +1,4 @@
-"""`keras-rcnn convert`: torchvision's weights -> a preset folder, Caffe's -> weights for a backbone and its head."""
+"""`keras-rcnn convert`: weights of torchvision and Detectron2 -> a preset folder, Caffe's -> weights for a backbone."""
 
 import argparse
 from pathlib import Path
@@ -9,19 +9,33 @@ from keras_rcnn.cli.tables import caffe_usage
 
 HELP = "weights of another framework as ours"
 DESCRIPTION = (
-    "torchvision's detectors become a preset folder, Caffe's backbones and their heads OUT/weights.safetensors."
+    "torchvision's and Detectron2's detectors become a preset folder, Caffe's backbones and their heads "
+    "OUT/weights.safetensors."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
-    parser.add_argument("framework", choices=("torchvision", "caffe"))
+    parser.add_argument("framework", choices=("torchvision", "detectron2", "caffe"))
     parser.add_argument(
-        "--model", required=True, metavar="NAME", help="e.g. fasterrcnn_resnet50_fpn; of Caffe vgg16, caffenet or zf"
+        "--model",
+        required=True,
+        metavar="NAME",
+        help="e.g. fasterrcnn_resnet50_fpn; of Detectron2 its config's, e.g. mask_rcnn_R_50_FPN_1x; of Caffe vgg16, "
+        "caffenet or zf",
     )
-    parser.add_argument("--weights", required=True, metavar="FILE", help=".pth, .npz, .safetensors or .caffemodel")
     parser.add_argument(
-        "--class-names", type=names, metavar="A,B,C", help="default: COCO's for 90 classes, else numbers"
+        "--weights", required=True, metavar="FILE", help=".pth, .pkl, .npz, .safetensors or .caffemodel"
+    )
+    parser.add_argument(
+        "--class-names", "--classes", type=names, metavar="A,B,C", help="default: the data set's, else numbers"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what your own config of Detectron2 changed, e.g. INPUT.MIN_SIZE_TEST=600; repeatable",
     )
     parser.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32", help="of the file; default: float32"
@@ -31,9 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """torchvision's weights -> a preset folder, Caffe's -> weights for a backbone and its head."""
+    """Weights of torchvision and Detectron2 -> a preset folder, Caffe's -> weights for a backbone and its head."""
     out = Path(args.out)
     check_out(out, args)
+    if args.framework == "detectron2":
+        from keras_rcnn.cli.convert_detectron2 import convert_detectron2_weights
+
+        convert_detectron2_weights(args, out)
+        return
+    if args.set:
+        raise ValueError("--set is for Detectron2's models, whose configs have such keys")
     if args.framework == "caffe":
         _convert_caffe(args, out)
         return

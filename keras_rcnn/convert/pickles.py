@@ -90,6 +90,8 @@ _LEFT_OUT = (pickle.BYTEARRAY8, pickle.EXT1, pickle.EXT2, pickle.EXT4)
 
 
 def _counted(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A step of the unpickler that counts against the file's limits."""
+
     def step(unpickler: Any) -> None:
         unpickler.limits.take_parts()
         load(unpickler)
@@ -97,7 +99,7 @@ def _counted(load: Callable[[Any], None]) -> Callable[[Any], None]:
     return step
 
 
-class _Unpickler(pickle._Unpickler):
+class RestrictedUnpickler(pickle._Unpickler):
     """Python's unpickler with nothing to call but ALLOWED; it notes the bytes an element of every storage.
 
     The pure Python one, since C's allocates by the largest memo index that a pickle claims. Every step counts against
@@ -105,6 +107,9 @@ class _Unpickler(pickle._Unpickler):
     sets on objects (`_metadata` of a state dict) are ignored.
     """
 
+    allowed: ClassVar[dict] = ALLOWED
+    advice: ClassVar[str] = "Save a plain state dict (torch.save(model.state_dict(), ...))."
+    encoding: ClassVar[str] = "utf-8"
     dispatch: ClassVar[dict] = {
         code: _counted(load) for code, load in _STANDARD.items() if bytes([code]) not in _LEFT_OUT
     }
@@ -113,17 +118,17 @@ class _Unpickler(pickle._Unpickler):
     memo: dict[int, Any]
     readline: Callable[[], bytes]
 
-    def __init__(self, file: "_Rest", limits: Limits, widths: dict[str, int]) -> None:
-        super().__init__(file, encoding="utf-8")
+    def __init__(self, file: Any, limits: Limits, widths: dict[str, int]) -> None:
+        super().__init__(file, encoding=type(self).encoding)
         self.path, self.limits, self.widths = limits.path, limits, widths
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in ALLOWED:
-            return ALLOWED[module, name]
+        if (module, name) in self.allowed:
+            return self.allowed[module, name]
         hint = " It looks like a TorchScript archive; save model.state_dict()." if "__torch__" in module else ""
         raise UnsafeWeightsError(
             f"{self.path} asks to call {module}.{name} on loading, which is not needed for weights and could run any "
-            f"code. It was not called. Save a plain state dict (torch.save(model.state_dict(), ...)).{hint}"
+            f"code. It was not called. {self.advice}{hint}"
         )
 
     def persistent_load(self, pid: Any) -> Storage:
@@ -146,7 +151,7 @@ class _Unpickler(pickle._Unpickler):
             if not isinstance(value, str) and not (isinstance(value, int) and abs(value) < MAX_KEY):
                 raise WeightsFileError(
                     f"{self.path} is malformed: a dict in it has a key that is neither a text nor a small whole number "
-                    f"but a {type(value).__name__}. Save a plain state dict (torch.save(model.state_dict(), ...))."
+                    f"but a {type(value).__name__}. {self.advice}"
                 )
 
     def load_setitem(self) -> None:
@@ -193,31 +198,44 @@ class _Unpickler(pickle._Unpickler):
         self._instantiate(None, ())
 
     def _instantiate(self, klass: Any, args: Any) -> None:
-        raise WeightsFileError(
-            f"{self.path} makes objects other than tensors. Save a plain state dict "
-            "(torch.save(model.state_dict(), ...))."
-        )
+        raise WeightsFileError(f"{self.path} makes objects other than tensors. {self.advice}")
 
     def load_build(self) -> None:
         self.stack.pop()
 
+    @staticmethod
+    def counted(loads):
+        """Opcodes -> functions, as entries of `dispatch`."""
+        return {code[0]: _counted(load) for code, load in loads.items()}
+
     dispatch.update(
-        {
-            code[0]: _counted(load)
-            for code, load in (
-                (pickle.SETITEM, load_setitem),
-                (pickle.SETITEMS, load_setitems),
-                (pickle.DICT, load_dict),
-                (pickle.ADDITEMS, load_additems),
-                (pickle.FROZENSET, load_frozenset),
-                (pickle.PUT, load_put),
-                (pickle.REDUCE, load_reduce),
-                (pickle.NEWOBJ, load_newobj),
-                (pickle.NEWOBJ_EX, load_newobj),
-                (pickle.BUILD, load_build),
-            )
-        }
+        counted(
+            {
+                pickle.SETITEM: load_setitem,
+                pickle.SETITEMS: load_setitems,
+                pickle.DICT: load_dict,
+                pickle.ADDITEMS: load_additems,
+                pickle.FROZENSET: load_frozenset,
+                pickle.PUT: load_put,
+                pickle.REDUCE: load_reduce,
+                pickle.NEWOBJ: load_newobj,
+                pickle.NEWOBJ_EX: load_newobj,
+                pickle.BUILD: load_build,
+            }
+        )
     )
+
+    @classmethod
+    def read_from(cls, file, limits, widths=None):
+        """The object of one pickle; see `unpickle`."""
+        try:
+            return cls(_Rest(file, limits.size), limits, {} if widths is None else widths).load()
+        except WeightsFileError:
+            raise
+        except EOFError as error:
+            raise WeightsFileError(
+                f"{limits.path} is truncated: its pickle ends too early. Download it again."
+            ) from error
 
 
 class _Rest:
@@ -244,9 +262,4 @@ def unpickle(file: IO[bytes], limits: Limits, widths: dict[str, int] | None = No
         WeightsFileError: if it ends too early or goes beyond the limits.
         Exception: whatever else a malformed pickle provokes.
     """
-    try:
-        return _Unpickler(_Rest(file, limits.size), limits, {} if widths is None else widths).load()
-    except WeightsFileError:
-        raise
-    except EOFError as error:
-        raise WeightsFileError(f"{limits.path} is truncated: its pickle ends too early. Download it again.") from error
+    return RestrictedUnpickler.read_from(file, limits, widths)

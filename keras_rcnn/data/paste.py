@@ -1,15 +1,23 @@
-"""28x28 mask probabilities -> masks at the size of the photo, boolean or COCO RLE."""
+"""28x28 mask probabilities -> masks at the size of the photo, boolean or COCO RLE.
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+A `rule` is whose way it is: torchvision's pads a mask by one cell and resizes it to the expanded integer box;
+Detectron2's maps each pixel's centre linearly into the box as it is, and reads the mask there, zeros around it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from keras_rcnn.interfaces import RLE, MaskForm
 
+Rule = Literal["torchvision", "detectron2"]
 
-def paste_masks(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5) -> np.ndarray:
-    """Pastes masks into the image, as torchvision does: padded by one cell, resized to the expanded integer box.
+
+def paste_masks(
+    masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5, rule: Rule = "torchvision"
+) -> np.ndarray:
+    """Pastes masks into the image.
 
     Args:
         masks: float32 [n, M, M] probabilities in the box.
@@ -17,17 +25,20 @@ def paste_masks(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, t
         height: int, of the image.
         width: int, of the image.
         threshold: probability from which a pixel belongs to the object.
+        rule: `"torchvision"` or `"detectron2"`, see above.
 
     Returns:
         bool [n, height, width].
     """
     pasted = np.zeros((len(masks), height, width), bool)
-    for i, (y, x, part) in enumerate(_parts(masks, boxes, height, width)):
+    for i, (y, x, part) in enumerate(PARTS[rule](masks, boxes, height, width)):
         np.greater_equal(part, threshold, out=pasted[i, y : y + part.shape[0], x : x + part.shape[1]])
     return pasted
 
 
-def pasted(crops: np.ndarray, boxes: np.ndarray, size: Sequence[int], form: MaskForm) -> np.ndarray | list[RLE]:
+def pasted(
+    crops: np.ndarray, boxes: np.ndarray, size: Sequence[int], form: MaskForm, rule: Rule = "torchvision"
+) -> np.ndarray | list[RLE]:
     """Masks as `detect(masks=form)` answers them.
 
     Args:
@@ -35,17 +46,20 @@ def pasted(crops: np.ndarray, boxes: np.ndarray, size: Sequence[int], form: Mask
         boxes: float32 [n, 4] xyxy, px.
         size: (height, width) of the image.
         form: `"crops"` for the crops as they are, `"rle"` for COCO RLEs, True for arrays of the image's size.
+        rule: `"torchvision"` or `"detectron2"`, see above: a `Preprocessor`'s `paste`.
     """
     if form == "crops":
         return crops
-    return (paste_rle if form == "rle" else paste_masks)(crops, boxes, *size)
+    return (paste_rle if form == "rle" else paste_masks)(crops, boxes, *size, rule=rule)
 
 
-def paste_rle(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5) -> list[RLE]:
+def paste_rle(
+    masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5, rule: Rule = "torchvision"
+) -> list[RLE]:
     """`paste_masks` as a list of n COCO RLEs, without an array of the image's size.
 
     Args:
-        masks, boxes, height, width, threshold: as in `paste_masks`.
+        masks, boxes, height, width, threshold, rule: as in `paste_masks`.
 
     Returns:
         A list of dicts `{"size": [height, width], "counts": bytes}`, compressed as pycocotools has it.
@@ -53,7 +67,7 @@ def paste_rle(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, thr
     from pycocotools import mask as coco
 
     answer = []
-    for y, x, part in _parts(masks, boxes, height, width):
+    for y, x, part in PARTS[rule](masks, boxes, height, width):
         runs: Any = {"size": [height, width], "counts": _counts(part >= threshold, y, x, height, width)}
         answer.append(coco.frPyObjects(runs, height, width))
     return answer
@@ -73,6 +87,33 @@ def _parts(masks: np.ndarray, boxes: np.ndarray, height: int, width: int) -> Ite
             continue
         whole = cv2.resize(mask, (w, h), interpolation=cv2.INTER_LINEAR)
         yield top, left, whole[top - y1 : bottom - y1, left - x1 : right - x1]
+
+
+def _detectron2_parts(
+    masks: np.ndarray, boxes: np.ndarray, height: int, width: int
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """As `_parts`, in Detectron2's way; only pixels from floor(low) - 1 to ceil(high) + 1 of the box are looked at."""
+    masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float32)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
+        top, rows = _along(y1, y2, height, mask.shape[0])
+        left, columns = _along(x1, x2, width, mask.shape[1])
+        yield top, left, rows @ mask @ columns.T
+
+
+def _along(low: float, high: float, side: int, cells: int) -> tuple[int, np.ndarray]:
+    """The first pixel of a box along an axis, and the weights float32 [pixels, cells] of bilinear interpolation."""
+    first, last = max(int(np.floor(low)) - 1, 0), min(int(np.ceil(high)) + 1, side)
+    centres = np.arange(first, max(last, first), dtype=np.float32) + np.float32(0.5)
+    # PyTorch's grid_sample in its own order: first to -1..1, then to cells
+    grid = (centres - low) / max(high - low, np.finfo(np.float32).tiny) * 2 - 1
+    at = ((grid + 1) * np.float32(cells) - 1) / 2
+    return first, np.maximum(1 - np.abs(at[:, None] - np.arange(cells, dtype=np.float32)), 0)
+
+
+PARTS: dict[str, Callable[..., Iterator[tuple[int, int, np.ndarray]]]] = {
+    "torchvision": _parts,
+    "detectron2": _detectron2_parts,
+}
 
 
 def _expanded(boxes: np.ndarray, size: int) -> list[list[int]]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_rcnn.data.images import pixel_limit, read_image
+from keras_rcnn.data.pillow_resize import pillow_size, resize_pillow
 from keras_rcnn.data.request import check_number, check_whole
+
+# whose way it is that something is done
+RULES = ("torchvision", "detectron2")
 
 
 @keras.saving.register_keras_serializable(package="keras_rcnn")
@@ -34,6 +38,12 @@ class Preprocessor:
             not elsewhere. It costs pixels (5 to 15 % for photos, under a fifth for any mixture of
             sizes), and more padding changes the
             features next to a photo's right and bottom edge, as it does for the smaller images of any batch.
+        resize: `"torchvision"`, as above, or `"detectron2"`: uint8 is resized by Pillow, which antialiases, to sides
+            that are rounded half up, and normalised afterwards, in 0..255.
+        channels: Order of the channels that the model takes, `"rgb"` or `"bgr"`, as the weights of Caffe and Detectron2
+            want it. Images, `mean` and `std` are RGB either way.
+        paste: How a mask is laid onto the photo: `"torchvision"` pads it by a cell and resizes it to whole pixels,
+            `"detectron2"` reads it at each pixel's centre within the box as it is.
 
     Example:
 
@@ -52,7 +62,18 @@ class Preprocessor:
         size_divisor: int = 32,
         fixed_size: Sequence[int] | None = None,
         few_shapes: bool | None = None,
+        resize: Literal["torchvision", "detectron2"] = "torchvision",
+        channels: Literal["rgb", "bgr"] = "rgb",
+        paste: Literal["torchvision", "detectron2"] = "torchvision",
     ) -> None:
+        for name, value, known in (
+            ("resize", resize, RULES),
+            ("channels", channels, ("rgb", "bgr")),
+            ("paste", paste, RULES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {known[0]!r} or {known[1]!r}, not {value!r}.")
+        self.resize, self.channels, self.paste = resize, channels, paste
         for name, value in (("min_size", min_size), ("max_size", max_size), ("size_divisor", size_divisor)):
             check_whole(name, value, "px")
         self.min_size, self.max_size, self.size_divisor = int(min_size), int(max_size), int(size_divisor)
@@ -90,6 +111,9 @@ class Preprocessor:
             "size_divisor": self.size_divisor,
             "fixed_size": None if self.fixed_size is None else list(self.fixed_size),
             "few_shapes": self.few_shapes,
+            "resize": self.resize,
+            "channels": self.channels,
+            "paste": self.paste,
         }
 
     @classmethod
@@ -125,6 +149,8 @@ class Preprocessor:
         """`(height, width)` in px that an image of this size is resized to."""
         if min(height, width) < 1:
             raise ValueError(f"an image of {width} x {height} px has no pixels")
+        if self.resize == "detectron2":
+            return pillow_size(height, width, self.min_size, self.max_size, self.fixed_size)
         scale = min(self.min_size / min(height, width), self.max_size / max(height, width))
         if self.fixed_size is not None:
             scale = min(scale, self.fixed_size[0] / height, self.fixed_size[1] / width)
@@ -176,12 +202,21 @@ class Preprocessor:
             float32 `[height, width, 3]`.
         """
         image = np.asarray(image)
-        values = image.astype(np.float32)
-        if image.dtype == np.uint8:
-            values /= np.float32(255)
-        values -= np.asarray(self.mean, np.float32)
-        values /= np.asarray(self.std, np.float32)
-        return resize_bilinear(values, *(size or self.size(*image.shape[:2])))
+        size = size or self.size(*image.shape[:2])
+        if self.resize == "detectron2":
+            values = self._normalised(resize_pillow(image, *size).astype(np.float32), 255)
+        else:
+            values = image.astype(np.float32)
+            if image.dtype == np.uint8:
+                values /= np.float32(255)
+            values = resize_bilinear(self._normalised(values, 1), *size)
+        return values if self.channels == "rgb" else np.ascontiguousarray(values[..., ::-1])
+
+    def _normalised(self, values, scale):
+        """Float32 values in 0..`scale`, changed in place."""
+        values -= (np.float64(self.mean) * scale).astype(np.float32)
+        values /= (np.float64(self.std) * scale).astype(np.float32)
+        return values
 
     def batch(
         self, images: Sequence[np.ndarray], padded_size: Sequence[int] | None = None, compiled: bool | None = False

@@ -162,7 +162,8 @@ class AugmentedDetector:
         answer: Any = {key: values[kept] for key, values in joined.items()}
         answer["names"] = [names[i] for i in kept]
         if "masks" in answer:
-            answer["masks"] = pasted(answer["masks"], answer["boxes"], size, masks)
+            rule = getattr(getattr(self.model, "preprocessor", None), "paste", "torchvision")
+            answer["masks"] = pasted(answer["masks"], answer["boxes"], size, masks, rule)
         return answer
 
 

@@ -6,7 +6,9 @@ Shapes: B photos, H x W pixels, P proposals, D detections.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from keras_rcnn.data.paste import Rule
 from keras_rcnn.data.preprocess import Preprocessor
+from keras_rcnn.export import pillow
 from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops import roi
 
@@ -163,18 +165,20 @@ def preprocess(preprocessor: Preprocessor, pixels: Tensor) -> tuple[Tensor, Tens
     with tf.control_dependencies([empty]):
         size = resized_size(preprocessor, old)
     height, width = size[0], size[1]
-    mean, std = (tf.constant(values, tf.float32) for values in (preprocessor.mean, preprocessor.std))
 
     def normalised(values: Tensor) -> Tensor:
-        return (tf.cast(values, tf.float32) / 255.0 - mean) / std
+        return normalise(preprocessor, values)
 
-    # the cheaper axis first; only what is looked at is normalised
-    across = tf.cast(size, tf.int64) * tf.cast(tf.stack([old[1], old[0]]), tf.int64)
-    images = tf.cond(
-        across[0] <= across[1],
-        lambda: _resize_axis(_resize_axis(pixels, height, 1, normalised), width, 2),
-        lambda: _resize_axis(_resize_axis(pixels, width, 2, normalised), height, 1),
-    )
+    if preprocessor.resize == "detectron2":
+        images = normalised(pillow.resize_pillow(pixels, size))
+    else:
+        # the cheaper axis first; only what is looked at is normalised
+        across = tf.cast(size, tf.int64) * tf.cast(tf.stack([old[1], old[0]]), tf.int64)
+        images = tf.cond(
+            across[0] <= across[1],
+            lambda: _resize_axis(_resize_axis(pixels, height, 1, normalised), width, 2),
+            lambda: _resize_axis(_resize_axis(pixels, width, 2, normalised), height, 1),
+        )
     if preprocessor.fixed_size is None:
         divisor = preprocessor.size_divisor
         padded = (size + divisor - 1) // divisor * divisor  # no negative numbers: ONNX would round these towards 0
@@ -190,12 +194,25 @@ def resized_size(preprocessor: Preprocessor, size: Tensor) -> Tensor:
     import tensorflow as tf
 
     sides = tf.cast(size, tf.float64)
+    if preprocessor.resize == "detectron2":
+        return pillow.pillow_size(preprocessor, sides)
     scale = tf.minimum(preprocessor.min_size / tf.reduce_min(sides), preprocessor.max_size / tf.reduce_max(sides))
     limits = preprocessor.fixed_size
     if limits is not None:
         scale = tf.minimum(scale, tf.reduce_min(tf.constant(limits, tf.float64) / sides))
     resized = tf.maximum(tf.cast(sides * scale, tf.int32), 1)  # the cast truncates, as int() does
     return resized if limits is None else tf.minimum(resized, tf.constant(limits, tf.int32))
+
+
+def normalise(preprocessor: Preprocessor, values: Tensor) -> Tensor:
+    """Pixels in 0..255 -> what the detector takes, in its order of channels: float32 of the same shape."""
+    import tensorflow as tf
+
+    scale = 255.0 if preprocessor.resize == "detectron2" else 1.0
+    mean, std = (tf.constant([value * scale for value in v], tf.float32) for v in (preprocessor.mean, preprocessor.std))
+    values = tf.cast(values, tf.float32)
+    values = (values - mean) / std if scale == 255.0 else (values / 255.0 - mean) / std
+    return values if preprocessor.channels == "rgb" else tf.gather(values, [2, 1, 0], axis=-1)
 
 
 def _resize_axis(
@@ -293,7 +310,7 @@ def names(class_names: Sequence[str], labels: Tensor) -> Tensor:
     return tf.gather(tf.constant([*class_names, ""]), tf.where(labels < 0, len(class_names), labels))
 
 
-def paste(masks: Tensor, boxes: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
+def paste(masks: Tensor, boxes: Tensor, labels: Tensor, sizes: Tensor, rule: Rule = "torchvision") -> Tensor:
     """`data.paste.paste_masks` of B photos, one detection after another.
 
     Args:
@@ -301,6 +318,7 @@ def paste(masks: Tensor, boxes: Tensor, labels: Tensor, sizes: Tensor) -> Tensor
         boxes: float32 [B, D, 4] in px of the photos.
         labels: int32 [B, D], -1 for padding.
         sizes: int32 [B, 2], (height, width) of the photos in px.
+        rule: of `data.paste`, `"torchvision"` or `"detectron2"`.
 
     Returns:
         uint8 [B, N, H, W] of 0 and 1: N is the most detections of a photo, H and W the largest photo's.
@@ -315,20 +333,27 @@ def paste(masks: Tensor, boxes: Tensor, labels: Tensor, sizes: Tensor) -> Tensor
         needed <= MAX_BYTES, ["Pasted masks of this shape are too large; export with masks='crops'. Shape:", shape]
     )
     with tf.control_dependencies([fits]):
-        masks = tf.pad(masks[:, :count], [[0, 0], [0, 0], [1, 1], [1, 1]])
-    size = masks.shape[2]
-    boxes = boxes[:, :count]
-    # grown about their centres by a cell on each side, and truncated to whole pixels
-    half = (boxes[..., 2:] - boxes[..., :2]) * 0.5 * (size / (size - 2))
-    centre = (boxes[..., 2:] + boxes[..., :2]) * 0.5
-    corners = tf.cast(tf.concat([centre - half, centre + half], axis=-1), tf.int32)
+        masks, boxes = masks[:, :count], boxes[:, :count]
+    if rule == "detectron2":
+        size, corners = masks.shape[2], boxes
+    else:
+        masks = tf.pad(masks, [[0, 0], [0, 0], [1, 1], [1, 1]])
+        size = masks.shape[2]
+        # grown about their centres by a cell on each side, and truncated to whole pixels
+        half = (boxes[..., 2:] - boxes[..., :2]) * 0.5 * (size / (size - 2))
+        centre = (boxes[..., 2:] + boxes[..., :2]) * 0.5
+        corners = tf.cast(tf.concat([centre - half, centre + half], axis=-1), tf.int32)
     times: Any = [1, count, 1]
     every = tf.tile(sizes[:, None], times)
     valid = labels[:, :count] >= 0
 
     def along(low: Tensor, high: Tensor, side: Tensor, limit: Tensor) -> Tensor:
-        """Weights [side, M + 2] of bilinear interpolation, 0 outside of the box and the photo."""
+        """Weights [side, M + 2 or M] of bilinear interpolation, 0 outside of the box and the photo."""
         pixel = tf.range(side)
+        if rule == "detectron2":
+            source = ((tf.cast(pixel, tf.float32) + 0.5 - low) / (high - low) * 2.0 * size - 1.0) / 2.0
+            weights = tf.maximum(1.0 - tf.abs(source[:, None] - tf.range(size, dtype=tf.float32)), 0.0)
+            return tf.where((pixel < limit)[:, None], weights, 0.0)
         extent = tf.maximum(high - low + 1, 1)
         scale = tf.cast(size, tf.float64) / tf.cast(extent, tf.float64)
         source = tf.cast((tf.cast(pixel - low, tf.float64) + 0.5) * scale - 0.5, tf.float32)

@@ -16,7 +16,7 @@ from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
 from keras_rcnn.data.reading import spread
 from keras_rcnn.data.request import check_whole
-from keras_rcnn.export import equal_scores, parity
+from keras_rcnn.export import equal_scores, graph, parity
 from keras_rcnn.export.litert_detector import LABELS, SETTINGS, LiteRTDetector, fit, padded
 from keras_rcnn.export.litert_metadata import with_metadata
 from keras_rcnn.export.target import ExportError, new_path
@@ -120,6 +120,8 @@ def export_litert(
         "max_size": preprocessor.max_size,
         "precision": precision,
     }
+    if preprocessor.resize != "torchvision":
+        settings["resize"] = preprocessor.resize
     if model.wants_proposals:
         settings["proposals"] = max_proposals
     examples = None if calibrate is None else _examples(Path(calibrate), settings)
@@ -174,10 +176,9 @@ def _convert(
     }
     if "proposals" in settings:
         inputs["proposals"] = tf.TensorSpec((1, settings["proposals"], 4), tf.float32, name="proposals")
-    mean, std = np.array(preprocessor.mean, np.float32), np.array(preprocessor.std, np.float32)
 
     def detect(image: Tensor, size: Tensor, proposals: Tensor | None = None) -> dict[str, Tensor]:
-        pixels = (tf.cast(image, tf.float32) / 255.0 - mean) / std
+        pixels = graph.normalise(preprocessor, image)
         rows, columns = tf.range(height) < size[0], tf.range(width) < size[1]
         inside = tf.reshape(rows, [1, height, 1, 1]) & tf.reshape(columns, [1, 1, width, 1])
         x = {"images": tf.where(inside, pixels, 0.0), "image_sizes": tf.reshape(tf.cast(size, tf.float32), [1, 2])}

@@ -36,7 +36,8 @@ class LiteRTDetector:
     Attributes:
         class_names: list of str, from the file's metadata.
         settings: dict from the same: `size` of the input (height, width), `min_size` and `max_size`, the rule of a
-            photo's size in it, `precision`, and of a detector that wants such how many `proposals`.
+            photo's size in it, `resize` if that is `"detectron2"`, by Pillow, `precision`, and of a detector that wants
+            such how many `proposals`.
 
     Example:
 
@@ -119,7 +120,7 @@ def fit(photo: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray, np.nda
 
     Args:
         photo: uint8 [h, w, 3].
-        settings: dict with `size`, `min_size` and `max_size`.
+        settings: dict with `size`, `min_size` and `max_size`, and `resize`, `"detectron2"` for Pillow's way.
 
     Raises:
         ValueError: for an array of another shape, or without pixels.
@@ -132,27 +133,49 @@ def fit(photo: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray, np.nda
     height, width = photo.shape[:2]
     size = fitted_size(height, width, settings)
     image = np.zeros((*settings["size"], 3), np.uint8)
-    image[: size[0], : size[1]] = np.rint(_resize(photo.astype(np.float32), size))
+    image[: size[0], : size[1]] = _resize_pillow(photo, size) if _is_pillow(settings) else _resize(photo, size)
     return image, np.array(size, np.int32)
 
 
 def fitted_size(height: int, width: int, settings: dict[str, Any]) -> tuple[int, ...]:
     """(height, width) of a photo in the model's input."""
     limits = settings["size"]
+    if _is_pillow(settings):
+        return _pillow_size(height, width, settings)
     scale = min(settings["min_size"] / min(height, width), settings["max_size"] / max(height, width))
     scale = min(scale, limits[0] / height, limits[1] / width)
     return tuple(min(max(int(side * scale), 1), limit) for side, limit in zip((height, width), limits))
 
 
-def _resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+def _is_pillow(settings: dict[str, Any]) -> bool:
+    return settings.get("resize") == "detectron2"
+
+
+def _pillow_size(height: int, width: int, settings: dict[str, Any]) -> tuple[int, ...]:
+    """Detectron2's rule: each side is rounded half up."""
+    scale = settings["min_size"] / min(height, width)
+    sides = height * scale, width * scale
+    shrink = min(1.0, settings["max_size"] / max(sides))
+    shrink *= min(1.0, *(limit / (side * shrink) for side, limit in zip(sides, settings["size"])))
+    return tuple(max(int(side * shrink + 0.5), 1) for side in sides)
+
+
+def _resize_pillow(photo: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(photo).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def _resize(photo: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Bilinear, half-pixel centres, no antialias, as in the training."""
+    image = photo.astype(np.float32)
     for axis, n in enumerate(size):
         old = image.shape[axis]
         source = np.clip((np.arange(n) + 0.5) * (old / n) - 0.5, 0, old - 1).astype(np.float32)
         low = source.astype(np.intp)
         weight = (source - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
         image = image.take(low, axis) * (1 - weight) + image.take(np.minimum(low + 1, old - 1), axis) * weight
-    return image
+    return np.rint(image)
 
 
 def padded(boxes: Any, count: int) -> np.ndarray:

@@ -158,7 +158,7 @@ def _module(
 
     def finish(outputs: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
         if masks == "pasted":
-            pasted = graph.paste(outputs["masks"], outputs["boxes"], outputs["labels"], sizes)
+            pasted = graph.paste(outputs["masks"], outputs["boxes"], outputs["labels"], sizes, model.preprocessor.paste)
             outputs = {**outputs, "masks": pasted}
         return {**outputs, "names": graph.names(model.class_names, outputs["labels"])}
 

@@ -2,7 +2,8 @@
 
 from keras_rcnn.layers.detections import DetectionDecoder, MaskDecoder
 from keras_rcnn.layers.fpn import FPN, SingleLevel
-from keras_rcnn.layers.heads import BoxHead, BoxPredictor, MaskHead
+from keras_rcnn.layers.given import GivenProposals
+from keras_rcnn.layers.heads import BoxHead, BoxPredictor, MaskHead, RegionMean
 from keras_rcnn.layers.losses import BoxLoss, MaskLoss, RPNLoss
 from keras_rcnn.layers.regions import RegionCNN, RegionWarp, RoIAlign, RoIPool
 from keras_rcnn.layers.rpn import AnchorGenerator, Proposals, RPNHead
@@ -20,6 +21,7 @@ __all__ = [
     "ClassLoss",
     "ClassPredictor",
     "DetectionDecoder",
+    "GivenProposals",
     "MaskDecoder",
     "MaskHead",
     "MaskLoss",
@@ -29,6 +31,7 @@ __all__ = [
     "RPNLoss",
     "RPNTargets",
     "RegionCNN",
+    "RegionMean",
     "RegionSVMs",
     "RegionWarp",
     "RoIAlign",

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_rcnn.interfaces import Shape, Tensor
 from keras_rcnn.layers.base import register
+from keras_rcnn.layers.norms import Norm, check_norm, normalization
 
 
 @register
@@ -21,7 +22,8 @@ class FPN(keras.layers.Layer):
         in_features: the backbone maps to use, finest first.
         top: what comes above the coarsest level: `"maxpool"` one level, every second cell of it (P6 of the R-CNNs);
             `"convs"` two levels by stride-2 convolutions (P6 and P7, as RetinaNet); None nothing.
-        norm: None (convolutions with a bias) or `"batch"` (without a bias, then BatchNormalization).
+        norm: None (convolutions with a bias), or without a bias `"batch"` (then BatchNormalization) or `"group"`
+            (GroupNormalization).
 
     Call with a dict of maps [B, H, W, C]; returns the list of levels [B, H_l, W_l, channels], finest first.
 
@@ -36,21 +38,21 @@ class FPN(keras.layers.Layer):
         channels: int = 256,
         in_features: Sequence[str] = ("C2", "C3", "C4", "C5"),
         top: Literal["maxpool", "convs"] | None = "maxpool",
-        norm: Literal["batch"] | None = None,
+        norm: Norm | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"name": "fpn", **kwargs})
         if top not in ("maxpool", "convs", None):
             raise ValueError(f"FPN's top is 'maxpool', 'convs' or None, not {top!r}.")
-        if norm not in ("batch", None):
-            raise ValueError(f"FPN's norm is 'batch' or None, not {norm!r}.")
+        check_norm(norm, "FPN's")
         self.channels, self.in_features, self.top, self.norm = channels, tuple(in_features), top, norm
         self.inner = [self._conv(1, f"inner_{i}") for i in range(len(self.in_features))]
         self.output_convs = [self._conv(3, f"output_{i}") for i in range(len(self.in_features))]
         self.inner_norms, self.output_norms = [], []
         if norm:
-            self.inner_norms = [self._norm(f"inner_{i}_bn") for i in range(len(self.in_features))]
-            self.output_norms = [self._norm(f"output_{i}_bn") for i in range(len(self.in_features))]
+            policy, levels = self.dtype_policy, range(len(self.in_features))
+            self.inner_norms = [normalization(norm, f"inner_{i}_bn", policy) for i in levels]
+            self.output_norms = [normalization(norm, f"output_{i}_bn", policy) for i in levels]
         self.top_convs = []
         if top == "convs":
             self.top_convs = [
@@ -69,9 +71,6 @@ class FPN(keras.layers.Layer):
             dtype=self.dtype_policy,
             name=name,
         )
-
-    def _norm(self, name: str) -> keras.layers.Layer:
-        return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy, name=name)
 
     def strides(self, backbone_strides: Mapping[str, int]) -> tuple[int, ...]:
         """Strides of the levels, given the backbone's {name: stride}."""

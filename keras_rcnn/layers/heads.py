@@ -5,16 +5,17 @@ Shapes: B images, R regions, S bins a side, K classes.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_rcnn.interfaces import Shape, Tensor
 from keras_rcnn.layers.base import register, spec
+from keras_rcnn.layers.norms import Norm, check_norm, normalization
 
 
-def _relu_conv(channels: int, index: int, norm: Literal["batch"] | None, dtype: Any) -> keras.layers.Layer:
+def _relu_conv(channels: int, index: int, norm: Norm | None, dtype: Any) -> keras.layers.Layer:
     return keras.layers.Conv2D(
         channels,
         3,
@@ -28,21 +29,15 @@ def _relu_conv(channels: int, index: int, norm: Literal["batch"] | None, dtype: 
 
 
 class _ConvStack(keras.layers.Layer):
-    """3x3 convolutions (+ BatchNormalization) + ReLU, on regions folded into the batch."""
+    """3x3 convolutions (+ normalisation) + ReLU, on regions folded into the batch."""
 
-    def _make_convs(self, channels: Sequence[int], norm: Literal["batch"] | None) -> None:
-        if norm not in (None, "batch"):
-            raise ValueError(f"A head's norm is 'batch' or None, not {norm!r}.")
+    def _make_convs(self, channels: Sequence[int], norm: Norm | None) -> None:
+        check_norm(norm, "A head's")
         self.norm = norm
         self.convs = [_relu_conv(c, i, norm, self.dtype_policy) for i, c in enumerate(channels)]
         self.norms = []
         if norm:
-            self.norms = [
-                keras.layers.BatchNormalization(
-                    momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy, name=f"conv_{i}_bn"
-                )
-                for i in range(len(channels))
-            ]
+            self.norms = [normalization(norm, f"conv_{i}_bn", self.dtype_policy) for i in range(len(channels))]
 
     def _build_convs(self, shape: Shape) -> Shape:
         for i, conv in enumerate(self.convs):
@@ -67,7 +62,7 @@ class BoxHead(_ConvStack):
     Args:
         units: widths of the fully connected layers: (1024, 1024) with FPN, (4096, 4096) on VGG16.
         convs: channels of 3x3 convolutions before them; torchvision's v2 has (256, 256, 256, 256) and units (1024,).
-        norm: None or `"batch"`, of the convolutions.
+        norm: None, `"batch"` or `"group"`, of the convolutions.
         dropout: float, after each fully connected layer; 0.5 in the classic recipes.
         ranks: for each fully connected layer the rank t of its truncated SVD (Fast R-CNN, section 3.1), a layer of t
             units without bias before it, or None for whole; see `keras_rcnn.models.truncate_box_head`.
@@ -79,7 +74,7 @@ class BoxHead(_ConvStack):
         self,
         units: Sequence[int] = (1024, 1024),
         convs: Sequence[int] = (),
-        norm: Literal["batch"] | None = None,
+        norm: Norm | None = None,
         dropout: float = 0.0,
         ranks: Sequence[int | None] | None = None,
         **kwargs: Any,
@@ -130,6 +125,23 @@ class BoxHead(_ConvStack):
     def get_config(self) -> dict[str, Any]:
         config = {"units": self.units, "convs": self.conv_channels, "norm": self.norm, "dropout": self.dropout}
         return {**super().get_config(), **config, "ranks": self.ranks}
+
+
+@register
+class RegionMean(keras.layers.Layer):
+    """The mean over a region's cells: the box head where regions have been through a whole stage (`ResNetRegions`).
+
+    Call with [B, R, S, S, C]; returns [B, R, C].
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"name": "box_head", **kwargs})
+
+    def call(self, x):
+        return ops.mean(x, axis=(2, 3))
+
+    def compute_output_spec(self, x):
+        return spec(*x.shape[:2], x.shape[-1], dtype=self.compute_dtype)
 
 
 @register
@@ -190,7 +202,7 @@ class MaskHead(_ConvStack):
         num_classes: int K.
         convs: channels of the 3x3 convolutions.
         channels: channels of the transposed convolution.
-        norm: None or `"batch"`.
+        norm: None, `"batch"` or `"group"`.
         class_agnostic: whether one mask serves all classes.
 
     Call with [B, R, S, S, C]; returns float32 logits [B, R, 2S, 2S, K or 1].
@@ -201,7 +213,7 @@ class MaskHead(_ConvStack):
         num_classes: int,
         convs: Sequence[int] = (256, 256, 256, 256),
         channels: int = 256,
-        norm: Literal["batch"] | None = None,
+        norm: Norm | None = None,
         class_agnostic: bool = False,
         **kwargs: Any,
     ) -> None:

@@ -15,11 +15,12 @@ class RPNLoss(Float32Layer):
     """Objectness and box loss of the RPN (Faster R-CNN, eq. 1).
 
     Args:
-        beta: smooth L1's transition, 1/9 (the paper's sigma = 3).
-        normalisation: `"sampled"`: both losses divided by the number of sampled anchors, as torchvision and Detectron2
-            do; `"paper"`: L_cls by N_cls (the sampled anchors, 256), L_reg by N_box (the anchor locations, about
-            2,400).
+        beta: smooth L1's transition, 1/9 (the paper's sigma = 3); 0 is L1.
+        normalisation: `"sampled"`: both losses divided by the number of sampled anchors, as torchvision does;
+            `"paper"`: L_cls by N_cls (the sampled anchors, 256), L_reg by N_box (the anchor locations, about 2,400);
+            `"fixed"`: both by `count` an image, however few were sampled, as Detectron2 does.
         box_weight: lambda. With `"paper"` it is 10, which makes both terms weigh about the same.
+        count: int, of `"fixed"`: what `RPNTargets` samples at most.
 
     Call with lists of logits [B, A_l] and deltas [B, A_l, 4], labels [B, A] and targets [B, A, 4]; returns a dict of
     `loss_objectness` and `loss_rpn_box_reg`, float32 [B].
@@ -28,14 +29,15 @@ class RPNLoss(Float32Layer):
     def __init__(
         self,
         beta: float = 1.0 / 9,
-        normalisation: Literal["sampled", "paper"] = "sampled",
+        normalisation: Literal["sampled", "paper", "fixed"] = "sampled",
         box_weight: float | None = None,
+        count: int = 256,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"name": "rpn_loss", **kwargs})
-        if normalisation not in ("sampled", "paper"):
-            raise ValueError(f"RPNLoss's normalisation is 'sampled' or 'paper', not {normalisation!r}.")
-        self.beta, self.normalisation = beta, normalisation
+        if normalisation not in ("sampled", "paper", "fixed"):
+            raise ValueError(f"RPNLoss's normalisation is 'sampled', 'paper' or 'fixed', not {normalisation!r}.")
+        self.beta, self.normalisation, self.count = beta, normalisation, count
         self.box_weight = (10.0 if normalisation == "paper" else 1.0) if box_weight is None else box_weight
 
     def call(
@@ -44,7 +46,7 @@ class RPNLoss(Float32Layer):
         logits, deltas = ops.concatenate(logits, axis=1), ops.concatenate(deltas, axis=1)
         cells = ops.shape(logits)[1] / num_anchors
         cls, box = losses.rpn_losses(
-            logits, deltas, labels, targets, self.beta, self.normalisation, self.box_weight, cells
+            logits, deltas, labels, targets, self.beta, self.normalisation, self.box_weight, cells, self.count
         )
         return {"loss_objectness": cls, "loss_rpn_box_reg": box}
 
@@ -56,7 +58,7 @@ class RPNLoss(Float32Layer):
 
     def get_config(self) -> dict[str, Any]:
         config = {"beta": self.beta, "normalisation": self.normalisation, "box_weight": self.box_weight}
-        return {**super().get_config(), **config}
+        return {**super().get_config(), **config, "count": self.count}
 
 
 @register
@@ -64,7 +66,7 @@ class BoxLoss(Float32Layer):
     """Classification and box loss of the box head (Fast R-CNN, eq. 1).
 
     Args:
-        beta: smooth L1's transition: 1/9 as torchvision, 1 as the paper.
+        beta: smooth L1's transition: 1/9 as torchvision, 1 as the paper, 0 (L1) as Detectron2.
         regression: `"smooth_l1"` of the deltas, or `"giou"`: 1 - GIoU of the boxes (Rezatofighi et al. 2019, alg. 2).
         box_weight: what the box loss is multiplied by. GIoU's is small beside the other loss: mmdetection takes 10.
         focal_gamma: 0 for cross-entropy, above it for the focal loss of the softmax (Lin et al. 2017, eq. 4; 2 there).

@@ -32,10 +32,13 @@ class RoIAlign(_Regions):
     Args:
         size: int, bins a side: 7 for boxes, 14 for masks.
         strides: stride in pixels of each level that is used, finest first; further maps are left alone.
-        samples: samples a bin and axis.
+        samples: samples a bin and axis; 0 takes ceil(side / size) of them, in cells of the map, each region its own
+            number, as the paper's code and Detectron2 do.
         aligned: whether coordinates are shifted by half a cell (Detectron2's ROIAlignV2); torchvision's are not.
         canonical_size: the side in pixels that goes to `canonical_level`.
         canonical_level: int, log2 of that level's stride.
+        level_rule: on which level sides of exactly a power of two end up, `"torchvision"`'s or `"detectron2"`'s: see
+            `keras_rcnn.ops.roi.level_index`.
 
     Call with the list of maps [B, H_l, W_l, C] and boxes [B, R, 4]; returns [B, R, size, size, C].
     """
@@ -48,16 +51,21 @@ class RoIAlign(_Regions):
         aligned: bool = False,
         canonical_size: float = 224,
         canonical_level: int = 4,
+        level_rule: Literal["torchvision", "detectron2"] = "torchvision",
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"name": "roi_align", **kwargs})
+        if level_rule not in ("torchvision", "detectron2"):
+            raise ValueError(f"RoIAlign's level_rule is 'torchvision' or 'detectron2', not {level_rule!r}.")
+        self.level_rule: Literal["torchvision", "detectron2"] = level_rule
         self.size, self.strides, self.samples, self.aligned = size, tuple(strides), samples, aligned
         self.canonical_size, self.canonical_level = canonical_size, canonical_level
 
     def call(self, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
         features = features[: len(self.strides)]
         lowest, highest = int(math.log2(self.strides[0])), int(math.log2(self.strides[-1]))
-        levels = roi.level_index(boxes, lowest, highest, self.canonical_size, self.canonical_level)
+        inside = self.level_rule == "detectron2"
+        levels = roi.level_index(boxes, lowest, highest, self.canonical_size, self.canonical_level, inside)
         scales = [1.0 / s for s in self.strides]
         return roi.multilevel_roi_align(features, boxes, levels, scales, self.size, self.samples, self.aligned)
 
@@ -69,6 +77,7 @@ class RoIAlign(_Regions):
             "aligned": self.aligned,
             "canonical_size": self.canonical_size,
             "canonical_level": self.canonical_level,
+            "level_rule": self.level_rule,
         }
         return {**super().get_config(), **config}
 

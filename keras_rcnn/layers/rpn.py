@@ -4,7 +4,7 @@ Shapes: B images, L pyramid levels, A_l = H_l * W_l * anchors a cell, A = sum of
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -27,6 +27,8 @@ class AnchorGenerator(Float32Layer):
         rounded: whether corners are rounded to whole pixels, as torchvision does.
         strides: for each level the pixels a cell. None: the image's side floor-divided by the map's, as torchvision
             has it, which is less than a cell's pixels where the map has been rounded up.
+        order: of a cell's anchors: `"ratios"`, all sizes of the first ratio first, as torchvision, or `"sizes"`, all
+            ratios of the first size first, as Detectron2.
 
     Call with the list of L feature maps and the images [B, H, W, 3] (for their size); returns L tensors [A_l, 4].
     """
@@ -37,9 +39,13 @@ class AnchorGenerator(Float32Layer):
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         rounded: bool = True,
         strides: Sequence[int] | None = None,
+        order: Literal["ratios", "sizes"] = "ratios",
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"name": "anchors", **kwargs})
+        if order not in ("ratios", "sizes"):
+            raise ValueError(f"AnchorGenerator's order is 'ratios' or 'sizes', not {order!r}.")
+        self.order: Literal["ratios", "sizes"] = order
         self.sizes = tuple(tuple(level) for level in sizes)
         self.aspect_ratios, self.rounded = tuple(aspect_ratios), rounded
         self.strides = None if strides is None else tuple(strides)
@@ -58,7 +64,7 @@ class AnchorGenerator(Float32Layer):
         self._check(features)
         image_size = ops.shape(images)[1:3]
         strides = self.strides or [None] * len(features)
-        cells = [anchor_ops.cell_anchors(sizes, self.aspect_ratios, self.rounded) for sizes in self.sizes]
+        cells = [anchor_ops.cell_anchors(sizes, self.aspect_ratios, self.rounded, self.order) for sizes in self.sizes]
         return [
             anchor_ops.grid_anchors(cell, ops.shape(f)[1:3], image_size, stride)
             for cell, f, stride in zip(cells, features, strides, strict=True)
@@ -74,8 +80,7 @@ class AnchorGenerator(Float32Layer):
 
     def get_config(self) -> dict[str, Any]:
         config = {"sizes": self.sizes, "aspect_ratios": self.aspect_ratios, "rounded": self.rounded}
-        config["strides"] = self.strides
-        return {**super().get_config(), **config}
+        return {**super().get_config(), **config, "strides": self.strides, "order": self.order}
 
 
 @register
@@ -143,6 +148,8 @@ class Proposals(Float32Layer):
         iou_threshold: of the NMS.
         score_threshold: proposals with a lower objectness are dropped.
         min_size: proposals with a shorter side, in pixels, are dropped.
+        ranked_by: `"scores"`, or `"logits"` as Detectron2, with which there is no `score_threshold`: in float32 a
+            sigmoid makes all logits above 17 alike. The scores returned are then these logits, of any sign.
 
     Call with lists of anchors [A_l, 4], logits [B, A_l], deltas [B, A_l, 4], and image sizes [B, 2]; returns
     `(boxes, scores)`, float32 [B, P, 4] and [B, P], best first, padded with zeros. No gradient flows through.
@@ -155,9 +162,13 @@ class Proposals(Float32Layer):
         iou_threshold: float = 0.7,
         score_threshold: float = 0.0,
         min_size: float = 1e-3,
+        ranked_by: Literal["scores", "logits"] = "scores",
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"name": "proposals", **kwargs})
+        if ranked_by not in ("scores", "logits"):
+            raise ValueError(f"Proposals are ranked by 'scores' or 'logits', not {ranked_by!r}.")
+        self.ranked_by: Literal["scores", "logits"] = ranked_by
         self.pre_nms, self.post_nms = tuple(pre_nms), tuple(post_nms)
         self.iou_threshold, self.score_threshold, self.min_size = iou_threshold, score_threshold, min_size
 
@@ -176,7 +187,7 @@ class Proposals(Float32Layer):
         ]
         boxes = ops.stack([b for b, _ in levels], axis=2)  # [B, pre, L, 4]
         scores = ops.stack([s for _, s in levels], axis=2)
-        boxes, scores, _ = multiclass_nms(boxes, scores, self.iou_threshold, -0.5, post, post)
+        boxes, scores, _ = multiclass_nms(boxes, scores, self.iou_threshold, 0.5 * self._dropped, post, post)
         return ops.stop_gradient(boxes), ops.stop_gradient(scores)
 
     def _candidates(
@@ -191,9 +202,17 @@ class Proposals(Float32Layer):
         chosen = ops.take_along_axis(deltas, index[..., None], axis=1)
         boxes = delta_ops.decode(chosen, ops.take(anchors, index, axis=0))
         boxes = box_ops.clip(boxes, image_sizes)
-        scores = ops.sigmoid(logits)
-        valid = ops.logical_and(box_ops.at_least(boxes, self.min_size), scores >= self.score_threshold)
-        return boxes, ops.where(ops.logical_and(valid, exists), scores, -1.0)
+        valid = ops.logical_and(box_ops.at_least(boxes, self.min_size), exists)
+        scores = logits
+        if self.ranked_by == "scores":
+            scores = ops.sigmoid(logits)
+            valid = ops.logical_and(valid, scores >= self.score_threshold)
+        return boxes, ops.where(valid, scores, self._dropped)
+
+    @property
+    def _dropped(self):
+        """The score of what takes no part, and twice what the NMS takes no notice of."""
+        return -1.0 if self.ranked_by == "scores" else -1e30
 
     def compute_output_spec(
         self,
@@ -213,5 +232,6 @@ class Proposals(Float32Layer):
             "iou_threshold": self.iou_threshold,
             "score_threshold": self.score_threshold,
             "min_size": self.min_size,
+            "ranked_by": self.ranked_by,
         }
         return {**super().get_config(), **config}

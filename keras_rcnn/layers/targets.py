@@ -204,14 +204,18 @@ class MaskTargets(Float32Layer):
         count: int P, the most positive regions an image: `BoxTargets.most_positive`.
         size: int M, side of the targets: twice the bins of the mask branch's RoIAlign.
         aligned: see `keras_rcnn.ops.masks.crop_masks`; False repeats torchvision.
+        binary: whether targets are 0 and 1 as in Detectron2, 1 from a half of the cell on, and not anything between.
 
     Call with the dict of `BoxTargets` (positives first), masks [B, G, H, W] (uint8 or float) and their frames
     [B, G, 4]; returns a dict: `boxes` [B, P, 4], `labels` int32 [B, P] (0..K-1, -1 where the region is not positive),
     `masks` [B, P, M, M] in [0, 1].
     """
 
-    def __init__(self, num_classes: int, count: int, size: int = 28, aligned: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, num_classes: int, count: int, size: int = 28, aligned: bool = True, binary: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**{"name": "mask_targets", **kwargs})
+        self.binary = binary
         self.num_classes, self.count, self.size, self.aligned = num_classes, count, size, aligned
         self.autocast = False  # masks come as uint8
 
@@ -224,6 +228,8 @@ class MaskTargets(Float32Layer):
         positive, whole = (labels >= 0)[..., None], ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])
         frames, cut = ops.where(positive, frames, whole), ops.where(positive, boxes, whole)
         targets = ops.stop_gradient(crop_masks(masks, frames, cut, self.size, self.aligned))
+        if self.binary:
+            targets = ops.cast(targets >= 0.5, "float32")
         return {"boxes": boxes, "labels": labels, "masks": targets}
 
     def compute_output_spec(self, sampled: Mapping[str, Tensor], masks: Tensor, frames: Tensor) -> dict[str, Tensor]:
@@ -236,4 +242,4 @@ class MaskTargets(Float32Layer):
 
     def get_config(self) -> dict[str, Any]:
         config = {"num_classes": self.num_classes, "count": self.count, "size": self.size, "aligned": self.aligned}
-        return {**super().get_config(), **config}
+        return {**super().get_config(), **config, "binary": self.binary}

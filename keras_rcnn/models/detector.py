@@ -18,7 +18,7 @@ from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_request, least_score, refuse_proposals
 from keras_rcnn.interfaces import AnyPhoto, Detections, MaskForm, Photo
 from keras_rcnn.models.agreement import agree_on_classes
-from keras_rcnn.models.parts import check_fit, is_part, is_serialised, own_arguments
+from keras_rcnn.models.parts import check_fit, is_part, is_serialised, own_arguments, serialised, with_doubles
 from keras_rcnn.models.process import check_process
 from keras_rcnn.ops.backend import compiled_on_request
 from keras_rcnn.ops.backend.replicas import num_replicas
@@ -336,15 +336,14 @@ class Detector(keras.Model):
             "names": [self.class_names[i] for i in labels],
         }
         if "masks" in outputs and masks:
-            detections["masks"] = pasted(outputs["masks"][keep], detections["boxes"], size, masks)
+            crops, rule = outputs["masks"][keep], self.preprocessor.paste
+            detections["masks"] = pasted(crops, detections["boxes"], size, masks, rule)
         return detections
 
     # === Saving ===
 
     def get_config(self) -> dict[str, Any]:
-        config = {"name": self.name}
-        for key, value in {**self._values, **self.parts, "class_names": self.class_names}.items():
-            config[key] = keras.saving.serialize_keras_object(value) if is_part(value) else value
+        config = {"name": self.name, **self._values, **serialised(self.parts), "class_names": self.class_names}
         lost = own_arguments(type(self)) - set(config)
         if lost and type(self).get_config is Detector.get_config:
             name = sorted(lost)[0]
@@ -371,7 +370,7 @@ class Detector(keras.Model):
             key: keras.saving.deserialize_keras_object(value, custom_objects) if is_serialised(value) else value
             for key, value in config.items()
         }
-        return cls(**config)
+        return cls(**with_doubles(config))
 
 
 def build_optimizer(model: keras.Model) -> None:

@@ -23,6 +23,7 @@ class FastRCNN(Detector):
         backbone: a model from `keras_rcnn.backbones`: images [B, H, W, 3] -> {"C2": ..., "C5": ...}, with `strides`.
         num_classes: int K, background not counted.
         neck: `SingleLevel` or `FPN`.
+        proposals: `GivenProposals`: whether they are clipped, and how many are taken.
         box_targets: `BoxTargets`; by default the paper's: 64 regions an image, background of IoU 0.1 to 0.5.
         box_pool: `RoIPool` (the paper's rounding; single map only) or `RoIAlign`.
         box_head: `BoxHead`.
@@ -46,6 +47,7 @@ class FastRCNN(Detector):
         num_classes: int,
         *,
         neck: keras.layers.Layer | None = None,
+        proposals: keras.layers.Layer | None = None,
         box_targets: keras.layers.Layer | None = None,
         box_pool: keras.layers.Layer | None = None,
         box_head: keras.layers.Layer | None = None,
@@ -59,6 +61,7 @@ class FastRCNN(Detector):
         # === Layers ===
         neck = neck or layers.SingleLevel()
         strides = neck.strides(backbone.strides)
+        proposals = proposals or layers.GivenProposals()
         box_targets = box_targets or layers.BoxTargets(num_classes, count=64, background=(0.1, 0.5))
         box_pool = box_pool or layers.RoIPool(7, strides, name="box_pool")
         box_head = box_head or layers.BoxHead()
@@ -72,13 +75,14 @@ class FastRCNN(Detector):
         inputs, targets = {**image_inputs(), **proposal_inputs()}, target_inputs()
         images, image_sizes = inputs["images"], inputs["image_sizes"]
         features = neck(backbone(images))
-        regions = inputs["proposals"]
 
         # === Inference graph ===
+        regions = proposals(inputs["proposals"], image_sizes, training=False)
         box_logits, box_deltas = box_predictor(box_head(box_pool(features, regions)))
         detections = decoder(box_logits, box_deltas, regions, image_sizes)
 
         # === Training graph ===
+        regions = proposals(inputs["proposals"], image_sizes, training=True)
         sampled = box_targets(regions, targets["boxes"], targets["labels"])
         box_logits, box_deltas = box_predictor(box_head(box_pool(features, sampled["boxes"])))
         losses = box_loss(box_logits, box_deltas, sampled)

@@ -51,3 +51,21 @@ def is_part(value: Any) -> bool:
 def is_serialised(value: Any) -> bool:
     """Whether a value is what Keras makes of an object in a config."""
     return isinstance(value, dict) and "class_name" in value and "config" in value
+
+
+def serialised(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """A detector's parts for its config; one that serves twice, as C4's `box_pool` and `mask_pool` do, is its first
+    argument's name the second time, since two copies would have weights of their own."""
+    config, first = {}, {}
+    for key, part in parts.items():
+        same = first.setdefault(id(part), key)
+        config[key] = keras.saving.serialize_keras_object(part) if same == key else same
+    return config
+
+
+def with_doubles(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with parts, in which names of other arguments are replaced by these; the way back of `serialised`."""
+    return {
+        key: config[value] if key.endswith("_pool") and isinstance(value, str) and is_part(config.get(value)) else value
+        for key, value in config.items()
+    }

@@ -1,6 +1,7 @@
 """Anchors (Faster R-CNN, section 3.1.1): reference boxes of several sizes and shapes at every feature cell."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from keras import ops
@@ -9,21 +10,29 @@ from numpy.typing import ArrayLike
 from keras_rcnn.interfaces import Tensor
 
 
-def cell_anchors(sizes: ArrayLike, aspect_ratios: ArrayLike, rounded: bool = True) -> np.ndarray:
+def cell_anchors(
+    sizes: ArrayLike,
+    aspect_ratios: ArrayLike,
+    rounded: bool = True,
+    order: Literal["ratios", "sizes"] = "ratios",
+) -> np.ndarray:
     """The anchors of one cell, centred at the origin.
 
     Args:
         sizes: side lengths in pixels of the square anchor.
         aspect_ratios: height / width.
         rounded: whether corners are rounded half to even, as torchvision's weights expect.
+        order: what is outermost, `"ratios"` or `"sizes"`.
 
     Returns:
-        numpy float32 [len(aspect_ratios) * len(sizes), 4], the ratios outermost.
+        numpy float32 [len(aspect_ratios) * len(sizes), 4].
     """
     sizes = np.asarray(sizes, np.float32)
     heights = np.sqrt(np.asarray(aspect_ratios, np.float32))
-    w = ((1 / heights)[:, None] * sizes[None]).reshape(-1)
-    h = (heights[:, None] * sizes[None]).reshape(-1)
+    w, h = (1 / heights)[:, None] * sizes[None], heights[:, None] * sizes[None]
+    if order == "sizes":
+        w, h = w.T, h.T
+    w, h = w.reshape(-1), h.reshape(-1)
     corners = np.stack([-w, -h, w, h], axis=1) / 2
     return (np.round(corners) if rounded else corners).astype(np.float32)
 

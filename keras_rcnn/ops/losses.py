@@ -21,9 +21,11 @@ from keras_rcnn.ops.deltas import decode
 def smooth_l1(error: Tensor, beta: float = 1.0) -> Tensor:
     """Smooth L1 of an error [...]: 0.5 e^2 / beta within `beta`, |e| - beta / 2 outside (Fast R-CNN, eq. 3).
 
-    The RPN's sigma = 3 is beta = 1/9.
+    The RPN's sigma = 3 is beta = 1/9; beta = 0 is L1.
     """
     size = ops.abs(error)
+    if beta == 0:  # the quotient's gradient would be NaN, although nothing of it is taken
+        return size
     return ops.where(size < beta, 0.5 * ops.square(error) / beta, size - 0.5 * beta)
 
 
@@ -107,6 +109,7 @@ def rpn_losses(
     normalisation: str = "sampled",
     box_weight: float = 1.0,
     cells: int | None = None,
+    count: int = 256,
 ) -> tuple[Tensor, Tensor]:
     """The RPN's two losses (Faster R-CNN, eq. 1).
 
@@ -116,11 +119,13 @@ def rpn_losses(
         labels: int32 [B, A]: 1 positive, 0 negative, -1 not sampled.
         targets: float32 [B, A, 4].
         beta: smooth L1's transition.
-        normalisation: `"sampled"`: both are divided by the batch's number of sampled anchors (torchvision, Detectron2);
+        normalisation: `"sampled"`: both are divided by the batch's number of sampled anchors (torchvision);
+            `"fixed"`: by `count` an image (Detectron2);
             `"paper"`: L_cls by the samples of an image (N_cls, 256) and L_reg by the number of anchor locations
             (N_box, about 2,400), times lambda = `box_weight`.
         box_weight: lambda; the paper's is 10.
         cells: int, the number of anchor locations, for `"paper"`.
+        count: int, for `"fixed"`.
 
     Returns:
         `(objectness, boxes)`: each [B].
@@ -132,6 +137,8 @@ def rpn_losses(
     counts = ops.sum(sampled, axis=1)
     if normalisation == "sampled":
         return normalise(cls, counts), box_weight * normalise(box, counts)
+    if normalisation == "fixed":
+        return cls / count, box_weight * box / count
     return cls / ops.maximum(counts, 1.0), box_weight * box / ops.cast(cells, "float32")
 
 

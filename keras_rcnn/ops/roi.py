@@ -14,7 +14,12 @@ from keras_rcnn.ops.backend import kernel
 
 
 def level_index(
-    boxes: Tensor, lowest: int, highest: int, canonical_size: float = 224.0, canonical_level: int = 4
+    boxes: Tensor,
+    lowest: int,
+    highest: int,
+    canonical_size: float = 224.0,
+    canonical_level: int = 4,
+    inside: bool = False,
 ) -> Tensor:
     """The pyramid level of each region (FPN, eq. 1): floor(4 + log2(sqrt(area) / 224) + 1e-6).
 
@@ -24,12 +29,16 @@ def level_index(
         highest: int, the coarsest level.
         canonical_size: the side that goes to `canonical_level`.
         canonical_level: int.
+        inside: whether 1e-8 is added inside of the logarithm, as in Detectron2, and not 1e-6 outside.
 
     Returns:
         int32 [...], counted from 0 = `lowest`.
     """
     sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
     side = ops.sqrt(sides[..., 0] * sides[..., 1])
+    if inside:
+        level = ops.floor(canonical_level + ops.log2(side / canonical_size + 1e-8))
+        return ops.cast(ops.clip(level, lowest, highest) - lowest, "int32")
     # a float32 just under a power of two must not fall a level: hence 1e-6, added outside the logarithm
     level = ops.floor(canonical_level + ops.log(ops.maximum(side, 1e-8) / canonical_size) / math.log(2.0) + 1e-6)
     return ops.cast(ops.clip(level, lowest, highest) - lowest, "int32")
@@ -52,15 +61,56 @@ def multilevel_roi_align(
         levels: int32 [B, R], index into `features`.
         scales: one scale per map.
         size: int S.
-        samples: samples a bin and axis, at least 1.
+        samples: samples a bin and axis; 0 is adaptive, see `roi_align`.
         aligned: whether coordinates are shifted by half a cell (Detectron2) or not (torchvision's detectors).
 
     Returns:
         [B, R, S, S, C] in the features' dtype.
     """
+    boxes, scales = ops.stop_gradient(ops.cast(boxes, "float32")), [float(s) for s in scales]
+    if samples <= 0:
+        run = kernel("adaptive_roi_align", portable_adaptive_roi_align)
+        return run(features, boxes, levels, scales, size, aligned)
     run = kernel("multilevel_roi_align", portable_multilevel_roi_align)
-    boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
-    return run(features, boxes, levels, [float(s) for s in scales], size, samples, aligned)
+    return run(features, boxes, levels, scales, size, samples, aligned)
+
+
+# regions at once: the memory of the adaptive twin is theirs, a strip of the map each
+_CHUNK = 32
+
+
+def portable_adaptive_roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    levels: Tensor,
+    scales: Sequence[float],
+    size: int,
+    aligned: bool,
+) -> Tensor:
+    """`multilevel_roi_align` with samples=0 in keras.ops alone: on every level of every region, of which one is taken.
+
+    As products of matrices, a few regions at a time: slow beside a kernel, but its shapes are static.
+    """
+    count = ops.shape(boxes)[1]
+    chunks = (count + _CHUNK - 1) // _CHUNK
+    more = ((0, 0), (0, chunks * _CHUNK - count))
+
+    def in_chunks(values):
+        shape = (ops.shape(values)[0], chunks, _CHUNK, *values.shape[2:])
+        return ops.moveaxis(ops.reshape(values, shape), 1, 0)
+
+    def align(part):
+        own, level = part
+        pooled = 0.0
+        for i, (feature, scale) in enumerate(zip(features, scales, strict=True)):
+            chosen = ops.where((level == i)[..., None], own, 0.0)
+            aligned_to_it = roi_align(feature, chosen, scale, size, 0, aligned)
+            pooled = pooled + ops.where((level == i)[..., None, None, None], aligned_to_it, 0.0)
+        return ops.cast(pooled, features[0].dtype)
+
+    done = ops.map(align, (in_chunks(ops.pad(boxes, (*more, (0, 0)))), in_chunks(ops.pad(levels, more))))
+    done = ops.moveaxis(done, 0, 1)
+    return ops.reshape(done, (ops.shape(boxes)[0], chunks * _CHUNK, *done.shape[3:]))[:, :count]
 
 
 def portable_multilevel_roi_align(

@@ -5,8 +5,9 @@ import numpy as np
 from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.backend import exported
 from keras_rcnn.ops.backend.exported import multilevel_roi_align, roi_pool
+from keras_rcnn.ops.roi import portable_adaptive_roi_align as adaptive_roi_align
 
-__all__ = ["multiclass_nms", "multilevel_roi_align", "nms", "roi_pool"]
+__all__ = ["adaptive_roi_align", "multiclass_nms", "multilevel_roi_align", "nms", "roi_pool"]
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, max_output: int) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,9 @@ from keras import ops
 
 from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops.backend.exported import multiclass_nms, multilevel_roi_align, nms, roi_pool
+from keras_rcnn.ops.roi import portable_adaptive_roi_align as adaptive_roi_align
 
-__all__ = ["gelu", "multiclass_nms", "multilevel_roi_align", "nms", "roi_pool"]
+__all__ = ["adaptive_roi_align", "gelu", "multiclass_nms", "multilevel_roi_align", "nms", "roi_pool"]
 
 
 def gelu(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_rcnn.interfaces import Tensor
+from keras_rcnn.ops.backend.roi_adaptive import adaptive_roi_align as adaptive_roi_align
 from keras_rcnn.ops.roi import bilinear, sample_points
 
 
