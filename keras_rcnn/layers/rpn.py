@@ -187,8 +187,23 @@ class Proposals(Float32Layer):
         ]
         boxes = ops.stack([b for b, _ in levels], axis=2)  # [B, pre, L, 4]
         scores = ops.stack([s for _, s in levels], axis=2)
-        boxes, scores, _ = multiclass_nms(boxes, scores, self.iou_threshold, 0.5 * self._dropped, post, post)
+        if self.ranked_by == "logits":
+            boxes, scores = self._best_by_rank(boxes, scores, post)
+        else:
+            boxes, scores, _ = multiclass_nms(boxes, scores, self.iou_threshold, -0.5, post, post)
         return ops.stop_gradient(boxes), ops.stop_gradient(scores)
+
+    def _best_by_rank(self, boxes: Tensor, logits: Tensor, post: int) -> tuple[Tensor, Tensor]:
+        """The NMS of places in the order of all logits, since TensorFlow's kernel is for scores from 0 on."""
+        shape, flat = ops.shape(logits), ops.reshape(logits, (ops.shape(logits)[0], -1))
+        count = ops.shape(flat)[1]
+        order = ops.argsort(-flat, axis=1)
+        ranks = ops.cast(count - ops.argsort(order, axis=1), "float32")  # the best has the highest
+        ranks = ops.where(flat > 0.5 * self._dropped, ranks, -1.0)
+        boxes, ranks, _ = multiclass_nms(boxes, ops.reshape(ranks, shape), self.iou_threshold, 0.5, post, post)
+        place = ops.clip(count - ops.cast(ranks, "int32"), 0, count - 1)
+        best = ops.take_along_axis(ops.take_along_axis(flat, order, axis=1), place, axis=1)
+        return boxes, ops.where(ranks > 0, best, 0.0)
 
     def _candidates(
         self, anchors: Tensor, logits: Tensor, deltas: Tensor, image_sizes: Tensor, count: int
@@ -210,8 +225,8 @@ class Proposals(Float32Layer):
         return boxes, ops.where(valid, scores, self._dropped)
 
     @property
-    def _dropped(self):
-        """The score of what takes no part, and twice what the NMS takes no notice of."""
+    def _dropped(self) -> float:
+        """The score of what takes no part."""
         return -1.0 if self.ranked_by == "scores" else -1e30
 
     def compute_output_spec(

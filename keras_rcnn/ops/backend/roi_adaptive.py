@@ -98,17 +98,19 @@ def _product(places, weights, bins, flat):
     # a sparse matrix may not be empty: one entry more, of 0, and at the beginning, since the rows come in order
     places = tf.concat([tf.zeros([1, 2], tf.int64), places], 0)
     weights = tf.concat([tf.zeros([1]), weights], 0)
-    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-        indices=places, values=weights, dense_shape=tf.cast(tf.stack([bins, cells]), tf.int64)
-    )
+
+    def matrix():
+        shape = tf.cast(tf.stack([bins, cells]), tf.int64)
+        return tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=places, values=weights, dense_shape=shape)
 
     @tf.custom_gradient
     def multiplied(flat):
         def gradient(of_bins):
-            # transposed first, a row of the product is one thread's: the same sum in the same order every time
-            transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32)
+            # made anew, since no SavedModel can hold a gradient that refers to it; and transposed first, a row of the
+            # product is one thread's: the same sum in the same order every time
+            transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix(), type=tf.float32)
             return tf.raw_ops.SparseMatrixMatMul(a=transposed, b=of_bins)
 
-        return tf.raw_ops.SparseMatrixMatMul(a=matrix, b=flat), gradient
+        return tf.raw_ops.SparseMatrixMatMul(a=matrix(), b=flat), gradient
 
     return multiplied(flat)
