@@ -301,7 +301,7 @@ class _Part:
         if self.keep:
             self.state.write_text(json.dumps({"url": self.url, "validator": validator}), encoding="utf-8")
 
-    def digest(self, have: int) -> hashlib._Hash:
+    def digest(self, have: int) -> Any:
         """The SHA-256 of the bytes that are here."""
         if not have:
             return hashlib.sha256()
