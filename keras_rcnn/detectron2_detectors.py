@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_rcnn import layers
 from keras_rcnn.backbones import ResNet, ResNetRegions
-from keras_rcnn.convert.detectron2_config import detectron2_config
+from keras_rcnn.convert.detectron2_settings import detectron2_config
 from keras_rcnn.convert.errors import ConversionError
 from keras_rcnn.data.preprocess import Preprocessor
 from keras_rcnn.models import Detector, FasterRCNN, FastRCNN, MaskRCNN

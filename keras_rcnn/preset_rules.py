@@ -116,11 +116,14 @@ SETTINGS = {
     "padded": FLAG,
     "groups": whole(1, 1024),
     "width_per_group": whole(1, 4096),
+    "stride_in_1x1": FLAG,
+    "dilated": FLAG,
+    "last": one_of("C4", "C5"),
     "variant": one_of("tiny", "small"),
     "initial": number(0, 1),
     "bgr": FLAG,
-    # necks and heads
-    "channels": NULL | WIDTH | listed(WIDTH, 64),
+    # necks and heads; a preprocessor's channels are an order
+    "channels": NULL | WIDTH | listed(WIDTH, 64) | one_of("rgb", "bgr"),
     "in_features": listed(text(100), 16, 1),
     "in_feature": text(100),
     "top": NULL | text(100),
@@ -140,6 +143,10 @@ SETTINGS = {
     "iou_threshold": UNIT,
     "score_threshold": number(-1e6, 1e6),
     "min_size": number(0, 16_384),
+    "order": one_of("ratios", "sizes"),
+    "ranked_by": one_of("scores", "logits"),
+    "clip": FLAG,
+    "most": NULL | listed(whole(1, 50_000), 2, 2),
     # targets and losses
     "shuffle": FLAG,
     "seed": NULL | whole(0, 2**63),
@@ -150,6 +157,7 @@ SETTINGS = {
     "border": NULL | number(-16_384, 16_384),
     "guard": FLAG,
     "add_truth": FLAG,
+    "binary": FLAG,
     "beta": number(0, 1e6),
     "normalisation": text(100),
     "box_weight": NULL | number(0, 1e6),
@@ -162,6 +170,7 @@ SETTINGS = {
     "aligned": FLAG,
     "canonical_size": POSITIVE,
     "canonical_level": whole(0, 16),
+    "level_rule": one_of("torchvision", "detectron2"),
     "context": whole(0, 512),
     "mode": text(100),
     "chunk": whole(1, 10_000),
@@ -175,6 +184,8 @@ SETTINGS = {
     "size_divisor": whole(1, 1024),
     "fixed_size": NULL | listed(whole(1, 16_384), 2, 2),
     "few_shapes": NULL | FLAG,
+    "resize": one_of("torchvision", "detectron2"),
+    "paste": one_of("torchvision", "detectron2"),
 }
 WEIGHTS_KEYS = {
     "file": FILE_NAME,

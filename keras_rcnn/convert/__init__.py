@@ -9,7 +9,7 @@ from keras_rcnn.convert.detectron2 import (
     convert_detectron2_backbone,
     detectron2_looks_like,
 )
-from keras_rcnn.convert.detectron2_config import detectron2_config
+from keras_rcnn.convert.detectron2_settings import detectron2_config
 from keras_rcnn.convert.efficientnet_lite import convert_efficientnet_lite0
 from keras_rcnn.convert.errors import ConversionError, UnsafeWeightsError, WeightsFileError
 from keras_rcnn.convert.numpy_pickles import read_detectron2_file

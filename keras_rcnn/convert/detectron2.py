@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_rcnn.convert.detectron2_config import detectron2_config
+from keras_rcnn.convert.detectron2_settings import detectron2_config
 from keras_rcnn.convert.errors import ConversionError
 from keras_rcnn.convert.layouts import Tensors, deconv, dense_after_flatten
 from keras_rcnn.convert.torchvision import RESNET_BLOCKS
