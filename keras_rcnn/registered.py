@@ -12,16 +12,19 @@ import sys
 # module -> the classes that it registers as "keras_rcnn>NAME"
 REGISTERED = {
     "backbones": (
-        "CaffeNet", "ConvNeXt", "EfficientNetLite0", "Features", "FrozenBatchNormalization", "MobileNetV3Large",
-        "ResNet", "VGG16", "ZF",
+        "CaffeNet", "ConvNeXt", "EfficientNetLite0", "Features", "FrozenBatchNormalization", "MatterportResNet",
+        "MobileNetV3Large", "ResNet", "VGG16", "ZF",
     ),
     "backbones.caffe": ("LocalResponseNormalization",),
     "backbones.convnext": ("LayerScale",),
     "backbones.grouped": ("GroupedConv2D",),
-    "data": ("Preprocessor",),
+    "data": ("MatterportPreprocessor", "Preprocessor"),
     "layers": (
         "AnchorGenerator", "BoxHead", "BoxLoss", "BoxPredictor", "BoxRegressors", "BoxTargets", "ClassLoss",
-        "ClassPredictor", "DetectionDecoder", "FPN", "MaskDecoder", "MaskHead", "MaskLoss", "MaskTargets", "Proposals",
+        "ClassPredictor", "DetectionDecoder", "FPN", "FixedBatchNormalization", "MaskDecoder", "MaskHead", "MaskLoss",
+        "MaskTargets", "MatterportAnchors", "MatterportBoxHead", "MatterportBoxLoss", "MatterportBoxTargets",
+        "MatterportDecoder", "MatterportMaskHead", "MatterportMaskLoss", "MatterportMaskTargets", "MatterportProposals",
+        "MatterportRPNHead", "MatterportRPNLoss", "MatterportRPNTargets", "MatterportRoIAlign", "Proposals",
         "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN", "RegionSVMs", "RegionWarp", "RoIAlign", "RoIPool",
         "ScoreDecoder", "SingleLevel",
     ),

@@ -6,6 +6,8 @@ from keras_rcnn.convert.caffe_file import read_caffemodel
 from keras_rcnn.convert.coco_names import COCO_NAMES
 from keras_rcnn.convert.efficientnet_lite import convert_efficientnet_lite0
 from keras_rcnn.convert.errors import ConversionError, UnsafeWeightsError, WeightsFileError
+from keras_rcnn.convert.keras_file import read_keras_h5
+from keras_rcnn.convert.matterport import convert_matterport, matterport_facts
 from keras_rcnn.convert.torch_file import read_torch_file
 from keras_rcnn.convert.torchvision import (
     convert_convnext,
@@ -27,11 +29,14 @@ __all__ = [
     "convert_caffe",
     "convert_convnext",
     "convert_efficientnet_lite0",
+    "convert_matterport",
     "convert_mobilenet_v3_large",
     "convert_resnet",
     "convert_torchvision",
     "looks_like",
+    "matterport_facts",
     "read_caffe_weights",
     "read_caffemodel",
+    "read_keras_h5",
     "read_torch_file",
 ]

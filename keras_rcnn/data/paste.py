@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def paste_masks(masks, boxes, height, width, threshold=0.5):
+def paste_masks(masks, boxes, height, width, threshold=0.5, parts=None):
     """Pastes masks into the image, as torchvision does: padded by one cell, resized to the expanded integer box.
 
     Args:
@@ -12,17 +12,18 @@ def paste_masks(masks, boxes, height, width, threshold=0.5):
         height: int, of the image.
         width: int, of the image.
         threshold: probability from which a pixel belongs to the object.
+        parts: function that resizes the masks by another rule; see `_parts`.
 
     Returns:
         bool [n, height, width].
     """
     pasted = np.zeros((len(masks), height, width), bool)
-    for i, (y, x, part) in enumerate(_parts(masks, boxes, height, width)):
+    for i, (y, x, part) in enumerate((parts or _parts)(masks, boxes, height, width)):
         np.greater_equal(part, threshold, out=pasted[i, y : y + part.shape[0], x : x + part.shape[1]])
     return pasted
 
 
-def pasted(crops, boxes, size, form):
+def pasted(crops, boxes, size, form, parts=None):
     """Masks as `detect(masks=form)` answers them.
 
     Args:
@@ -30,17 +31,18 @@ def pasted(crops, boxes, size, form):
         boxes: float32 [n, 4] xyxy, px.
         size: (height, width) of the image.
         form: `"crops"` for the crops as they are, `"rle"` for COCO RLEs, True for arrays of the image's size.
+        parts: as in `paste_masks`.
     """
     if form == "crops":
         return crops
-    return (paste_rle if form == "rle" else paste_masks)(crops, boxes, *size)
+    return (paste_rle if form == "rle" else paste_masks)(crops, boxes, *size, parts=parts)
 
 
-def paste_rle(masks, boxes, height, width, threshold=0.5):
+def paste_rle(masks, boxes, height, width, threshold=0.5, parts=None):
     """`paste_masks` as a list of n COCO RLEs, without an array of the image's size.
 
     Args:
-        masks, boxes, height, width, threshold: as in `paste_masks`.
+        masks, boxes, height, width, threshold, parts: as in `paste_masks`.
 
     Returns:
         A list of dicts `{"size": [height, width], "counts": bytes}`, compressed as pycocotools has it.
@@ -48,7 +50,7 @@ def paste_rle(masks, boxes, height, width, threshold=0.5):
     from pycocotools import mask as coco
 
     answer = []
-    for y, x, part in _parts(masks, boxes, height, width):
+    for y, x, part in (parts or _parts)(masks, boxes, height, width):
         counts = _counts(part >= threshold, y, x, height, width)
         answer.append(coco.frPyObjects({"size": [height, width], "counts": counts}, height, width))
     return answer

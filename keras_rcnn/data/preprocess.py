@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_rcnn.data.images import pixel_limit, read_image
+from keras_rcnn.data.paste import pasted
 from keras_rcnn.data.request import check_number, check_whole
+from keras_rcnn.interfaces import MaskForm
 
 
 @keras.saving.register_keras_serializable(package="keras_rcnn")
@@ -210,6 +212,10 @@ class Preprocessor:
             answer[i, :height, :width] = self(image, (height, width))
         return {"images": answer, "image_sizes": np.array(sizes, np.float32)}
 
+    def place(self, boxes: ArrayLike, original: Sequence[int], resized: ArrayLike) -> np.ndarray:
+        """Boxes of the original image -> boxes of the preprocessed one: the reverse of `restore`."""
+        return scale_boxes(boxes, original, resized)
+
     def restore(self, boxes: ArrayLike, original: Sequence[int], resized: ArrayLike) -> np.ndarray:
         """Boxes of the resized image -> boxes of the original one; the same as `scale_boxes(boxes, resized, original)`.
 
@@ -222,6 +228,17 @@ class Preprocessor:
             float32 `[..., 4]` in px of the image as given.
         """
         return scale_boxes(boxes, resized, original)
+
+    def pasted(self, crops: np.ndarray, boxes: np.ndarray, size: tuple[int, int], form: MaskForm) -> Any:
+        """Masks in their boxes, both of the original image, as `detect(masks=form)` answers them.
+
+        Args:
+            crops: float32 `[n, M, M]`, probabilities in the boxes.
+            boxes: float32 `[n, 4]` in px.
+            size: `(height, width)` of the image.
+            form: True for bool `[n, height, width]`, `"rle"` for a list of COCO RLEs, `"crops"` for `crops`.
+        """
+        return pasted(crops, boxes, size, form)
 
 
 def scale_boxes(boxes: ArrayLike, old: Any, new: Any) -> np.ndarray:
