@@ -19,6 +19,16 @@ def add_overwrite(parser):
     parser.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
 
 
+def add_conversion(parser, endings):
+    """What every source of `keras-rcnn convert` has: the weights, and where they go."""
+    parser.add_argument("--weights", required=True, metavar="FILE", help=endings)
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="of the file; default: float32"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for what comes out")
+    add_overwrite(parser)
+
+
 def add_tta(parser):
     """The option to look at mirror images as well."""
     parser.add_argument(

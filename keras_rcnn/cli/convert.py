@@ -1,67 +1,23 @@
-"""`keras-rcnn convert`: torchvision's weights -> a preset folder, Caffe's -> weights for a backbone and its head."""
+"""`keras-rcnn convert SOURCE`: weights of other frameworks as ours. Each source is a module with what this one has."""
 
-from pathlib import Path
+import argparse
 
-from keras_rcnn.cli.arguments import add_overwrite, names
-from keras_rcnn.cli.output import check_out, say, write
-from keras_rcnn.cli.tables import caffe_usage
+from keras_rcnn.cli import from_caffe, from_matterport, from_torchvision
 
 HELP = "weights of another framework as ours"
-DESCRIPTION = (
-    "torchvision's detectors become a preset folder, Caffe's backbones and their heads OUT/weights.safetensors."
-)
+DESCRIPTION = "Weights of another framework as ours: keras-rcnn convert SOURCE --help has the options of each."
+SOURCES = {"torchvision": from_torchvision, "caffe": from_caffe, "matterport": from_matterport}
 
 
-def add_arguments(parser):
-    """The options of this command."""
-    parser.add_argument("framework", choices=("torchvision", "caffe"))
-    parser.add_argument(
-        "--model", required=True, metavar="NAME", help="e.g. fasterrcnn_resnet50_fpn; of Caffe vgg16, caffenet or zf"
-    )
-    parser.add_argument("--weights", required=True, metavar="FILE", help=".pth, .npz, .safetensors or .caffemodel")
-    parser.add_argument(
-        "--class-names", type=names, metavar="A,B,C", help="default: COCO's for 90 classes, else numbers"
-    )
-    parser.add_argument(
-        "--dtype", choices=("float32", "float16"), default="float32", help="of the file; default: float32"
-    )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for what comes out")
-    add_overwrite(parser)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The sources, each with options of its own."""
+    sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
+    for name, source in SOURCES.items():
+        own = sources.add_parser(name, help=source.HELP, description=source.DESCRIPTION)
+        own.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show errors with a traceback")
+        source.add_arguments(own)
 
 
-def run(args):
-    """torchvision's weights -> a preset folder, Caffe's -> weights for a backbone and its head."""
-    out = Path(args.out)
-    check_out(out, args)
-    if args.framework == "caffe":
-        _convert_caffe(args, out)
-        return
-    from keras_rcnn.convert import assign, convert_torchvision, read_torch_file
-    from keras_rcnn.convert.coco_names import COCO_NAMES
-    from keras_rcnn.presets import save_preset
-    from keras_rcnn.torchvision_detectors import torchvision_detector
-
-    values = convert_torchvision(args.model, read_torch_file(args.weights))
-    num_classes = values["box_predictor/logits/bias"].shape[0] - 1
-    names = args.class_names
-    if names is None and num_classes == len(COCO_NAMES):
-        names = list(COCO_NAMES)
-    if names is not None and len(names) != num_classes:
-        raise ValueError(f"--class-names has {len(names)} names; the weights in {args.weights} have {num_classes}")
-    model = torchvision_detector(args.model, num_classes, names)
-    assign(model, values)
-    save_preset(model, out, dtype=args.dtype, name=out.resolve().name, source=f"torchvision {args.model}")
-    say(f"{args.model} with {num_classes} classes: {out}\nTry it: keras-rcnn detect PHOTO --preset {out}")
-
-
-def _convert_caffe(args, out):
-    from safetensors.numpy import save
-
-    from keras_rcnn.convert import read_caffe_weights
-
-    if args.class_names is not None:
-        raise ValueError("--class-names is for torchvision's detectors; weights of Caffe become no preset")
-    values = read_caffe_weights(args.model, args.weights)
-    path = out / "weights.safetensors"
-    write(path, save({name: value.astype(args.dtype, copy=False) for name, value in values.items()}))
-    say(caffe_usage(args.model, path, values))
+def run(args: argparse.Namespace) -> None:
+    """Converts the weights of the source."""
+    SOURCES[args.source].run(args)

@@ -40,7 +40,7 @@ class MatterportPreprocessor(Preprocessor):
 
     Example:
 
-    >>> x = MatterportPreprocessor(min_size=400, max_size=512).batch(["street.jpg"])  # {"images": [1, 512, 512, 3], ...}
+    >>> x = MatterportPreprocessor(min_size=400, max_size=512).batch(["street.jpg"])  # images [1, 512, 512, 3]
     """
 
     def __init__(

@@ -18,8 +18,8 @@ from keras_rcnn.ops import matterport
 from keras_rcnn.ops.losses import binary_crossentropy, crossentropy, normalise, of_class, smooth_l1
 from keras_rcnn.ops.sampling import sample
 
-# the logit of the probability that Keras 2 clips to, 1 - 1e-7
-_LARGEST_LOGIT = 16.118
+# the logits of the probabilities that Keras 2 keeps to, 1e-7 and 1 - 1e-7, which in float32 is 1 - 1.19e-7
+_LOGITS = -16.118, 15.942
 
 
 @register
@@ -198,4 +198,4 @@ class MatterportMaskLoss(MaskLoss):
     """
 
     def call(self, logits: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
-        return super().call(ops.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT), targets)
+        return super().call(ops.clip(logits, *_LOGITS), targets)
