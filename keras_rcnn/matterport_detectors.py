@@ -167,7 +167,7 @@ def _parts(settings: Mapping[str, Any]) -> dict[str, Any]:
         "rpn_head": layers.MatterportRPNHead(anchors.num_anchors, anchor_stride=stride),
         "proposals": layers.MatterportProposals(
             canvas,
-            settings["PRE_NMS_LIMIT"],
+            (settings["PRE_NMS_LIMIT"],) * 2,
             (settings["POST_NMS_ROIS_TRAINING"], settings["POST_NMS_ROIS_INFERENCE"]),
             settings["RPN_NMS_THRESHOLD"],
         ),
@@ -202,6 +202,8 @@ def _checked(name: str, value: Any) -> Any:
         good, kind = isinstance(value, tuple) and len(value) > 0 and all(map(_is_number, value)), "a list of numbers"
     elif isinstance(default, float) or name == "IMAGE_MIN_SCALE":
         good, kind = _is_number(value) and value >= 0, "a number from 0"
+        if name == "ROI_POSITIVE_RATIO":
+            good, kind = good and 0 < value <= 1, "a number above 0 up to 1"
     else:
         least = 0 if name == "IMAGE_MIN_DIM" else 2 if name == "NUM_CLASSES" else 1
         good, kind = isinstance(value, int) and not isinstance(value, bool) and value >= least, "a whole number"

@@ -179,8 +179,6 @@ def _array(dataset: Any, name: str, limits: Limits) -> np.ndarray:
     settings = dataset.id.get_create_plist()
     filters = {settings.get_filter(i)[0] for i in range(settings.get_nfilters())}
     if filters - _FILTERS:
-        raise WeightsFileError(
-            f"{limits.path}: {name} is packed by the filters {sorted(filters)}, which are not known."
-        )
+        raise WeightsFileError(f"{limits.path}: {name} is packed by unknown filters: {sorted(filters)}.")
     limits.take_bytes(dataset.size * max(dataset.dtype.itemsize, 4 if dataset.dtype.kind == "f" else 8), name)
     return settle(dataset[()], name, limits.path, own=True)

@@ -34,6 +34,7 @@ class MatterportPreprocessor(Preprocessor):
             64; `"none"`, neither resized nor padded, for photos with sides that 64 divides.
         min_scale: the least factor by which photos are made larger, 0 for none (IMAGE_MIN_SCALE).
         mean_pixel: three floats, of RGB in 0..255 (MEAN_PIXEL).
+        few_shapes: as in `Preprocessor`; more padding is right of and below the canvas.
 
     Raises:
         ValueError: for arguments that are not as above, and for a photo that `"none"` cannot take.
@@ -50,6 +51,7 @@ class MatterportPreprocessor(Preprocessor):
         mode: Literal["square", "pad64", "none"] = "square",
         min_scale: float = 0.0,
         mean_pixel: Sequence[float] = (123.7, 116.8, 103.9),
+        few_shapes: bool | None = None,
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}.")
@@ -64,12 +66,13 @@ class MatterportPreprocessor(Preprocessor):
             std=[1 / 255] * 3,
             size_divisor=CANVAS_DIVISOR,
             fixed_size=(max_size, max_size) if mode == "square" else None,
-            few_shapes=False,
+            few_shapes=few_shapes,
         )
 
     def get_config(self) -> dict[str, Any]:
         config = {"min_size": self.min_size, "max_size": self.max_size, "mode": self.mode}
-        return {**config, "min_scale": self.min_scale, "mean_pixel": list(self.mean_pixel)}
+        config |= {"min_scale": self.min_scale, "mean_pixel": list(self.mean_pixel)}
+        return {**config, "few_shapes": self.few_shapes}
 
     @property
     def canvas(self) -> Canvas:
@@ -99,8 +102,9 @@ class MatterportPreprocessor(Preprocessor):
     def corner(self, resized: ArrayLike) -> tuple[int, int]:
         """`(top, left)` in px of a photo of this resized `(height, width)` on its canvas."""
         height, width = np.asarray(resized).astype(int).tolist()
-        canvas_height, canvas_width = self.padded_size([(height, width)])
-        return (canvas_height - height) // 2, (canvas_width - width) // 2
+        if self.mode == "square":
+            return (self.max_size - height) // 2, (self.max_size - width) // 2
+        return -height % CANVAS_DIVISOR // 2, -width % CANVAS_DIVISOR // 2
 
     def __call__(self, image: np.ndarray, size: Sequence[int] | None = None) -> np.ndarray:
         """Resizes one photo, uint8 or floats in 0..1 `[h, w, 3]`, and subtracts the mean; float32."""

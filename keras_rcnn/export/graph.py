@@ -3,6 +3,8 @@
 Shapes: B photos, H x W pixels, P proposals, D detections.
 """
 
+from keras_rcnn.data.matterport import MatterportPreprocessor
+from keras_rcnn.export import matterport_graph
 from keras_rcnn.ops import roi
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -154,6 +156,8 @@ def preprocess(preprocessor, pixels):
     import tensorflow as tf
 
     old = tf.shape(pixels)[1:3]
+    if isinstance(preprocessor, MatterportPreprocessor):
+        return matterport_graph.preprocess(preprocessor, pixels)
     empty = tf.debugging.Assert(tf.reduce_min(old) > 0, ["A photo without pixels; height and width are", old])
     with tf.control_dependencies([empty]):
         size = resized_size(preprocessor, old)
@@ -216,6 +220,13 @@ def scale_boxes(boxes, old, new):
     return boxes * tf.stack([factor[1], factor[0], factor[1], factor[0]])
 
 
+def restore(preprocessor, boxes, size, old):
+    """`Preprocessor.restore`: [..., 4] of a photo as the network saw it, `size` (height, width) -> of it as it was."""
+    if isinstance(preprocessor, MatterportPreprocessor):
+        return matterport_graph.restore(preprocessor, boxes, size, old)
+    return scale_boxes(boxes, size, old)
+
+
 # === Detections ===
 
 
@@ -245,7 +256,8 @@ def detect(network, preprocessor, pixels, proposals=None, score=0.0):
         outputs["labels"] = tf.where(keep, outputs["labels"], -1)
         outputs["scores"] = tf.where(keep, outputs["scores"], 0.0)
         outputs["boxes"] = tf.where(keep[..., None], outputs["boxes"], 0.0)
-    return {**outputs, "boxes": scale_boxes(outputs["boxes"], size, old)}
+    boxes = tf.where((outputs["labels"] >= 0)[..., None], restore(preprocessor, outputs["boxes"], size, old), 0.0)
+    return {**outputs, "boxes": boxes}
 
 
 def without_doubles(proposals, stride):
@@ -279,14 +291,15 @@ def names(class_names, labels):
     return tf.gather(tf.constant([*class_names, ""]), tf.where(labels < 0, len(class_names), labels))
 
 
-def paste(masks, boxes, labels, sizes):
-    """`data.paste.paste_masks` of B photos, one detection after another.
+def paste(masks, boxes, labels, sizes, preprocessor=None):
+    """`Preprocessor.pasted` of B photos, one detection after another.
 
     Args:
         masks: float32 [B, D, M, M], probabilities in the boxes.
         boxes: float32 [B, D, 4] in px of the photos.
         labels: int32 [B, D], -1 for padding.
         sizes: int32 [B, 2], (height, width) of the photos in px.
+        preprocessor: `Preprocessor` whose rule it is; None: that of all but Matterport's.
 
     Returns:
         uint8 [B, N, H, W] of 0 and 1: N is the most detections of a photo, H and W the largest photo's.
@@ -301,15 +314,37 @@ def paste(masks, boxes, labels, sizes):
         needed <= MAX_BYTES, ["Pasted masks of this shape are too large; export with masks='crops'. Shape:", shape]
     )
     with tf.control_dependencies([fits]):
-        masks = tf.pad(masks[:, :count], [[0, 0], [0, 0], [1, 1], [1, 1]])
+        masks = masks[:, :count]
     size = masks.shape[2]
-    boxes = boxes[:, :count]
-    # grown about their centres by a cell on each side, and truncated to whole pixels
-    half = (boxes[..., 2:] - boxes[..., :2]) * 0.5 * (size / (size - 2))
-    centre = (boxes[..., 2:] + boxes[..., :2]) * 0.5
-    corners = tf.cast(tf.concat([centre - half, centre + half], axis=-1), tf.int32)
     every = tf.tile(sizes[:, None], [1, count, 1])
     valid = labels[:, :count] >= 0
+    matterports = isinstance(preprocessor, MatterportPreprocessor)
+    probabilities = matterport_graph.probabilities if matterports else _probabilities
+
+    def paste_mask(args):
+        mask, box, photo, exists = args
+        return tf.cast((probabilities(mask, box, canvas, photo) >= 0.5) & exists, tf.uint8)
+
+    each = (tf.reshape(masks, [-1, size, size]), tf.reshape(boxes[:, :count], [-1, 4]))
+    each += (tf.reshape(every, [-1, 2]), tf.reshape(valid, [-1]))
+    # TensorFlow cannot stack an empty list: where nothing is found, one mask too many is pasted and left out
+    number = tf.shape(each[0])[0]
+    each = [tf.pad(value, [[0, tf.maximum(1 - number, 0)]] + [[0, 0]] * (value.shape.rank - 1)) for value in each]
+    mask_spec = tf.TensorSpec((None, None), tf.uint8)
+    pasted = tf.map_fn(paste_mask, tuple(each), parallel_iterations=1, fn_output_signature=mask_spec)[:number]
+    return tf.reshape(pasted, shape)
+
+
+def _probabilities(mask, box, canvas, photo):
+    """A mask [M, M] as it is over a photo (height, width): [H, W] of `canvas`, 0 outside of its box and the photo."""
+    import tensorflow as tf
+
+    mask = tf.pad(mask, [[1, 1], [1, 1]])
+    size = mask.shape[0]
+    # grown about its centre by a cell on each side, and truncated to whole pixels
+    half = (box[2:] - box[:2]) * 0.5 * (size / (size - 2))
+    centre = (box[2:] + box[:2]) * 0.5
+    corners = tf.cast(tf.concat([centre - half, centre + half], axis=-1), tf.int32)
 
     def along(low, high, side, limit):
         """Weights [side, M + 2] of bilinear interpolation, 0 outside of the box and the photo."""
@@ -322,18 +357,6 @@ def paste(masks, boxes, labels, sizes):
         inside = (pixel >= low) & (pixel < low + extent) & (pixel < limit)
         return tf.where(inside[:, None], weights, 0.0)
 
-    def paste_mask(args):
-        mask, box, photo, exists = args
-        rows = along(box[1], box[3], canvas[0], photo[0])
-        columns = along(box[0], box[2], canvas[1], photo[1])
-        values = tf.matmul(tf.matmul(rows, mask), columns, transpose_b=True)
-        return tf.cast((values >= 0.5) & exists, tf.uint8)
-
-    each = (tf.reshape(masks, [-1, size, size]), tf.reshape(corners, [-1, 4]))
-    each += (tf.reshape(every, [-1, 2]), tf.reshape(valid, [-1]))
-    # TensorFlow cannot stack an empty list: where nothing is found, one mask too many is pasted and left out
-    number = tf.shape(each[0])[0]
-    each = [tf.pad(value, [[0, tf.maximum(1 - number, 0)]] + [[0, 0]] * (value.shape.rank - 1)) for value in each]
-    mask_spec = tf.TensorSpec((None, None), tf.uint8)
-    pasted = tf.map_fn(paste_mask, tuple(each), parallel_iterations=1, fn_output_signature=mask_spec)[:number]
-    return tf.reshape(pasted, shape)
+    rows = along(corners[1], corners[3], canvas[0], photo[0])
+    columns = along(corners[0], corners[2], canvas[1], photo[1])
+    return tf.matmul(tf.matmul(rows, mask), columns, transpose_b=True)

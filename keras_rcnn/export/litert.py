@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_rcnn.data.images import read_image
+from keras_rcnn.data.matterport import MatterportPreprocessor
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
 from keras_rcnn.data.reading import spread
@@ -133,6 +134,11 @@ def fixed_preprocessor(model, size=None):
         ExportError: for a size that it cannot have.
     """
     own = model.preprocessor
+    if isinstance(own, MatterportPreprocessor):
+        raise ExportError(
+            "A detector of Matterport's has photos in the middle of its input, which the programs around a LiteRT model "
+            "do not put there: format='saved_model' has all of it in the graph."
+        )
     if size is None:
         side = -(-own.min_size // own.size_divisor) * own.size_divisor
         size = own.fixed_size or (side, side)

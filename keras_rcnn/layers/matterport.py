@@ -122,7 +122,7 @@ class MatterportProposals(Float32Layer):
 
     Args:
         canvas: what the images are padded to: see `keras_rcnn.data.MatterportPreprocessor`.
-        pre_nms: candidates an image (PRE_NMS_LIMIT).
+        pre_nms: `(training, inference)`: candidates an image (PRE_NMS_LIMIT for both).
         post_nms: `(training, inference)`: proposals an image (POST_NMS_ROIS_TRAINING and _INFERENCE).
         iou_threshold: of the NMS (RPN_NMS_THRESHOLD).
 
@@ -133,13 +133,13 @@ class MatterportProposals(Float32Layer):
     def __init__(
         self,
         canvas: matterport.Canvas = 1024,
-        pre_nms: int = 6000,
+        pre_nms: tuple[int, int] = (6000, 6000),
         post_nms: tuple[int, int] = (2000, 1000),
         iou_threshold: float = 0.7,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"name": "proposals", **kwargs})
-        self.canvas, self.pre_nms = matterport.check_canvas(canvas), pre_nms
+        self.canvas, self.pre_nms = matterport.check_canvas(canvas), tuple(pre_nms)
         self.post_nms, self.iou_threshold = tuple(post_nms), iou_threshold
 
     def call(
@@ -150,11 +150,11 @@ class MatterportProposals(Float32Layer):
         image_sizes: Tensor,
         training: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        count = self.post_nms[0] if training else self.post_nms[1]
+        most, count = (self.pre_nms[0], self.post_nms[0]) if training else (self.pre_nms[1], self.post_nms[1])
         scores = ops.sigmoid(ops.stop_gradient(ops.concatenate(logits, axis=1)))
         # top_k needs as many: there is room for what a small image lacks
-        scores = ops.pad(scores, ((0, 0), (0, self.pre_nms)), constant_values=-1.0)
-        scores, index = ops.top_k(scores, self.pre_nms)
+        scores = ops.pad(scores, ((0, 0), (0, most)), constant_values=-1.0)
+        scores, index = ops.top_k(scores, most)
         index = ops.where(scores >= 0, index, 0)
         moves = ops.take_along_axis(ops.stop_gradient(ops.concatenate(deltas, axis=1)), index[..., None], axis=1)
         centres = matterport.to_centres(ops.take(ops.concatenate(anchors, axis=0), index, axis=0))

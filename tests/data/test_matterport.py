@@ -90,6 +90,14 @@ def test_place_is_the_way_back(mode):
     assert placed[1].tolist() == [left, top, left + resized[1], top + resized[0]]
 
 
+def test_more_padding_leaves_the_canvas_where_it_is():
+    photo = np.full((70, 90, 3), 200, np.uint8)
+    alone = MatterportPreprocessor(64, 256, "pad64").batch([photo])["images"][0]
+    padded = MatterportPreprocessor(64, 256, "pad64", few_shapes=True).batch([photo])["images"][0]
+    assert padded.shape[1] > alone.shape[1]
+    np.testing.assert_array_equal(padded[: alone.shape[0], : alone.shape[1]], alone)
+
+
 def test_another_size_keeps_the_canvas():
     larger = MatterportPreprocessor(400, 512).at_size(500)
     assert (larger.min_size, larger.canvas) == (500, 512)

@@ -224,7 +224,9 @@ def test_head_losses(unit):
     empty = {**targets, "labels": np.full_like(targets["labels"], -1)}
     losses = run(layers.MatterportBoxLoss(), logits, deltas, empty)
     assert np.mean(losses["loss_box_reg"]) == float(unit["loss/bbox_without_positives"]) == 0
-    background = run(layers.MatterportBoxLoss(), logits, deltas, {**targets, "labels": np.full_like(empty["labels"], 4)})
+    background = run(
+        layers.MatterportBoxLoss(), logits, deltas, {**targets, "labels": np.full_like(empty["labels"], 4)}
+    )
     np.testing.assert_array_equal(losses["loss_classifier"], background["loss_classifier"])
     # where theirs is NaN ours is 0
     assert np.isnan(unit["loss/class_with_nothing_active"])
