@@ -136,8 +136,8 @@ def fixed_preprocessor(model, size=None):
     own = model.preprocessor
     if isinstance(own, MatterportPreprocessor):
         raise ExportError(
-            "A detector of Matterport's has photos in the middle of its input, which the programs around a LiteRT model "
-            "do not put there: format='saved_model' has all of it in the graph."
+            "A detector of Matterport's wants photos in the middle of its input, where the programs around a LiteRT "
+            "model do not put them: format='saved_model' has all of it in the graph."
         )
     if size is None:
         side = -(-own.min_size // own.size_divisor) * own.size_divisor
