@@ -139,7 +139,8 @@ class MatterportProposals(Float32Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"name": "proposals", **kwargs})
-        self.canvas, self.pre_nms = matterport.check_canvas(canvas), tuple(pre_nms)
+        self.canvas: matterport.Canvas = matterport.check_canvas(canvas)
+        self.pre_nms = tuple(pre_nms)
         self.post_nms, self.iou_threshold = tuple(post_nms), iou_threshold
 
     def call(
@@ -316,8 +317,9 @@ class MatterportDecoder(Float32Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"name": "detections", **kwargs})
-        self.canvas, self.score_threshold = matterport.check_canvas(canvas), score_threshold
-        self.iou_threshold, self.max_detections = iou_threshold, max_detections
+        self.canvas: matterport.Canvas = matterport.check_canvas(canvas)
+        self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
+        self.max_detections = max_detections
 
     def call(self, logits: Tensor, deltas: Tensor, proposals: Tensor, image_sizes: Tensor) -> dict[str, Tensor]:
         scores = ops.softmax(logits, axis=-1)
