@@ -177,6 +177,14 @@ SETTINGS = {
     "max_detections": whole(1, 10_000),
     "soft_nms": NULL | one_of("linear", "gaussian"),
     "sigma": POSITIVE,
+    # Matterport's parts
+    "canvas": whole(64, 16_384) | one_of("pad64", "none"),
+    "scales": listed(POSITIVE, 16, 1),
+    "ratios": listed(number(0, 1000, open_low=True), 100, 1),
+    "anchor_stride": whole(1, 16),
+    "inactive": listed(whole(0, 100_000), 100_000),
+    "min_scale": number(0, 100),
+    "mean_pixel": listed(number(-1000, 1000), 3, 3),
     # the preprocessor
     "max_size": whole(1, 16_384),
     "mean": listed(number(-1000, 1000), 3, 3),

@@ -18,18 +18,21 @@ from typing import Any
 # module -> the classes that it registers as "keras_rcnn>NAME"
 REGISTERED = {
     "backbones": (
-        "CaffeNet", "ConvNeXt", "EfficientNetLite0", "Features", "FrozenBatchNormalization", "MobileNetV3Large",
-        "ResNet", "ResNetRegions", "VGG16", "ZF",
+        "CaffeNet", "ConvNeXt", "EfficientNetLite0", "Features", "FrozenBatchNormalization", "MatterportResNet",
+        "MobileNetV3Large", "ResNet", "ResNetRegions", "VGG16", "ZF",
     ),
     "backbones.caffe": ("LocalResponseNormalization",),
     "backbones.convnext": ("LayerScale",),
     "backbones.grouped": ("GroupedConv2D",),
-    "data": ("Preprocessor",),
+    "data": ("MatterportPreprocessor", "Preprocessor"),
     "layers": (
         "AnchorGenerator", "BoxHead", "BoxLoss", "BoxPredictor", "BoxRegressors", "BoxTargets", "ClassLoss",
-        "ClassPredictor", "DetectionDecoder", "FPN", "GivenProposals", "MaskDecoder", "MaskHead", "MaskLoss",
-        "MaskTargets", "Proposals", "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN", "RegionMean", "RegionSVMs",
-        "RegionWarp", "RoIAlign", "RoIPool", "ScoreDecoder", "SingleLevel",
+        "ClassPredictor", "DetectionDecoder", "FPN", "FixedBatchNormalization", "GivenProposals", "MaskDecoder",
+        "MaskHead", "MaskLoss", "MaskTargets", "MatterportAnchors", "MatterportBoxHead", "MatterportBoxLoss",
+        "MatterportBoxTargets", "MatterportDecoder", "MatterportMaskHead", "MatterportMaskLoss",
+        "MatterportMaskTargets", "MatterportProposals", "MatterportRPNHead", "MatterportRPNLoss",
+        "MatterportRPNTargets", "MatterportRoIAlign", "Proposals", "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN",
+        "RegionMean", "RegionSVMs", "RegionWarp", "RoIAlign", "RoIPool", "ScoreDecoder", "SingleLevel",
     ),
     "layers.norms": ("GroupNorm",),
     "models": ("FastRCNN", "FasterRCNN", "MaskRCNN", "RCNN"),

@@ -5,6 +5,7 @@ from keras_rcnn.backbones.convnext import ConvNeXt
 from keras_rcnn.backbones.efficientnet_lite import EfficientNetLite0
 from keras_rcnn.backbones.features import Features, from_features
 from keras_rcnn.backbones.imagenet import PUBLISHED, backbone_by_name
+from keras_rcnn.backbones.matterport_resnet import MatterportResNet
 from keras_rcnn.backbones.mobilenet_v3 import MobileNetV3Large
 from keras_rcnn.backbones.norm import FrozenBatchNormalization
 from keras_rcnn.backbones.region_stage import ResNetRegions
@@ -21,6 +22,7 @@ __all__ = [
     "EfficientNetLite0",
     "Features",
     "FrozenBatchNormalization",
+    "MatterportResNet",
     "MobileNetV3Large",
     "ResNet",
     "ResNetRegions",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from keras_rcnn.cli.output import say
@@ -28,6 +29,35 @@ def add_preset(parser: argparse.ArgumentParser) -> None:
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """For a command that writes a folder, which must be empty without it."""
     parser.add_argument("--overwrite", action="store_true", help="replace what is in OUT")
+
+
+def add_conversion(parser: argparse.ArgumentParser, endings: str) -> None:
+    """What every source of `keras-rcnn convert` has: the weights, and where they go."""
+    parser.add_argument("--weights", required=True, metavar="FILE", help=endings)
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="of the file; default: float32"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for what comes out")
+    add_overwrite(parser)
+
+
+def add_changes(parser: argparse.ArgumentParser, what: str) -> None:
+    """What a user's own config changed; `changes_of` reads it."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=f"{what}; repeatable")
+
+
+def changes_of(texts: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` texts as a dict: a value is a Python literal, or else the text itself."""
+    changes = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not key:
+            raise ValueError(f"--set takes KEY=VALUE, not {text!r}")
+        try:
+            changes[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            changes[key] = value  # a text needs no quotes
+    return changes
 
 
 def add_tta(parser: argparse.ArgumentParser) -> None:

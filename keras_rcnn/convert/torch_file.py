@@ -109,10 +109,10 @@ def _reader(path: Path, head: bytes) -> Callable[[IO[bytes], Path, Limits], dict
             raise WeightsFileError(f"{path} is {description}, not a weights file.")
     if head.startswith(b"PK"):
         return _read_zip
+    if head[8:9] == b"{" and (head[:1] != b"\x80" or head[4:8] == bytes(4)):  # a header of n * 256 + 128 bytes
+        return lambda file, path, limits: read_safetensors(path, limits)
     if head[:1] == b"\x80":
         return _read_legacy
-    if head[8:9] == b"{":
-        return lambda file, path, limits: read_safetensors(path, limits)
     if head[257:262] == b"ustar":
         raise WeightsFileError(
             f"{path} has the tar form of PyTorch before 0.2, or is an archive of other files. "

@@ -5,6 +5,7 @@ from keras_rcnn.data.batches import Batches, as_tf_dataset
 from keras_rcnn.data.coco import load_coco
 from keras_rcnn.data.images import ImageError, read_image
 from keras_rcnn.data.loading import load, splits
+from keras_rcnn.data.matterport import MatterportPreprocessor
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.proposal_files import load_proposals, save_proposals
@@ -20,6 +21,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "ImageError",
+    "MatterportPreprocessor",
     "Preprocessor",
     "ProposalSet",
     "Record",

@@ -13,7 +13,6 @@ import numpy as np
 from keras_rcnn.data.ahead import read_ahead
 from keras_rcnn.data.augment import PROPOSAL, standard
 from keras_rcnn.data.masks import InstanceMask, instance_mask, sample_mask
-from keras_rcnn.data.preprocess import scale_boxes
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.proposals import check_proposals
 from keras_rcnn.data.ready import check_images, check_masks, check_targets
@@ -179,7 +178,7 @@ class Batches(keras.utils.PyDataset):
         if self.proposals is not None:
             x["proposals"] = np.zeros((len(samples), self.max_proposals, 4), np.float32)
             for row, (image, *_, proposals), size in zip(x["proposals"], samples, sizes):
-                row[: len(proposals)] = scale_boxes(proposals, image.shape[:2], size)
+                row[: len(proposals)] = preprocessor.place(proposals, image.shape[:2], size)
         return x, self._pad([targets for _, *targets, _ in samples], images, sizes)
 
     def chosen(self, index: int, epoch: int | None = None) -> np.ndarray:
@@ -258,7 +257,7 @@ class Batches(keras.utils.PyDataset):
         if self.masks:
             y["masks"] = np.zeros((b, n, m, m), np.uint8)
         for i, (boxes, labels, masks) in enumerate(targets):
-            y["boxes"][i, : len(boxes)] = scale_boxes(boxes, images[i].shape[:2], sizes[i])
+            y["boxes"][i, : len(boxes)] = self.preprocessor.place(boxes, images[i].shape[:2], sizes[i])
             y["labels"][i, : len(labels)] = labels
             if self.masks:
                 for j, (mask, box) in enumerate(zip(masks, boxes)):

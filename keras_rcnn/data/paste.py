@@ -11,11 +11,19 @@ import numpy as np
 
 from keras_rcnn.interfaces import RLE, MaskForm
 
+# a function of masks [n, M, M], boxes [n, 4], height and width: for each mask the corner (y, x) and the probabilities
+# [h, w] of its part inside the image
+Parts = Callable[[np.ndarray, np.ndarray, int, int], Iterator[tuple[int, int, np.ndarray]]]
 Rule = Literal["torchvision", "detectron2"]
 
 
 def paste_masks(
-    masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5, rule: Rule = "torchvision"
+    masks: np.ndarray,
+    boxes: np.ndarray,
+    height: int,
+    width: int,
+    threshold: float = 0.5,
+    rule: Rule | Parts = "torchvision",
 ) -> np.ndarray:
     """Pastes masks into the image.
 
@@ -25,19 +33,19 @@ def paste_masks(
         height: int, of the image.
         width: int, of the image.
         threshold: probability from which a pixel belongs to the object.
-        rule: `"torchvision"` or `"detectron2"`, see above.
+        rule: `"torchvision"` or `"detectron2"`, see above, or a function that has the parts by another rule.
 
     Returns:
         bool [n, height, width].
     """
     pasted = np.zeros((len(masks), height, width), bool)
-    for i, (y, x, part) in enumerate(PARTS[rule](masks, boxes, height, width)):
+    for i, (y, x, part) in enumerate(_by(rule)(masks, boxes, height, width)):
         np.greater_equal(part, threshold, out=pasted[i, y : y + part.shape[0], x : x + part.shape[1]])
     return pasted
 
 
 def pasted(
-    crops: np.ndarray, boxes: np.ndarray, size: Sequence[int], form: MaskForm, rule: Rule = "torchvision"
+    crops: np.ndarray, boxes: np.ndarray, size: Sequence[int], form: MaskForm, rule: Rule | Parts = "torchvision"
 ) -> np.ndarray | list[RLE]:
     """Masks as `detect(masks=form)` answers them.
 
@@ -46,15 +54,20 @@ def pasted(
         boxes: float32 [n, 4] xyxy, px.
         size: (height, width) of the image.
         form: `"crops"` for the crops as they are, `"rle"` for COCO RLEs, True for arrays of the image's size.
-        rule: `"torchvision"` or `"detectron2"`, see above: a `Preprocessor`'s `paste`.
+        rule: as in `paste_masks`.
     """
     if form == "crops":
         return crops
-    return (paste_rle if form == "rle" else paste_masks)(crops, boxes, *size, rule=rule)
+    return (paste_rle if form == "rle" else paste_masks)(crops, boxes, size[0], size[1], rule=rule)
 
 
 def paste_rle(
-    masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5, rule: Rule = "torchvision"
+    masks: np.ndarray,
+    boxes: np.ndarray,
+    height: int,
+    width: int,
+    threshold: float = 0.5,
+    rule: Rule | Parts = "torchvision",
 ) -> list[RLE]:
     """`paste_masks` as a list of n COCO RLEs, without an array of the image's size.
 
@@ -67,7 +80,7 @@ def paste_rle(
     from pycocotools import mask as coco
 
     answer = []
-    for y, x, part in PARTS[rule](masks, boxes, height, width):
+    for y, x, part in _by(rule)(masks, boxes, height, width):
         runs: Any = {"size": [height, width], "counts": _counts(part >= threshold, y, x, height, width)}
         answer.append(coco.frPyObjects(runs, height, width))
     return answer
@@ -110,10 +123,8 @@ def _along(low: float, high: float, side: int, cells: int) -> tuple[int, np.ndar
     return first, np.maximum(1 - np.abs(at[:, None] - np.arange(cells, dtype=np.float32)), 0)
 
 
-PARTS: dict[str, Callable[..., Iterator[tuple[int, int, np.ndarray]]]] = {
-    "torchvision": _parts,
-    "detectron2": _detectron2_parts,
-}
+def _by(rule: Rule | Parts) -> Parts:
+    return rule if callable(rule) else {"torchvision": _parts, "detectron2": _detectron2_parts}[rule]
 
 
 def _expanded(boxes: np.ndarray, size: int) -> list[list[int]]:

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_rcnn.data.images import pixel_limit, read_image
+from keras_rcnn.data.paste import pasted
 from keras_rcnn.data.pillow_resize import pillow_size, resize_pillow
 from keras_rcnn.data.request import check_number, check_whole
+from keras_rcnn.interfaces import MaskForm
 
 # whose way it is that something is done
 RULES = ("torchvision", "detectron2")
@@ -212,7 +214,7 @@ class Preprocessor:
             values = resize_bilinear(self._normalised(values, 1), *size)
         return values if self.channels == "rgb" else np.ascontiguousarray(values[..., ::-1])
 
-    def _normalised(self, values, scale):
+    def _normalised(self, values: np.ndarray, scale: float) -> np.ndarray:
         """Float32 values in 0..`scale`, changed in place."""
         values -= (np.float64(self.mean) * scale).astype(np.float32)
         values /= (np.float64(self.std) * scale).astype(np.float32)
@@ -248,6 +250,10 @@ class Preprocessor:
             answer[i, :height, :width] = self(image, (height, width))
         return {"images": answer, "image_sizes": np.array(sizes, np.float32)}
 
+    def place(self, boxes: ArrayLike, original: Sequence[int], resized: ArrayLike) -> np.ndarray:
+        """Boxes of the original image -> boxes of the preprocessed one: the reverse of `restore`."""
+        return scale_boxes(boxes, original, resized)
+
     def restore(self, boxes: ArrayLike, original: Sequence[int], resized: ArrayLike) -> np.ndarray:
         """Boxes of the resized image -> boxes of the original one; the same as `scale_boxes(boxes, resized, original)`.
 
@@ -260,6 +266,17 @@ class Preprocessor:
             float32 `[..., 4]` in px of the image as given.
         """
         return scale_boxes(boxes, resized, original)
+
+    def pasted(self, crops: np.ndarray, boxes: np.ndarray, size: tuple[int, int], form: MaskForm) -> Any:
+        """Masks in their boxes, both of the original image, as `detect(masks=form)` answers them.
+
+        Args:
+            crops: float32 `[n, M, M]`, probabilities in the boxes.
+            boxes: float32 `[n, 4]` in px.
+            size: `(height, width)` of the image.
+            form: True for bool `[n, height, width]`, `"rle"` for a list of COCO RLEs, `"crops"` for `crops`.
+        """
+        return pasted(crops, boxes, size, form, self.paste)
 
 
 def scale_boxes(boxes: ArrayLike, old: Any, new: Any) -> np.ndarray:

@@ -162,8 +162,8 @@ class AugmentedDetector:
         answer: Any = {key: values[kept] for key, values in joined.items()}
         answer["names"] = [names[i] for i in kept]
         if "masks" in answer:
-            rule = getattr(getattr(self.model, "preprocessor", None), "paste", "torchvision")
-            answer["masks"] = pasted(answer["masks"], answer["boxes"], size, masks, rule)
+            by = getattr(getattr(self.model, "preprocessor", None), "pasted", pasted)  # a served one has none
+            answer["masks"] = by(answer["masks"], answer["boxes"], size, masks)
         return answer
 
 

@@ -6,9 +6,9 @@ Shapes: B photos, H x W pixels, P proposals, D detections.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_rcnn.data.paste import Rule
+from keras_rcnn.data.matterport import MatterportPreprocessor
 from keras_rcnn.data.preprocess import Preprocessor
-from keras_rcnn.export import pillow
+from keras_rcnn.export import matterport_graph, pillow
 from keras_rcnn.interfaces import Tensor
 from keras_rcnn.ops import roi
 
@@ -161,6 +161,8 @@ def preprocess(preprocessor: Preprocessor, pixels: Tensor) -> tuple[Tensor, Tens
     import tensorflow as tf
 
     old = tf.shape(pixels)[1:3]
+    if isinstance(preprocessor, MatterportPreprocessor):
+        return matterport_graph.preprocess(preprocessor, pixels)
     empty = tf.debugging.Assert(tf.reduce_min(old) > 0, ["A photo without pixels; height and width are", old])
     with tf.control_dependencies([empty]):
         size = resized_size(preprocessor, old)
@@ -240,6 +242,13 @@ def scale_boxes(boxes: Tensor, old: Tensor, new: Tensor) -> Tensor:
     return boxes * tf.stack([factor[1], factor[0], factor[1], factor[0]])
 
 
+def restore(preprocessor, boxes, size, old):
+    """`Preprocessor.restore`: [..., 4] of a photo as the network saw it, `size` (height, width) -> of it as it was."""
+    if isinstance(preprocessor, MatterportPreprocessor):
+        return matterport_graph.restore(preprocessor, boxes, size, old)
+    return scale_boxes(boxes, size, old)
+
+
 # === Detections ===
 
 
@@ -276,7 +285,8 @@ def detect(
         outputs["labels"] = tf.where(keep, outputs["labels"], -1)
         outputs["scores"] = tf.where(keep, outputs["scores"], 0.0)
         outputs["boxes"] = tf.where(keep[..., None], outputs["boxes"], 0.0)
-    return {**outputs, "boxes": scale_boxes(outputs["boxes"], size, old)}
+    boxes = tf.where((outputs["labels"] >= 0)[..., None], restore(preprocessor, outputs["boxes"], size, old), 0.0)
+    return {**outputs, "boxes": boxes}
 
 
 def without_doubles(proposals: Tensor, stride: int) -> Tensor:
@@ -310,15 +320,17 @@ def names(class_names: Sequence[str], labels: Tensor) -> Tensor:
     return tf.gather(tf.constant([*class_names, ""]), tf.where(labels < 0, len(class_names), labels))
 
 
-def paste(masks: Tensor, boxes: Tensor, labels: Tensor, sizes: Tensor, rule: Rule = "torchvision") -> Tensor:
-    """`data.paste.paste_masks` of B photos, one detection after another.
+def paste(
+    masks: Tensor, boxes: Tensor, labels: Tensor, sizes: Tensor, preprocessor: Preprocessor | None = None
+) -> Tensor:
+    """`Preprocessor.pasted` of B photos, one detection after another.
 
     Args:
         masks: float32 [B, D, M, M], probabilities in the boxes.
         boxes: float32 [B, D, 4] in px of the photos.
         labels: int32 [B, D], -1 for padding.
         sizes: int32 [B, 2], (height, width) of the photos in px.
-        rule: of `data.paste`, `"torchvision"` or `"detectron2"`.
+        preprocessor: `Preprocessor` whose rule it is; None: torchvision's.
 
     Returns:
         uint8 [B, N, H, W] of 0 and 1: N is the most detections of a photo, H and W the largest photo's.
@@ -333,27 +345,50 @@ def paste(masks: Tensor, boxes: Tensor, labels: Tensor, sizes: Tensor, rule: Rul
         needed <= MAX_BYTES, ["Pasted masks of this shape are too large; export with masks='crops'. Shape:", shape]
     )
     with tf.control_dependencies([fits]):
-        masks, boxes = masks[:, :count], boxes[:, :count]
-    if rule == "detectron2":
-        size, corners = masks.shape[2], boxes
-    else:
-        masks = tf.pad(masks, [[0, 0], [0, 0], [1, 1], [1, 1]])
-        size = masks.shape[2]
-        # grown about their centres by a cell on each side, and truncated to whole pixels
-        half = (boxes[..., 2:] - boxes[..., :2]) * 0.5 * (size / (size - 2))
-        centre = (boxes[..., 2:] + boxes[..., :2]) * 0.5
-        corners = tf.cast(tf.concat([centre - half, centre + half], axis=-1), tf.int32)
+        masks = masks[:, :count]
+    size = masks.shape[2]
     times: Any = [1, count, 1]
     every = tf.tile(sizes[:, None], times)
     valid = labels[:, :count] >= 0
+    probabilities = _probabilities_by(preprocessor)
+
+    def paste_mask(args: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        mask, box, photo, exists = args
+        return tf.cast((probabilities(mask, box, canvas, photo) >= 0.5) & exists, tf.uint8)
+
+    each = (tf.reshape(masks, [-1, size, size]), tf.reshape(boxes[:, :count], [-1, 4]))
+    each += (tf.reshape(every, [-1, 2]), tf.reshape(valid, [-1]))
+    # TensorFlow cannot stack an empty list: where nothing is found, one mask too many is pasted and left out
+    number = tf.shape(each[0])[0]
+    each = [tf.pad(value, [[0, tf.maximum(1 - number, 0)]] + [[0, 0]] * (value.shape.rank - 1)) for value in each]
+    mask_spec = tf.TensorSpec((None, None), tf.uint8)
+    pasted = tf.map_fn(paste_mask, tuple(each), parallel_iterations=1, fn_output_signature=mask_spec)[:number]
+    return tf.reshape(pasted, shape)
+
+
+def _probabilities_by(preprocessor: Preprocessor | None) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The function that lays a mask over a photo as this preprocessor's detector does."""
+    if isinstance(preprocessor, MatterportPreprocessor):
+        return matterport_graph.probabilities
+    if preprocessor is not None and preprocessor.paste == "detectron2":
+        return _probabilities_at_centres
+    return _probabilities
+
+
+def _probabilities(mask: Tensor, box: Tensor, canvas: Tensor, photo: Tensor) -> Tensor:
+    """A mask [M, M] as it is over a photo (height, width): [H, W] of `canvas`, 0 outside of its box and the photo."""
+    import tensorflow as tf
+
+    mask = tf.pad(mask, [[1, 1], [1, 1]])
+    size = mask.shape[0]
+    # grown about its centre by a cell on each side, and truncated to whole pixels
+    half = (box[2:] - box[:2]) * 0.5 * (size / (size - 2))
+    centre = (box[2:] + box[:2]) * 0.5
+    corners = tf.cast(tf.concat([centre - half, centre + half], axis=-1), tf.int32)
 
     def along(low: Tensor, high: Tensor, side: Tensor, limit: Tensor) -> Tensor:
-        """Weights [side, M + 2 or M] of bilinear interpolation, 0 outside of the box and the photo."""
+        """Weights [side, M + 2] of bilinear interpolation, 0 outside of the box and the photo."""
         pixel = tf.range(side)
-        if rule == "detectron2":
-            source = ((tf.cast(pixel, tf.float32) + 0.5 - low) / (high - low) * 2.0 * size - 1.0) / 2.0
-            weights = tf.maximum(1.0 - tf.abs(source[:, None] - tf.range(size, dtype=tf.float32)), 0.0)
-            return tf.where((pixel < limit)[:, None], weights, 0.0)
         extent = tf.maximum(high - low + 1, 1)
         scale = tf.cast(size, tf.float64) / tf.cast(extent, tf.float64)
         source = tf.cast((tf.cast(pixel - low, tf.float64) + 0.5) * scale - 0.5, tf.float32)
@@ -362,18 +397,24 @@ def paste(masks: Tensor, boxes: Tensor, labels: Tensor, sizes: Tensor, rule: Rul
         inside = (pixel >= low) & (pixel < low + extent) & (pixel < limit)
         return tf.where(inside[:, None], weights, 0.0)
 
-    def paste_mask(args: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-        mask, box, photo, exists = args
-        rows = along(box[1], box[3], canvas[0], photo[0])
-        columns = along(box[0], box[2], canvas[1], photo[1])
-        values = tf.matmul(tf.matmul(rows, mask), columns, transpose_b=True)
-        return tf.cast((values >= 0.5) & exists, tf.uint8)
+    rows = along(corners[1], corners[3], canvas[0], photo[0])
+    columns = along(corners[0], corners[2], canvas[1], photo[1])
+    return tf.matmul(tf.matmul(rows, mask), columns, transpose_b=True)
 
-    each = (tf.reshape(masks, [-1, size, size]), tf.reshape(corners, [-1, 4]))
-    each += (tf.reshape(every, [-1, 2]), tf.reshape(valid, [-1]))
-    # TensorFlow cannot stack an empty list: where nothing is found, one mask too many is pasted and left out
-    number = tf.shape(each[0])[0]
-    each = [tf.pad(value, [[0, tf.maximum(1 - number, 0)]] + [[0, 0]] * (value.shape.rank - 1)) for value in each]
-    mask_spec = tf.TensorSpec((None, None), tf.uint8)
-    pasted = tf.map_fn(paste_mask, tuple(each), parallel_iterations=1, fn_output_signature=mask_spec)[:number]
-    return tf.reshape(pasted, shape)
+
+def _probabilities_at_centres(mask: Tensor, box: Tensor, canvas: Tensor, photo: Tensor) -> Tensor:
+    """The same by Detectron2's rule: read at each pixel's centre within the box as it is."""
+    import tensorflow as tf
+
+    size = mask.shape[0]
+
+    def along(low: Tensor, high: Tensor, side: Tensor, limit: Tensor) -> Tensor:
+        """Weights [side, M] of bilinear interpolation, 0 outside of the box and the photo."""
+        pixel = tf.range(side)
+        source = ((tf.cast(pixel, tf.float32) + 0.5 - low) / (high - low) * 2.0 * size - 1.0) / 2.0
+        weights = tf.maximum(1.0 - tf.abs(source[:, None] - tf.range(size, dtype=tf.float32)), 0.0)
+        return tf.where((pixel < limit)[:, None], weights, 0.0)
+
+    rows = along(box[1], box[3], canvas[0], photo[0])
+    columns = along(box[0], box[2], canvas[1], photo[1])
+    return tf.matmul(tf.matmul(rows, mask), columns, transpose_b=True)

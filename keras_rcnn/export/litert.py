@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from keras_rcnn.data.images import read_image
+from keras_rcnn.data.matterport import MatterportPreprocessor
 from keras_rcnn.data.preprocess import Preprocessor, scale_boxes
 from keras_rcnn.data.proposals import selective_search
 from keras_rcnn.data.reading import spread
@@ -148,6 +149,11 @@ def fixed_preprocessor(model: Detector, size: int | Sequence[int] | None = None)
         ExportError: for a size that it cannot have.
     """
     own = model.preprocessor
+    if isinstance(own, MatterportPreprocessor):
+        raise ExportError(
+            "A detector of Matterport's wants photos in the middle of its input, where the programs around a LiteRT "
+            "model do not put them: format='saved_model' has all of it in the graph."
+        )
     if size is None:
         side = -(-own.min_size // own.size_divisor) * own.size_divisor
         size = own.fixed_size or (side, side)

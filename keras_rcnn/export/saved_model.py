@@ -158,7 +158,8 @@ def _module(
 
     def finish(outputs: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
         if masks == "pasted":
-            pasted = graph.paste(outputs["masks"], outputs["boxes"], outputs["labels"], sizes, model.preprocessor.paste)
+            boxes, labels = outputs["boxes"], outputs["labels"]
+            pasted = graph.paste(outputs["masks"], boxes, labels, sizes, model.preprocessor)
             outputs = {**outputs, "masks": pasted}
         return {**outputs, "names": graph.names(model.class_names, outputs["labels"])}
 
@@ -288,7 +289,7 @@ def _check(
         if masks == "pasted":
             del detections["masks"]
         detections["labels"] = np.where(detections["scores"] >= score, detections["labels"], -1)
-        return {**detections, "boxes": scale_boxes(detections["boxes"], new, old)}
+        return {**detections, "boxes": model.preprocessor.restore(detections["boxes"], old, new)}
 
     return parity.check(
         {"serving_default": from_bytes, "images": from_pixels, "features": from_features},

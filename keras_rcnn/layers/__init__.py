@@ -1,10 +1,28 @@
 """The parts of the detectors as Keras layers; a detector's constructor takes them."""
 
 from keras_rcnn.layers.detections import DetectionDecoder, MaskDecoder
+from keras_rcnn.layers.fixed_norm import FixedBatchNormalization
 from keras_rcnn.layers.fpn import FPN, SingleLevel
 from keras_rcnn.layers.given import GivenProposals
 from keras_rcnn.layers.heads import BoxHead, BoxPredictor, MaskHead, RegionMean
 from keras_rcnn.layers.losses import BoxLoss, MaskLoss, RPNLoss
+from keras_rcnn.layers.matterport import (
+    MatterportAnchors,
+    MatterportBoxHead,
+    MatterportDecoder,
+    MatterportMaskHead,
+    MatterportProposals,
+    MatterportRoIAlign,
+    MatterportRPNHead,
+)
+from keras_rcnn.layers.matterport_training import (
+    MatterportBoxLoss,
+    MatterportBoxTargets,
+    MatterportMaskLoss,
+    MatterportMaskTargets,
+    MatterportRPNLoss,
+    MatterportRPNTargets,
+)
 from keras_rcnn.layers.regions import RegionCNN, RegionWarp, RoIAlign, RoIPool
 from keras_rcnn.layers.rpn import AnchorGenerator, Proposals, RPNHead
 from keras_rcnn.layers.stages import BoxRegressors, ClassLoss, ClassPredictor, RegionSVMs, ScoreDecoder
@@ -21,11 +39,25 @@ __all__ = [
     "ClassLoss",
     "ClassPredictor",
     "DetectionDecoder",
+    "FixedBatchNormalization",
     "GivenProposals",
     "MaskDecoder",
     "MaskHead",
     "MaskLoss",
     "MaskTargets",
+    "MatterportAnchors",
+    "MatterportBoxHead",
+    "MatterportBoxLoss",
+    "MatterportBoxTargets",
+    "MatterportDecoder",
+    "MatterportMaskHead",
+    "MatterportMaskLoss",
+    "MatterportMaskTargets",
+    "MatterportProposals",
+    "MatterportRPNHead",
+    "MatterportRPNLoss",
+    "MatterportRPNTargets",
+    "MatterportRoIAlign",
     "Proposals",
     "RPNHead",
     "RPNLoss",

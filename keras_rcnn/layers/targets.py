@@ -160,6 +160,12 @@ class BoxTargets(_Sampler):
         negative = ops.logical_and(ops.maximum(best, 0.0) >= self.background[0], best < self.background[1])
         negative = ops.logical_and(exists, negative)
         positive, negative = sample(positive, negative, self.count, self.positive_fraction, self.seed_generator)
+        return self.collected(proposals, boxes, labels, truth, positive, negative)
+
+    def collected(
+        self, proposals: Tensor, boxes: Tensor, labels: Tensor, truth: Tensor, positive: Tensor, negative: Tensor
+    ) -> dict[str, Tensor]:
+        """What the layer returns of the proposals chosen as positive and negative, bool [B, P]; `truth` [B, P]."""
         index, valid = select(positive, negative, self.count)
 
         def take(values: Tensor) -> Tensor:
@@ -227,10 +233,13 @@ class MaskTargets(Float32Layer):
         # a region without an object is cut like a whole mask: over another's small frame it would take many samples
         positive, whole = (labels >= 0)[..., None], ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])
         frames, cut = ops.where(positive, frames, whole), ops.where(positive, boxes, whole)
-        targets = ops.stop_gradient(crop_masks(masks, frames, cut, self.size, self.aligned))
-        if self.binary:
-            targets = ops.cast(targets >= 0.5, "float32")
+        targets = ops.stop_gradient(self.cropped(masks, frames, cut))
         return {"boxes": boxes, "labels": labels, "masks": targets}
+
+    def cropped(self, masks: Tensor, frames: Tensor, boxes: Tensor) -> Tensor:
+        """Masks [B, P, H, W] that lie in frames [B, P, 4], as boxes [B, P, 4] see them: [B, P, size, size]."""
+        targets = crop_masks(masks, frames, boxes, self.size, self.aligned)
+        return ops.cast(targets >= 0.5, "float32") if self.binary else targets
 
     def compute_output_spec(self, sampled: Mapping[str, Tensor], masks: Tensor, frames: Tensor) -> dict[str, Tensor]:
         batch, count = sampled["boxes"].shape[0], self.count

@@ -11,14 +11,21 @@ from numpy.typing import ArrayLike
 
 from keras_rcnn.data.batches import Batches
 from keras_rcnn.data.images import read_image
-from keras_rcnn.data.paste import pasted
 from keras_rcnn.data.preprocess import Preprocessor
 from keras_rcnn.data.proposals import pad_proposals
 from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_request, least_score, refuse_proposals
 from keras_rcnn.interfaces import AnyPhoto, Detections, MaskForm, Photo
 from keras_rcnn.models.agreement import agree_on_classes
-from keras_rcnn.models.parts import check_fit, is_part, is_serialised, own_arguments, serialised, with_doubles
+from keras_rcnn.models.parts import (
+    check_canvas,
+    check_fit,
+    is_part,
+    is_serialised,
+    own_arguments,
+    serialised,
+    with_doubles,
+)
 from keras_rcnn.models.process import check_process
 from keras_rcnn.ops.backend import compiled_on_request
 from keras_rcnn.ops.backend.replicas import num_replicas
@@ -81,6 +88,7 @@ class Detector(keras.Model):
 
     @preprocessor.setter
     def preprocessor(self, value: Preprocessor) -> None:
+        check_canvas({**self.parts, "preprocessor": value})
         self.parts["preprocessor"] = value
 
     @property
@@ -336,8 +344,8 @@ class Detector(keras.Model):
             "names": [self.class_names[i] for i in labels],
         }
         if "masks" in outputs and masks:
-            crops, rule = outputs["masks"][keep], self.preprocessor.paste
-            detections["masks"] = pasted(crops, detections["boxes"], size, masks, rule)
+            crops, boxes = outputs["masks"][keep], detections["boxes"]
+            detections["masks"] = self.preprocessor.pasted(crops, boxes, size, masks)
         return detections
 
     # === Saving ===

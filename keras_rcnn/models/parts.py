@@ -18,6 +18,7 @@ def check_fit(parts: Mapping[str, Any]) -> None:
     Raises:
         ValueError: what does not fit, and what would.
     """
+    check_canvas(parts)
     anchors, rpn_head, neck = (parts.get(key) for key in ("anchors", "rpn_head", "neck"))
     counts = [getattr(part, "num_anchors", None) for part in (anchors, rpn_head)]
     if None not in counts and counts[0] != counts[1]:
@@ -33,6 +34,25 @@ def check_fit(parts: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{key} pools from {len(strides)} levels, of strides {list(strides)[:8]}; the neck has "
                 f"{neck.roi_levels()} for it."
+            )
+
+
+def check_canvas(parts: Mapping[str, Any]) -> None:
+    """Refuses parts that expect images on another canvas than the preprocessor puts them on.
+
+    Args:
+        parts: dict, a detector's arguments by name.
+
+    Raises:
+        ValueError: it names the part and both canvases.
+    """
+    given = getattr(parts.get("preprocessor"), "canvas", None)
+    for key in ("proposals", "decoder"):
+        wanted = getattr(parts.get(key), "canvas", None)
+        if parts.get(key) is not None and wanted != given:
+            raise ValueError(
+                f"{key} is for images on the canvas {wanted!r}, and the preprocessor's is {given!r} (None: images in "
+                "the upper left): a detector that pads otherwise is built anew, with its weights."
             )
 
 

@@ -30,11 +30,16 @@ def encode(boxes: Tensor, anchors: Tensor, weights: Sequence[float] = (1.0, 1.0,
     return ops.where(valid, deltas * ops.convert_to_tensor(weights, dtype=deltas.dtype), 0.0)
 
 
-def decode(deltas: Tensor, anchors: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
+def decode(
+    deltas: Tensor,
+    anchors: Tensor,
+    weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    clamp: float = SCALE_CLAMP,
+) -> Tensor:
     """Applies deltas [..., 4] to anchors [..., 4] (broadcast); the inverse of `encode`, with dw and dh clamped
-    from above at log(1000/16)."""
+    from above at `clamp`, log(1000/16)."""
     deltas = deltas / ops.convert_to_tensor(weights, dtype=deltas.dtype)
     size = anchors[..., 2:] - anchors[..., :2]
     centre = deltas[..., :2] * size + anchors[..., :2] + 0.5 * size
-    half = 0.5 * ops.exp(ops.minimum(deltas[..., 2:], SCALE_CLAMP)) * size
+    half = 0.5 * ops.exp(ops.minimum(deltas[..., 2:], clamp)) * size
     return ops.concatenate([centre - half, centre + half], axis=-1)

@@ -5,7 +5,7 @@ Regions are xyxy pixels of the preprocessed image; gradients flow to the feature
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from keras import ops
 
@@ -124,6 +124,29 @@ def portable_multilevel_roi_align(
 ) -> Tensor:
     """`multilevel_roi_align` in keras.ops alone: four gathers from all levels laid end to end, so shapes are static."""
     batch, count, channels = ops.shape(boxes)[0], ops.shape(boxes)[1], features[0].shape[-1]
+    scale = ops.take(ops.stack([ops.cast(s, "float32") for s in scales]), levels)
+    y, x = sample_points(boxes * scale[..., None], size, samples, aligned)
+    pooled = interpolated(features, levels, y, x, bilinear)
+    pooled = ops.reshape(pooled, (-1, size, samples, size, samples, channels))
+    return ops.reshape(ops.mean(pooled, axis=(2, 4)), (batch, count, size, size, channels))
+
+
+def interpolated(
+    features: Sequence[Tensor], levels: Tensor, y: Tensor, x: Tensor, neighbours: Callable[..., tuple[Tensor, ...]]
+) -> Tensor:
+    """The values between the cells of each region's map, at a grid of points.
+
+    Args:
+        features: list of maps [B, H_l, W_l, C].
+        levels: int32 [B, R], index into `features`.
+        y, x: float32 [B, R, P] and [B, R, Q], the grid's rows and columns in cells of the region's map.
+        neighbours: function of coordinates and of the map's length; the two cells beside each and their weights, as
+            `bilinear`.
+
+    Returns:
+        [B, R * P * Q, C] in the features' dtype.
+    """
+    batch, channels = ops.shape(levels)[0], features[0].shape[-1]
     heights = [ops.shape(f)[1] for f in features]
     widths = [ops.shape(f)[2] for f in features]
     offsets, total = [], 0
@@ -135,9 +158,8 @@ def portable_multilevel_roi_align(
     def of_level(values: Sequence[float | Tensor], dtype: str) -> Tensor:
         return ops.take(ops.stack([ops.cast(v, dtype) for v in values]), levels)
 
-    y, x = sample_points(boxes * of_level(scales, "float32")[..., None], size, samples, aligned)
-    y0, y1, wy0, wy1 = bilinear(y, of_level(heights, "float32")[..., None])  # [B, R, P]
-    x0, x1, wx0, wx1 = bilinear(x, of_level(widths, "float32")[..., None])
+    y0, y1, wy0, wy1 = neighbours(y, of_level(heights, "float32")[..., None])  # [B, R, P]
+    x0, x1, wx0, wx1 = neighbours(x, of_level(widths, "float32")[..., None])
     width = of_level(widths, "int32")[..., None, None]
     offset = of_level(offsets, "int32")[..., None, None]
     pooled = 0.0
@@ -147,8 +169,7 @@ def portable_multilevel_roi_align(
             values = ops.take_along_axis(flat, ops.reshape(index, (batch, -1, 1)), axis=1)
             weight = ops.reshape(wy[..., :, None] * wx[..., None, :], (batch, -1, 1))
             pooled = pooled + values * ops.cast(weight, values.dtype)
-    pooled = ops.reshape(pooled, (-1, size, samples, size, samples, channels))
-    return ops.reshape(ops.mean(pooled, axis=(2, 4)), (batch, count, size, size, channels))
+    return pooled
 
 
 def sample_points(boxes: Tensor, size: int, samples: int, aligned: bool) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ def sample(
     count: int,
     positive_fraction: float,
     seed: int | random.SeedGenerator | None = None,
+    fill: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Chooses at most `count` candidates, at most `positive_fraction` of them positive (Fast R-CNN, section 2.3).
 
@@ -21,6 +22,7 @@ def sample(
         count: int, the number to choose; negatives fill what positives leave.
         positive_fraction: float, the largest share of positives.
         seed: a `keras.random.SeedGenerator` or int for a random choice; None takes the first in index order.
+        fill: False for no more negatives than keep the positives' share at `positive_fraction`.
 
     Returns:
         `(positive, negative)`: bool [B, N], the chosen ones.
@@ -31,7 +33,11 @@ def sample(
     if seed is not None:
         order = image_noise(shape, seed)
     positive = _first(positive, order, most_positive, min(most_positive, _static(positive)))
-    left = count - ops.sum(ops.cast(positive, "int32"), axis=1, keepdims=True)
+    chosen = ops.sum(ops.cast(positive, "int32"), axis=1, keepdims=True)
+    left = count - chosen
+    if not fill:
+        in_all = ops.cast(ops.cast(chosen, "float32") * (1 / positive_fraction), "int32")
+        left = ops.minimum(left, in_all - chosen)
     return positive, _first(negative, order, left, min(count, _static(positive)))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import keras_rcnn
 from keras_rcnn import cli
-from keras_rcnn.cli.convert_detectron2 import settings
+from keras_rcnn.cli.arguments import changes_of
 from tests.convert.detectron2_states import random_state
 from tests.detectron2 import golden, golden_state, needs_detectron2
 from tests.models.test_detectron2_golden import C4, MASK, same_detections, same_masks
@@ -32,8 +32,8 @@ def write(path, state):
     return path
 
 
-def test_settings():
-    assert settings(["A=1", "B=[[1], [2.5]]", " C = BGR ", "D=True", "E=a=b"]) == {
+def test_changes():
+    assert changes_of(["A=1", "B=[[1], [2.5]]", " C = BGR ", "D=True", "E=a=b"]) == {
         "A": 1,
         "B": [[1], [2.5]],
         "C": "BGR",
@@ -41,7 +41,7 @@ def test_settings():
         "E": "a=b",
     }
     with pytest.raises(ValueError, match="KEY=VALUE"):
-        settings(["A"])
+        changes_of(["A"])
 
 
 def test_what_is_refused(run, tmp_path):

@@ -395,11 +395,13 @@ def test_command_with_the_backbones_head_alone(tmp_path, capsys):
     np.testing.assert_allclose(model.get_layer("box_head").weights[0].numpy(), expected, rtol=1e-3, atol=1e-6)
     for more, message in (
         ([], "not empty"),
-        (["--overwrite", "--class-names", "a,b"], "--class-names"),
         (["--overwrite", "--model", "vgg16"], "They look like those of caffenet"),
     ):
         assert cli.main([*arguments, *more]) == 2
         assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):  # they become no preset
+        cli.main([*arguments, "--overwrite", "--class-names", "a,b"])
+    assert "--class-names" in capsys.readouterr().err
     path.write_bytes(path.read_bytes()[:-5000])
     assert cli.main([*arguments, "--overwrite"]) == 2
     assert "net.caffemodel is truncated" in capsys.readouterr().err

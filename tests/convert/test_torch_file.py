@@ -133,6 +133,16 @@ def write_safetensors(path, tensors, **changes):
     return path
 
 
+def test_a_safetensors_header_that_begins_as_a_pickle(tmp_path):
+    """The length of the header is the file's first byte: of 128 more than a multiple of 256 it is a pickle's."""
+    for length in range(200):
+        path = write_safetensors(tmp_path / "w.safetensors", {"a" * (200 + length): ("F32", np.ones(2, np.float32))})
+        if path.read_bytes()[0] == 0x80:
+            break
+    assert path.read_bytes()[0] == 0x80
+    assert [value.tolist() for value in read_torch_file(path).values()] == [[1, 1]]
+
+
 def test_safetensors(tmp_path):
     _, expected = everything()
     brain = (expected["brain"].view(np.uint32) >> 16).astype(np.uint16)

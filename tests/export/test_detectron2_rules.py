@@ -55,7 +55,8 @@ def test_pasting():
     corner = rng.uniform(-10, 50, (12, 2))
     boxes = np.float32(np.concatenate([corner, corner + rng.uniform(2, 60, (12, 2))], 1))
     masks = rng.random((12, 28, 28), np.float32)
-    pasted = graph.paste(masks[None], boxes[None], np.zeros((1, 12), np.int32), np.int32([[60, 80]]), "detectron2")
+    by = Preprocessor(paste="detectron2")
+    pasted = graph.paste(masks[None], boxes[None], np.zeros((1, 12), np.int32), np.int32([[60, 80]]), by)
     differ = pasted.numpy()[0] != paste_masks(masks, boxes, 60, 80, rule="detectron2")
     assert differ.sum() <= 2  # a value of exactly a half
 
