@@ -17,12 +17,11 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from keras_rcnn.interfaces import FilePath
 
 logger = logging.getLogger(__name__)
@@ -302,7 +301,7 @@ class _Part:
         if self.keep:
             self.state.write_text(json.dumps({"url": self.url, "validator": validator}), encoding="utf-8")
 
-    def digest(self, have: int) -> hashlib._Hash:
+    def digest(self, have: int) -> Any:
         """The SHA-256 of the bytes that are here."""
         if not have:
             return hashlib.sha256()

@@ -7,12 +7,11 @@ import os
 import shutil
 import threading
 import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from keras_rcnn.interfaces import FilePath
 
 

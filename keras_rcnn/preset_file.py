@@ -9,14 +9,11 @@ import json
 import math
 import os
 import reprlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from keras_rcnn.preset_rules import NULL, OBJECT, SETTINGS, UNIT, WEIGHTS_KEYS, Rule, is_number, text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-    from typing import Any
 
 MAX_BYTES = 2**22
 PRESET, WEIGHTS = "preset.json", "weights.safetensors"

@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 from keras_rcnn.download import DownloadError, alone, cache_folder, checked, downloaded
 from keras_rcnn.preset_build import build_detector
 from keras_rcnn.preset_file import PRESET, WEIGHTS, PresetError, read_preset_file
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-    from typing import Any
 
 
 def weights_path(folder: Path, weights: Mapping[str, Any], own: bool) -> Path:

@@ -12,13 +12,10 @@ import os
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import IO, Any
 
 import cv2
 import numpy as np
-
-if TYPE_CHECKING:
-    from typing import IO, Any
 
 _RAND = threading.Lock()  # the C library's rand() is one for all threads
 
