@@ -70,7 +70,7 @@ class Change(NamedTuple):
     def between(cls, old: list[str] | None, new: list[str] | None, count: int, new_count: int) -> Change:
         """Pairs the classes by name; of several with the same name the first with the first, and so on."""
         left = {}
-        for place, name in enumerate(old if new else ()):  # pyright: ignore[reportArgumentType]
+        for place, name in enumerate((old or ()) if new else ()):
             left.setdefault(name, []).append(place)
         sources = [left[name].pop(0) if left.get(name) else -1 for name in new or [None] * new_count]
         return cls(old, new, count, sources)

@@ -373,3 +373,11 @@ def test_a_backbones_classes_are_its_own(classes, tmp_path):
     new = from_preset(save_preset(old, tmp_path / "old"), class_names=["a", "b", "c"])
     assert new.parts["backbone"].num_classes == classes
     assert replaced(old, new) == sorted(_LOGITS)
+
+
+def test_a_preset_without_names_gets_names(tmp_path):
+    path = save_preset(tiny_detector(), tmp_path / "old")
+    record = json.loads((path / "preset.json").read_text())
+    record["detector"]["config"]["class_names"] = None
+    (path / "preset.json").write_text(json.dumps(record))
+    assert from_preset(path, class_names=list("abcde")).class_names == list("abcde")

@@ -179,7 +179,7 @@ def splits_of(source: dict[str, Any], val: dict[str, Any] | None, settings: Sett
     from keras_rcnn.data.formats.detected import chosen_split, detected
 
     there = detected(source["data"], source.get("format"))
-    names = [name for name in there.splits if name is not None]
+    names = there.split_names
     if "split" in source:
         source = source | {"split": chosen_split(there, source["split"], source["data"])}
     elif names:

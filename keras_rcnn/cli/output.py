@@ -119,12 +119,16 @@ def library_log() -> Iterator[None]:
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("keras_rcnn")
     logger.addHandler(handler)
-    for told in ("keras_rcnn.data.loading", "keras_rcnn.survey"):
-        logging.getLogger(told).setLevel(logging.INFO)
+    told = [logging.getLogger(name) for name in ("keras_rcnn.data.loading", "keras_rcnn.survey")]
+    levels = [one.level for one in told]
     try:
+        for one in told:
+            one.setLevel(logging.INFO)
         yield
     finally:
         logger.removeHandler(handler)
+        for one, level in zip(told, levels, strict=True):
+            one.setLevel(level)
 
 
 def import_keras_quietly() -> None:

@@ -70,7 +70,7 @@ def load(
         if OPTIONS[key] != source.name:
             raise ValueError(f"{key} is an option of the format {OPTIONS[key]!r}; {path} is {source.name!r}")
     entry = FORMATS[source.name]
-    names = [name for name in source.splits if name is not None]
+    names = source.split_names
     if split is not None:
         split = chosen_split(source, split, path)
     if format is None:
@@ -108,7 +108,7 @@ def splits(path: FilePath, format: str | None = None) -> list[str]:
     >>> keras_rcnn.data.splits("roboflow")
     ['train', 'val', 'test']
     """
-    return [name for name in detected(path, format).splits if name is not None]
+    return detected(path, format).split_names
 
 
 def _joined(parts: dict[str, Dataset], path: FilePath) -> Dataset:

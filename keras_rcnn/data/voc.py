@@ -113,8 +113,8 @@ def load_voc(
         if name not in files:
             problems.add(folder / f"{name}.xml", "no such annotation file")
     chosen = [name for name in chosen if name in annotations]
-    if not annotations:
-        problems.finish()
+    if not annotations and on_bad == "error":
+        problems.finish()  # what follows would only repeat it
     if images is not None and not os.path.isdir(images):
         raise DataError(f"{root}: no image folder {images}")
     paths = _images(root, Path(images) if images is not None else None, files, annotations, chosen, problems)

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from keras_rcnn.convert import assign, read_caffe_weights
 from keras_rcnn.data import Dataset, Preprocessor, ProposalSet
 from keras_rcnn.data import augment as transforms
 from keras_rcnn.data.loading import OPTIONS as LOAD_OPTIONS
-from keras_rcnn.interfaces import FilePath
+from keras_rcnn.interfaces import FilePath, OnBad
 from keras_rcnn.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
 from keras_rcnn.ops.losses import class_balanced_weights
 from keras_rcnn.precision import policy
@@ -145,7 +145,7 @@ def _parts_problems(settings: Settings) -> list[str]:
 
 
 def load_data(
-    source: dict[str, Any] | None, on_bad: Literal["error", "skip"] = "error", class_names: Sequence[str] | None = None
+    source: dict[str, Any] | None, on_bad: OnBad = "error", class_names: Sequence[str] | None = None
 ) -> Dataset:
     """A `Dataset` from a recipe's `train` or `val` entry, whose images can all be read.
 

@@ -120,12 +120,7 @@ class Checkpoint(keras.callbacks.Callback):
             )
         for key, variable in chosen.items():
             variable.assign(state[key])
-        before = facts.get("settings") or self.settings  # none in an earlier version's file
-        told = [
-            f"{name}={self.settings.get(name, 'its default')} (was {before.get(name, 'its default')})"
-            for name in sorted({*before, *self.settings})
-            if before.get(name) != self.settings.get(name)
-        ]
+        told = _other_settings(facts.get("settings") or self.settings, self.settings)  # an earlier version wrote none
         if told:
             logger.warning("%s goes on with other settings: %s.", self.path, ", ".join(told))
         totals = {key.removeprefix("totals/"): value for key, value in state.items() if key.startswith("totals/")}
@@ -244,6 +239,15 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             shown = sorted(names)
             changes.append(f"{len(names)} images {change} ({', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''})")
     return changes or ["the images are in another order"]
+
+
+def _other_settings(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Which settings are not as they were, in words; those that are left out have their default."""
+    return [
+        f"{name}={now.get(name, 'its default')} (was {before.get(name, 'its default')})"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:

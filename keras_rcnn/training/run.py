@@ -179,7 +179,7 @@ class Run:
             logger.warning("%s is not there to go on from; the training starts anew.", checkpoint.path)
         epoch, step = position or (first, 0)
         if epoch >= first + epochs:
-            logger.warning("%s: the training has had its %d epochs, and does not go on.", checkpoint.path, epoch)
+            logger.warning("%s: the training has had its %d epochs already.", checkpoint.path, epoch)
         interruption = Interruption(checkpoint)
         callbacks += [checkpoint, interruption]
         with interruption.listening() if self.chief else contextlib.nullcontext():

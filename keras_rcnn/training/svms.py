@@ -92,8 +92,7 @@ def fit_svms(
     check_number("background", background, 0, 1, "an IoU")
     for name, value in (("C", C), ("positive_weight", positive_weight), ("bias", bias)):
         check_number(name, value, 0, open_low=name != "bias")
-    if positives != "truth" and not 0 < positives <= 1:
-        raise ValueError(f'positives is "truth" or an IoU, not {positives!r}.')
+    check_positives(positives)
     features = _Features(model, dataset, proposals, cache, progress)
     scale = _NORM / max(features.mean_norm(), 1e-6)
     classes = range(model.num_classes)
@@ -244,6 +243,12 @@ def ridge(
     model.fit(x, whitened)
     kernel, bias = model.coef_.T @ back, model.intercept_ @ back + mean
     return kernel.astype(np.float32), bias.astype(np.float32), float(model.alpha_ if many else model.alpha)
+
+
+def check_positives(positives: Any) -> None:
+    """Raises a ValueError for what `fit_svms` does not take as `positives`."""
+    if positives != "truth" and (isinstance(positives, str) or not 0 < positives <= 1):
+        raise ValueError(f'positives is "truth" or an IoU, not {positives!r}.')
 
 
 class _Miner:

@@ -1,5 +1,6 @@
 """Detections of several views, mapped back and merged."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -87,6 +88,7 @@ def test_no_views_but_the_photo_is_the_detector():
 
 
 def test_a_mirror_image_has_the_same_detections_mirrored():
+    keras.utils.set_random_seed(0)  # of some weights two boxes tie to the last bit
     views = AugmentedDetector(tiny_detector())
     image = dataset(1)[0].image
     one, other = views.detect(image, score=0.0), views.detect(np.ascontiguousarray(image[:, ::-1]), score=0.0)

@@ -220,6 +220,10 @@ def test_every_detector_is_built_as_the_settings_say():
         ({"augment": [("scale", "wide")]}, r"augment has \('scale', 'wide'\)"),
         ({"selective_search": {"mod": "fast"}}, "selective_search has no 'mod'; it has mode, "),
         ({"detector": "rcnn", "svms": {"passs": 2}}, "svms has no 'passs'; it has positives, "),
+        (
+            {"detector": "rcnn", "svms": {"positives": "overlap"}},
+            "svms: positives is \"truth\" or an IoU, not 'overlap'",
+        ),
         ({"detector": "rcnn", "patience": 2}, "patience = 2 counts evaluations, and R-CNN"),
         ({"val": None, "patience": 2}, "patience = 2 counts evaluations, and there is no val"),
         ({"train_proposals": "a.npz"}, "train_proposals = 'a.npz': FasterRCNN finds its own"),

@@ -40,6 +40,11 @@ class Detected(NamedTuple):
     root: Path
     splits: dict[str | None, list[Path]]
 
+    @property
+    def split_names(self) -> list[str]:
+        """The splits that have a name; none if the data is in one piece."""
+        return [name for name in self.splits if name is not None]
+
 
 def detected(path: FilePath, chosen: str | None = None) -> Detected:
     """The format of a file or folder, its root and its splits.
@@ -218,7 +223,7 @@ def chosen_split(source: Detected, split: str, path: FilePath) -> str:
     Raises:
         DataError: there is none of this name.
     """
-    names = [name for name in source.splits if name is not None]
+    names = source.split_names
     if split in names:
         return split
     same = next((group for group in ALIASES if str(split).lower() in group), {str(split).lower()})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_rcnn.data.fields import name, number, shown
+from keras_rcnn.data.fields import identity, name, number, shown
 from keras_rcnn.data.formats.photos import FOLDERS, beside, walk
 from keras_rcnn.data.formats.tree import Tree
 from keras_rcnn.data.formats.yolo_yaml import read_yaml
@@ -137,7 +137,13 @@ def _settings(files: list[Path], root: Path) -> dict[str, Any]:
 def _names(settings: dict[str, Any], root: Path, highest: int, class_names: Sequence[str] | None) -> dict[int, str]:
     """`{number: name}` of the classes."""
     if "names" in settings:
-        return settings["names"]
+        known, count = settings["names"], identity(settings.get("nc"))
+        if isinstance(count, int) and count != len(known):
+            logger.warning(
+                "%s: nc is %d, but it has %d names (%s): the names count. Correct the one that is wrong.",
+                settings["file"], count, len(known), shown(list(known.values()), 400),
+            )  # fmt: skip
+        return known
     for folder in dict.fromkeys((root, root / "train", root / "labels", root / "train" / "labels", root.parent)):
         for file in _LISTS:
             path = folder / file

@@ -1,14 +1,11 @@
 """The settings of a YOLO data set, data.yaml."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
 from keras_rcnn.data.fields import identity, name, shown
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.reading import read_text
-
-logger = logging.getLogger(__name__)
 
 LARGEST = 300_000  # characters; a data.yaml has names and paths
 
@@ -51,12 +48,6 @@ def read_yaml(file: Path) -> dict[str, Any]:
         settings["kpt_shape"] = "given"
     if "names" in content:
         settings["names"] = _names(content["names"], file)
-        count = identity(content.get("nc"))
-        if isinstance(count, int) and count != len(settings["names"]):
-            logger.warning(
-                "%s: nc is %d, but it has %d names (%s): the names count. Correct the one that is wrong.",
-                file, count, len(settings["names"]), shown(list(settings["names"].values()), 400),
-            )  # fmt: skip
     return settings
 
 

@@ -15,7 +15,7 @@ from keras_rcnn.json_text import to_json
 from keras_rcnn.models import RCNN
 from keras_rcnn.presets import from_preset
 from keras_rcnn.training.history import plot_violations
-from keras_rcnn.training.svms import fit_box_regressors, fit_svms, stage_detections
+from keras_rcnn.training.svms import check_positives, fit_box_regressors, fit_svms, stage_detections
 
 if TYPE_CHECKING:
     from keras_rcnn.models import Detector
@@ -38,6 +38,10 @@ def check(settings: Settings, detector: type[Detector]) -> list[str]:
         unknown = [key for key in getattr(settings, name) or {} if key not in known]
         if unknown:
             problems.append(f"{name} has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}.")
+    try:
+        check_positives((settings.svms or {}).get("positives", "truth"))
+    except ValueError as error:
+        problems.append(f"svms: {error}")
     return problems
 
 
