@@ -112,6 +112,7 @@ def check_record(record: Any, path: Path) -> None:
         if key in _EVERY_DETECTORS and not SETTINGS[key].accepts(value):
             raise _wrong(path, place, value, SETTINGS[key])
         is_part = isinstance(value, dict) and "class_name" in value
+        is_part |= key == "mask_pool" and value == "box_pool"  # the same layer, for both branches
         if not _is_users(detector) and key not in SETTINGS and value is not None and not is_part:
             raise _wrong(path, place, value, Rule(bool, PART))
     _check(detector, path, "detector")

@@ -45,7 +45,9 @@ class GroupNorm(keras.layers.Layer):
     def _of_groups(self, x):
         """The mean of each channel's group, [B, 1, 1, C]: of the cells first, so that the map is never rearranged."""
         channels = x.shape[-1]
-        mean = ops.mean(x, axis=(1, 2))
+        # row by row: a sum of all cells at once is one after another in TensorFlow, and drifts where a map is constant,
+        # as it is over padding
+        mean = ops.mean(ops.mean(x, axis=2), axis=1)
         mean = ops.mean(ops.reshape(mean, (-1, self.groups, channels // self.groups)), axis=-1)
         return ops.repeat(mean, channels // self.groups, axis=-1)[:, None, None]
 

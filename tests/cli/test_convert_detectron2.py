@@ -103,3 +103,5 @@ def test_a_preset_detects_as_detectron2(run, name, tmp_path):
         assert model.parts["mask_pool"] is model.parts["box_pool"]
         again = type(model).from_config(model.get_config())
         assert [weight.path for weight in again.weights] == [weight.path for weight in model.weights]
+        mine = keras_rcnn.from_preset(out, class_names=["person", "fig"])
+        assert mine.parts["mask_pool"] is mine.parts["box_pool"] and mine.num_classes == 2
