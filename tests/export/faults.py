@@ -149,4 +149,4 @@ FAULTS = {
     "weights in float16": (_float16, None),
 }
 # of pasted masks
-PASTED = {"paste without the first half": (source("paste", "+ 0.5) * scale", ") * scale"), None)}
+PASTED = {"paste without the first half": (source("_probabilities", "+ 0.5) * scale", ") * scale"), None)}
