@@ -71,7 +71,8 @@ class Tree:
         """
         key = name(file_name)
         if key is None:
-            self.fault(self.source if where is None else where, f"the name of its image is {shown(file_name)}; it should be text in UTF-8, so rename the file")
+            problem = f"the name of its image is {shown(file_name)}; it should be text in UTF-8, so rename the file"
+            self.fault(self.source if where is None else where, problem)
             return None
         if once and key in self.images:
             self.fault(self.source if where is None else where, f"the image {shown(key)} has annotations already")
