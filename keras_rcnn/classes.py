@@ -135,7 +135,7 @@ class Change(NamedTuple):
         known = [place for place in self.sources if place >= 0]
         lines = []
         if partly - whole:
-            new: Any = self.new
+            new = self.new or [f"class {place}" for place in range(len(self.sources))]
             names = _listed([name for name, place in zip(new, self.sources, strict=True) if place < 0])
             kept = f"what belongs to {_listed([self.old[place] for place in known])} is kept"
             lines.append(f"{_listed(sorted(partly - whole))} for {names}, which {name} does not have ({kept})")

@@ -190,8 +190,8 @@ def check_thresholds(thresholds: Any, config: Mapping[str, Any], path: Path) -> 
             raise _wrong(path, f"thresholds.{name:.200}", value, UNIT)
 
 
-def _check(value: Any, path: Path, place: str, rules: object = None) -> None:
-    """Any value within a detector; `rules`: of the part whose setting it is."""
+def _check(value: Any, path: Path, place: str) -> None:
+    """Any value within a detector."""
     if isinstance(value, dict):
         if "class_name" in value:
             _check_object(value, path, place)

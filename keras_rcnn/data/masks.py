@@ -44,7 +44,7 @@ def instance_mask(segmentation: Segmentation, height: int, width: int, box: np.n
     x2, y2 = np.maximum(np.ceil(np.minimum(box[2:], [width, height])).astype(int), [x1 + 1, y1 + 1])
     window = (int(x1), int(y1), int(x2), int(y2))
     if isinstance(segmentation, dict):
-        crop = rle_window(rle_counts(segmentation["counts"]), *segmentation["size"], window=window)
+        crop = _rle_window(segmentation, window)
     elif isinstance(segmentation, (list, tuple)):
         crop = polygon_window(segmentation, window)
     else:
@@ -60,7 +60,7 @@ def instance_mask(segmentation: Segmentation, height: int, width: int, box: np.n
 def full_mask(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
     """One object's mask as uint8 `[height, width]` of 0 and 1."""
     if isinstance(segmentation, dict):
-        return rle_window(rle_counts(segmentation["counts"]), *segmentation["size"], window=(0, 0, width, height))
+        return _rle_window(segmentation, (0, 0, width, height))
     if isinstance(segmentation, (list, tuple)):
         return polygon_window(segmentation, (0, 0, width, height))
     return read_mask(segmentation)
@@ -142,6 +142,13 @@ def rle_window(counts: np.ndarray, height: int, width: int, window: tuple[int, i
     if missing:
         columns = np.concatenate([columns, np.zeros(missing, np.uint8)])
     return columns.reshape(x2 - x1, height).T[y1:y2]
+
+
+def _rle_window(segmentation: dict[str, Any], window: tuple[int, int, int, int]) -> np.ndarray:
+    size = segmentation["size"]
+    if len(size) != 2 or not all(isinstance(side, (int, np.integer)) for side in size):
+        raise DataError(f"the size of a run-length mask is {shown(size)}; it should be [height, width] in whole px")
+    return rle_window(rle_counts(segmentation["counts"]), size[0], size[1], window)
 
 
 def polygon_window(polygons: Sequence[ArrayLike], window: tuple[int, int, int, int]) -> np.ndarray:

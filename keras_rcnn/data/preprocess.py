@@ -169,7 +169,12 @@ class Preprocessor:
         Args:
             sizes: List of `(height, width)`.
             compiled: Whether XLA compiles what takes the batch, for `few_shapes=None`.
+
+        Raises:
+            ValueError: If there are no sizes.
         """
+        if not sizes:
+            raise ValueError("There is no image in the batch, so it has no size. Give the size of at least one.")
         if self.fixed_size is not None:
             return self.fixed_size
         needed = cast(tuple[int, int], tuple(_up(max(sides), self.size_divisor) for sides in zip(*sizes)))

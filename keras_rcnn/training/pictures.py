@@ -76,7 +76,7 @@ class Pictures(keras.callbacks.Callback):
             self._writer = tf.summary.create_file_writer(str(self.folder / "pictures"))
         with self._writer.as_default(step=epoch):
             for i in self.chosen:
-                record: Any = self.dataset[i]
+                record = self.dataset[i]
                 options = {} if self.proposals is None else {"proposals": self.proposals[record]}
                 image = record.read()
                 picture = draw(image, self.model.detect(image, score=self.score, **options))

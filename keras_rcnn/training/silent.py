@@ -76,7 +76,7 @@ class SilentUnits(keras.callbacks.Callback):
     def __init__(self, dataset: Dataset, every: int = 1) -> None:
         super().__init__()
         places = np.linspace(0, len(dataset) - 1, min(PHOTOS, len(dataset))).round().astype(int)
-        self.records: list[Any] = [dataset[int(place)] for place in places]
+        self.records = [dataset[int(place)] for place in places]
         self.every = every
         self.last: dict[str, Any] = {}
         self._first, self._told = 0.0, False

@@ -1,6 +1,7 @@
 """YOLO, Pascal VOC, tables and TFRecords, as folders that are found out; and what is written as COCO json."""
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -147,6 +148,19 @@ def test_yolos_number_of_classes_is_another(tmp_path, caplog):
     assert not caplog.text
     assert load(write(tmp_path / "data.yaml", f"nc: 3\n{NAMES}")).class_names == ["red", "blue"]
     assert "nc is 3, but it has 2 names" in caplog.text
+
+
+def test_a_photos_name_that_is_not_utf8(tmp_path, caplog):
+    photo = photos(tmp_path / "images", ["000"]) / "000.jpg"
+    labels(tmp_path / "labels", PARTS["train"])
+    try:
+        photo.with_name(os.fsdecode(b"caf\xe9.jpg")).write_bytes(photo.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    (tmp_path / "labels" / os.fsdecode(b"caf\xe9.txt")).write_text(yolo(OBJECTS["001"]))
+    dataset = load(write(tmp_path / "data.yaml", NAMES), on_bad="skip")
+    assert [record.name for record in dataset] == [str(photo)]
+    assert "skipped 1 bad annotation" in caplog.text and "it should be text in UTF-8" in caplog.text
 
 
 def test_yolos_names_stay_as_they_are_written(tmp_path):

@@ -125,3 +125,9 @@ def test_polygons_far_outside_never_reach_pycocotools():
     for far in (1e7, 1e300, float("nan")):
         with pytest.raises(DataError, match="coordinates that are no px"):
             full_mask([[0, 0, far, 0, 4, 4]], 4, 5)
+
+
+@pytest.mark.parametrize("size", [[5], [5, 6, 7], [5, "6"], "56"])
+def test_run_lengths_of_no_size_are_named(size):
+    with pytest.raises(DataError, match=r"the size of a run-length mask is .* it should be \[height, width\]"):
+        full_mask({"size": size, "counts": [30]}, 5, 6)

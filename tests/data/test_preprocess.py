@@ -149,3 +149,8 @@ def test_at_size_scales_everything_in_proportion():
     small = Preprocessor(800, 1333, fixed_size=(320, 320))
     assert small.at_size(320).size(300, 300) == small.size(300, 300) == (320, 320)
     assert small.at_size(640).fixed_size == (640, 640) and small.at_size(640).size(300, 400) == (480, 640)
+
+
+def test_a_batch_of_no_images_has_no_size():
+    with pytest.raises(ValueError, match="no image in the batch"):
+        Preprocessor(min_size=32, max_size=64).padded_size([])

@@ -71,7 +71,8 @@ class Tree:
         """
         key = name(file_name)
         if key is None:
-            self.fault(self.source if where is None else where, f"the name of its image is {shown(file_name)}")
+            problem = f"the name of its image is {shown(file_name)}; it should be text in UTF-8, so rename the file"
+            self.fault(self.source if where is None else where, problem)
             return None
         if once and key in self.images:
             self.fault(self.source if where is None else where, f"the image {shown(key)} has annotations already")
@@ -92,7 +93,7 @@ class Tree:
         """Takes an object.
 
         Args:
-            image: Its image's name.
+            image: Its image's name; None if `image` refused it, and then its objects are left out.
             where: What it is called in messages, e.g. `"2 of a.json"`.
             label: The name of its class.
             box: `[x1, y1, x2, y2]`; None for that of the polygons or the mask.
@@ -100,6 +101,8 @@ class Tree:
             mask: COCO's run lengths, in place of polygons.
             group: Objects of one image and class with the same group are parts of one; None for an object of its own.
         """
+        if image is None:  # its fault is noted
+            return
         label = name(label)
         if label is None:
             self.fault(where, "has no class")
