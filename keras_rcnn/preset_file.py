@@ -49,13 +49,15 @@ WANTED_OF_URL = ("file", "sha256_prefix", "converter", "model")
 # === Reading ===
 
 
-def read_preset_file(path: Path, max_bytes: int | None = None) -> dict[str, Any]:
+def read_preset_file(path: Path, max_bytes: int | None = None, own: bool = False) -> dict[str, Any]:
     """What a `preset.json` says, checked.
 
     Args:
         path: pathlib.Path of the file.
         max_bytes: int, the file's size. None: the environment's `KERAS_RCNN_MAX_PRESET_BYTES`, or else 4 MiB; the
             zoo's have 10 kB.
+        own: whether it is one of this package's, which may name a builder in the place of a config, and an address
+            without a SHA-256.
 
     Returns:
         A dict with "detector", a serialised Keras object, and what else the file has.
@@ -81,7 +83,8 @@ def read_preset_file(path: Path, max_bytes: int | None = None) -> dict[str, Any]
     except (ValueError, RecursionError) as error:
         reason = "it has brackets within brackets without end" if isinstance(error, RecursionError) else error
         raise PresetError(f"{path} is not a preset: {reason}. {_REMEDY}") from error
-    check_record(record, path)
+    if not (own and isinstance(record, dict) and "builder" in (record.get("detector") or {})):
+        check_record(record, path)
     return record
 
 
@@ -98,6 +101,8 @@ def check_record(record: Any, path: Path) -> None:
     detector = record.get("detector") if isinstance(record, dict) else None
     if not isinstance(detector, dict) or not isinstance(detector.get("config"), dict):
         raise PresetError(f"{path} is not a preset: it has no 'detector' with a 'config'. {_REMEDY}")
+    if "builder" in detector:
+        raise PresetError(f"{path}: only presets of keras_rcnn itself name a builder. {_REMEDY}")
     _check_depth(record, path)
     if not isinstance(record.get("metrics") or {}, dict):
         raise _wrong(path, "metrics", record["metrics"], OBJECT)

@@ -1,7 +1,9 @@
-"""What in `zoo/` follows from something else: the configs of torchvision's presets, and README.md."""
+"""What in `zoo/` follows from something else: the presets of published models, and README.md."""
 
 from keras_rcnn.json_text import to_json
 from keras_rcnn.presets import PRESET, describe, read_preset
+
+from . import published
 
 HEAD = """# The zoo
 
@@ -18,6 +20,9 @@ def refresh(zoo):
     Args:
         zoo: `pathlib.Path` of the folder.
     """
+    for record in map(published.completed, published.records()):
+        (zoo / record["name"]).mkdir(exist_ok=True)
+        (zoo / record["name"] / PRESET).write_text(to_json(record), encoding="utf-8")
     for folder in sorted(path.parent for path in zoo.glob(f"*/{PRESET}")):
         record = read_preset(folder)
         if is_torchvisions(record):
