@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 # where weights come from: the converters of `published`, and this package
@@ -11,13 +12,14 @@ TASKS = ("boxes", "masks", "keypoints")
 WANT_PROPOSALS = ("RCNN", "FastRCNN")
 
 
-def summary(name: str, record: Mapping[str, Any], local: bool) -> dict[str, Any]:
+def summary(folder: Path, record: Mapping[str, Any], local: bool, own: bool) -> dict[str, Any]:
     """What there is to say of a preset.
 
     Args:
-        name: of its folder.
+        folder: pathlib.Path of the preset.
         record: dict, its `preset.json`, with a detector that has a config.
         local: whether it loads without a network.
+        own: whether its folder's name is enough to load it.
 
     Returns:
         A dict: what `record` has besides the detector, and
@@ -26,14 +28,14 @@ def summary(name: str, record: Mapping[str, Any], local: bool) -> dict[str, Any]
         - `origin`: one of `ORIGINS`;
         - `num_classes`, `class_names` (None if they have none), `min_size` and `max_size` of its photos' sides, px;
         - `AP` and `AP50` of boxes, `mask_AP`, `keypoint_AP`: 0 to 1, or None; `dataset`, which they were measured on;
-        - `size`, bytes of the weights file; `url`, or None; `local`.
+        - `size`, bytes of the weights file; `url`, or None; `local`; `folder`, or None for one of this package's.
     """
     metrics, weights, detector = record.get("metrics") or {}, record.get("weights") or {}, record["detector"]
     scores = {task: metrics.get(task) or {} for task in ("bbox", "segm", "keypoints")}
     config = detector["config"]
     sizes = (config.get("preprocessor") or {}).get("config") or {}
     return {
-        "name": name,
+        "name": folder.name,
         **{key: value for key, value in record.items() if key != "detector"},
         "weights": weights,
         "task": _task(detector),
@@ -51,6 +53,7 @@ def summary(name: str, record: Mapping[str, Any], local: bool) -> dict[str, Any]
         "size": weights.get("size"),
         "url": weights.get("url"),
         "local": local,
+        "folder": None if own else str(folder),
     }
 
 

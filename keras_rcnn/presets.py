@@ -197,7 +197,7 @@ def preset_summary(name_or_folder: FilePath) -> dict[str, Any]:
     folder = _find(name_or_folder)
     record = read_preset(folder)
     weights = record.get("weights") or {}
-    return summary(folder.name, record, bool(weights) and _path(folder, weights).is_file())
+    return summary(folder, record, bool(weights) and _path(folder, weights).is_file(), _is_own(folder))
 
 
 def zoo_folder() -> Path:

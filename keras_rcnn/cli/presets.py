@@ -3,9 +3,10 @@
 import argparse
 from typing import Any
 
-from keras_rcnn.cli.arguments import positive_number, share
+from keras_rcnn.cli.arguments import fraction, positive_number
 from keras_rcnn.cli.output import say
-from keras_rcnn.cli.preset_card import pins_table, preset_card, presets_table
+from keras_rcnn.cli.preset_card import pins_table, preset_card
+from keras_rcnn.cli.tables import presets_table
 from keras_rcnn.preset_summary import ORIGINS, TASKS, chosen
 
 HELP = "list the model zoo, or one preset of it"
@@ -19,13 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("preset", nargs="?", metavar="NAME", help="a preset, or a folder: its card")
     parser.add_argument("--task", choices=TASKS, help="what it finds; boxes: nothing else")
-    parser.add_argument("--min-ap", type=share, metavar="AP", help="of boxes, from 0 to 1; of masks if only theirs is known")
+    parser.add_argument(
+        "--min-ap", type=fraction, metavar="AP", help="of boxes, 0 to 1; of masks if only theirs is known"
+    )
     parser.add_argument("--max-size", type=positive_number, metavar="MB", help="of the weights file")
     parser.add_argument("--license", metavar="WORD", help="part of the licence's name, e.g. mit")
     parser.add_argument("--source", choices=ORIGINS, help="whose weights they are")
     parser.add_argument("--local", action="store_true", help="those that need no download any more")
     parser.add_argument("--markdown", action="store_true", help="as the table of the documentation")
-    parser.add_argument("--pins", action="store_true", help="the SHA-256 of files at their first download, as recorded here")
+    parser.add_argument("--pins", action="store_true", help="what downloaded files of unknown SHA-256 were")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -153,7 +153,7 @@ def test_presets(run):
 def test_presets_as_markdown(run):
     code, out, _ = run("presets", "--markdown")
     assert code == 0
-    assert out.strip() in (ROOT / "README.md").read_text(encoding="utf-8"), "run python tools/readme.py"
+    assert out.strip() in (ROOT / "docs/pages/presets.md").read_text(encoding="utf-8"), "run python tools/readme.py"
 
 
 # === Detect ===

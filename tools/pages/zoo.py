@@ -1,7 +1,9 @@
 """What in `zoo/` follows from something else: the presets of published models, and README.md."""
 
+from keras_rcnn.cli.tables import presets_table
 from keras_rcnn.json_text import to_json
-from keras_rcnn.presets import PRESET, describe, read_preset
+from keras_rcnn.preset_summary import chosen
+from keras_rcnn.presets import PRESET, describe, list_presets, read_preset
 
 from . import published
 
@@ -44,6 +46,13 @@ def torchvisions(record):
 
     model = torchvision_detector(record["weights"]["model"], class_names=list(COCO_NAMES))
     return describe(model), {weight.path: list(weight.shape) for weight in model.weights}
+
+
+def preset_tables():
+    """The README's table, of a few presets, and the documentation's, of all."""
+    every = chosen(list_presets())
+    few = [preset for preset in every if preset["origin"] in ("keras_rcnn", "torchvision")]
+    return {"zoo": presets_table(few, markdown=True), "presets": presets_table(every, markdown=True)}
 
 
 def page(zoo):
