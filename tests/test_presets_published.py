@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 import re
 
 import h5py
@@ -49,7 +50,7 @@ def test_every_row_that_can_be_built_has_its_folder():
 
 @needs_detectron2
 def test_the_table_is_detectron2s():
-    """Figures, addresses and sizes against the model zoo's page and the number of values that Detectron2 itself counts."""
+    """Figures, addresses and sizes against the model zoo's page, and the values that Detectron2 itself counts."""
     zoo = json.loads((DETECTRON2 / "model_zoo.json").read_text())
     rows = {row["config_file"]: row for row in zoo["rows"] if row.get("config_file")}
     for config, record in ROWS.items():
@@ -137,9 +138,7 @@ def hwc(kernel, channels):
 
 def check_detectron2(model, state):
     """One output of each kind of tensor, found by hand in the file."""
-    resnet = next(
-        f"{body}res3.1." for body in ("backbone.bottom_up.", "backbone.") if f"{body}res3.1.conv2.weight" in state
-    )
+    resnet = "backbone.bottom_up.res3.1." if "backbone.fpn_lateral3.weight" in state else "backbone.res3.1."
     kernel = state[f"{resnet}conv2.weight"]
     np.testing.assert_array_equal(value_of(model, "stage2_block1_conv2/kernel")[..., 5], kernel[5].transpose(1, 2, 0))
     np.testing.assert_array_equal(value_of(model, "stage2_block1_bn2/gamma"), state[f"{resnet}conv2.norm.weight"])
@@ -148,9 +147,8 @@ def check_detectron2(model, state):
         np.testing.assert_array_equal(value_of(model, "stage2_block1_bn2/moving_variance"), variance)
     box = "roi_heads.box_predictor."
     for theirs, ours in (("cls_score", "logits"), ("bbox_pred", "deltas")):
-        np.testing.assert_array_equal(
-            value_of(model, f"box_predictor/{ours}/kernel")[:, 2], state[f"{box}{theirs}.weight"][2]
-        )
+        row = state[f"{box}{theirs}.weight"][2]
+        np.testing.assert_array_equal(value_of(model, f"box_predictor/{ours}/kernel")[:, 2], row)
         np.testing.assert_array_equal(value_of(model, f"box_predictor/{ours}/bias"), state[f"{box}{theirs}.bias"])
     if (dense := state.get("roi_heads.box_head.fc1.weight")) is not None:  # C4 has none
         expected = hwc(dense[3], dense.shape[1] // 49)
@@ -236,8 +234,6 @@ def test_from_the_published_file_to_a_detector(name, tmp_path, monkeypatch, serv
     if name.startswith("matterport"):
         write_h5(file, held)
     else:
-        import pickle
-
         file.write_bytes(pickle.dumps({"model": held, "__author__": "Detectron2 Model Zoo"}))
     server.content = file.read_bytes()
     record = json.loads((zoo_folder() / name / PRESET).read_text(encoding="utf-8"))
