@@ -8,7 +8,6 @@ import contextlib
 import errno
 import hashlib
 import http.client
-import json
 import logging
 import os
 import re
@@ -21,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from keras_rcnn.unfinished import Part, remove_stale
+
 if TYPE_CHECKING:
     from keras_rcnn.interfaces import FilePath
 
@@ -28,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT = 30  # seconds without a byte
 SLOWEST = 1000, 60  # bytes a second, averaged over so many seconds
-STALE = 7 * 24 * 3600  # seconds after which a part is what nobody goes on with
 CHUNK = 2**18
 # published sizes are rounded to 0.001 MiB
 ROUNDED = 1049
 MAX_BYTES = 2**32
 BYTES_VARIABLE = "KERAS_RCNN_MAX_DOWNLOAD_BYTES"
+MIRROR, OFFLINE = "KERAS_RCNN_MIRROR", "KERAS_RCNN_OFFLINE"
 WAIT = 0.5  # seconds between two looks whether a lock is free
 SCHEMES = ("http", "https")
 _held: dict[Path, int] = {}  # locks of this process, and which thread has them
@@ -49,19 +50,23 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def downloaded(url: str, folder: FilePath, sha256_prefix: str, size: int | None = None) -> Iterator[Path]:
+def downloaded(
+    url: str, folder: FilePath, sha256_prefix: str, size: int | None = None, most: int | None = None
+) -> Iterator[Path]:
     """Downloads a file for the time of a `with` block.
 
     At the end the file is gone, however that comes about; only a download that is interrupted, of a server which can
     go on with it, leaves its part for the next try. A second process that wants the same file waits for the first. A
-    progress bar goes to stderr.
+    progress bar goes to stderr. The environment's `KERAS_RCNN_MIRROR` and `KERAS_RCNN_OFFLINE` count, see `address`.
 
     Args:
         url: str, http or https.
         folder: where the file lies in the meantime; made if need be.
-        sha256_prefix: str, hexadecimal digits with which its SHA-256 begins.
-        size: int or None, bytes that it has, give or take 0.001 MiB. More are not read. None: the environment's
-            `KERAS_RCNN_MAX_DOWNLOAD_BYTES`, or else 4 GiB, is the most.
+        sha256_prefix: str, hexadecimal digits with which its SHA-256 begins; `""` if nobody knows them, and the caller
+            has another way to tell the file.
+        size: int or None, bytes that it has, give or take 0.001 MiB. More are not read.
+        most: int or None, bytes that it may have if `size` is not known. None: the environment's
+            `KERAS_RCNN_MAX_DOWNLOAD_BYTES`, or else 4 GiB.
 
     Yields:
         The checked file's path.
@@ -70,16 +75,17 @@ def downloaded(url: str, folder: FilePath, sha256_prefix: str, size: int | None 
         DownloadError: if the address, the network, the server, the size or the hash is wrong.
         OSError: if the file cannot be written; the message says how many MB it needs.
     """
-    folder, sha256_prefix, name = Path(folder), sha256_prefix.lower(), _name(url)
-    part = _Part(folder / f"{name}.{sha256_prefix[:16]}.part", url)
+    folder, sha256_prefix, name, url = Path(folder), sha256_prefix.lower(), _name(url), address(url)
+    known = sha256_prefix or hashlib.sha256(url.encode()).hexdigest()
+    part = Part(folder / f"{name}.{known[:16]}.part", url)
     needs = f" It needs {megabytes(size)}." if size else ""
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _remove_stale(folder, name)
+            remove_stale(folder, name)
             stack.enter_context(alone(part.path.with_suffix(".lock"), f"downloads {name}"))
             stack.callback(part.remove)
-            digest, count = _stream(url, part, size)
+            digest, count = _stream(url, part, size, most)
         except DownloadError:
             raise
         except OSError as error:
@@ -94,6 +100,23 @@ def downloaded(url: str, folder: FilePath, sha256_prefix: str, size: int | None 
                 f"{sha256_prefix}: a download that was cut off or altered on its way. Nothing of it was kept."
             )
         yield part.path
+
+
+def address(url: str) -> str:
+    """Where a file is fetched from: the environment's `KERAS_RCNN_MIRROR` takes the place of scheme and host.
+
+    Raises:
+        DownloadError: the mirror is no address, or the environment's `KERAS_RCNN_OFFLINE` forbids the network.
+    """
+    if os.environ.get(OFFLINE, "").lower() not in ("", "0", "false", "no"):
+        raise DownloadError(f"{url} was not asked for: the environment's {OFFLINE} forbids the network. Unset it once.")
+    mirror = os.environ.get(MIRROR, "").rstrip("/")
+    if not mirror:
+        return url
+    parts = urllib.parse.urlsplit(mirror)
+    if parts.scheme not in SCHEMES or not parts.netloc or parts.query or parts.fragment:
+        raise DownloadError(f"The environment's {MIRROR} is what addresses begin with, https://HOST, not {mirror!r}.")
+    return mirror + urllib.parse.urlunsplit(("", "", *urllib.parse.urlsplit(url)[2:]))
 
 
 def sha256_of(path: FilePath) -> str:
@@ -167,11 +190,11 @@ def _network(url: str) -> Iterator[None]:
         raise DownloadError(f"{url} could not be downloaded: {reason}.") from error
 
 
-def _stream(url: str, part: _Part, size: int | None) -> tuple[str, int]:
+def _stream(url: str, part: Part, size: int | None, most: int | None) -> tuple[str, int]:
     """Writes what the URL gives; `(sha256, bytes)`."""
     from tqdm import tqdm
 
-    limit = size + ROUNDED if size else _max_bytes()
+    limit = size + ROUNDED if size else most or _max_bytes()
     response, have = _answer(url, part)
     with response:
         total = _total(url, response, have, limit)
@@ -204,7 +227,7 @@ def _stream(url: str, part: _Part, size: int | None) -> tuple[str, int]:
     return digest.hexdigest(), count
 
 
-def _answer(url: str, part: _Part) -> tuple[http.client.HTTPResponse, int]:
+def _answer(url: str, part: Part) -> tuple[http.client.HTTPResponse, int]:
     """The server's answer, and how many of the bytes that are here it goes on after."""
     have, validator = part.begun()
     if have:
@@ -273,46 +296,7 @@ def _printable(words: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in words[:200])
 
 
-# === What is on the disk ===
-
-
-class _Part:
-    """The bytes of a file that have come so far, and beside them of which version of which address they are."""
-
-    def __init__(self, path: Path, url: str) -> None:
-        self.path, self.url, self.keep = path, url, False
-        self.state = path.with_suffix(".part.json")
-
-    def begun(self) -> tuple[int, str | None]:
-        """`(bytes, validator)` of a download that can go on; `(0, None)` if there is none."""
-        try:
-            state = json.loads(self.state.read_text(encoding="utf-8"))
-            if state["url"] == self.url and re.fullmatch(r"[\x20-\x7e]{1,200}", state["validator"]):
-                return self.path.stat().st_size, state["validator"]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # none, or not ours
-        return 0, None
-
-    def begin(self, response: http.client.HTTPResponse) -> None:
-        """Notes by what the server will know the file again; without that the part is not kept."""
-        tag = response.headers.get("ETag") or ""
-        validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
-        self.keep = bool(validator)
-        if self.keep:
-            self.state.write_text(json.dumps({"url": self.url, "validator": validator}), encoding="utf-8")
-
-    def digest(self, have: int) -> Any:
-        """The SHA-256 of the bytes that are here."""
-        if not have:
-            return hashlib.sha256()
-        with open(self.path, "rb") as file:
-            return hashlib.file_digest(file, "sha256")
-
-    def remove(self) -> None:
-        if not self.keep:
-            for path in (self.path, self.state):
-                with contextlib.suppress(OSError):  # its folder may be no folder
-                    path.unlink(missing_ok=True)
+# === One process at a time ===
 
 
 @contextlib.contextmanager
@@ -390,10 +374,3 @@ def _owner(path: Path) -> str:
             return f"Process {int(path.read_text(encoding='utf-8'))}"
         time.sleep(0.05)
     return "Another process"
-
-
-def _remove_stale(folder: Path, name: str) -> None:
-    for part in (*folder.glob(f"{name}.*.part"), *folder.glob(f"{name}.*.part.json")):
-        with contextlib.suppress(OSError):  # another process may be as tidy
-            if time.time() - part.stat().st_mtime > STALE:
-                part.unlink()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_rcnn.preset_builders import build_named
 from keras_rcnn.preset_file import PACKAGE, PresetError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def build_detector(
     took half a minute.
 
     Args:
-        detector: dict, a serialised detector that `preset_file` has checked.
+        detector: dict, a serialised detector that `preset_file` has checked, or what `preset_builders.outline` made.
         path: of the `preset.json`, for messages.
         values: dict, name -> array, the weights file.
         weights_path: of that file, for messages.
@@ -53,7 +54,8 @@ def build_detector(
     _check_registered(detector, path, "detector")
     with _unallocated():
         try:
-            model = keras.saving.deserialize_keras_object(detector, safe_mode=True)
+            named = "builder" in detector
+            model = build_named(detector) if named else keras.saving.deserialize_keras_object(detector, safe_mode=True)
         except Exception as error:  # whatever a constructor objects to
             reason = str(error).split("Exception encountered: ")[-1]  # Keras quotes the whole config before it
             reason = f"{reason[:2000]} ..." if len(reason) > 2000 else reason or type(error).__name__

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +43,21 @@ class PresetError(ValueError):
 
 # the rules of these hold for a user's own class of detectors too
 _EVERY_DETECTORS = ("name", "num_classes", "class_names")
-WANTED_OF_URL = ("file", "sha256_prefix", "converter", "model")
+WANTED_OF_URL = ("file", "converter", "model")
 
 
 # === Reading ===
 
 
-def read_preset_file(path: Path, max_bytes: int | None = None) -> dict[str, Any]:
+def read_preset_file(path: Path, max_bytes: int | None = None, own: bool = False) -> dict[str, Any]:
     """What a `preset.json` says, checked.
 
     Args:
         path: pathlib.Path of the file.
         max_bytes: int, the file's size. None: the environment's `KERAS_RCNN_MAX_PRESET_BYTES`, or else 4 MiB; the
             zoo's have 10 kB.
+        own: whether it is one of this package's, which may name a builder in the place of a config, and an address
+            without a SHA-256.
 
     Returns:
         A dict with "detector", a serialised Keras object, and what else the file has.
@@ -81,29 +83,35 @@ def read_preset_file(path: Path, max_bytes: int | None = None) -> dict[str, Any]
     except (ValueError, RecursionError) as error:
         reason = "it has brackets within brackets without end" if isinstance(error, RecursionError) else error
         raise PresetError(f"{path} is not a preset: {reason}. {_REMEDY}") from error
-    check_record(record, path)
+    check_record(record, path, own)
     return record
 
 
-def check_record(record: Any, path: Path) -> None:
+def check_record(record: Any, path: Path, own: bool = False) -> None:
     """Checks what a `preset.json` says.
 
     Args:
         record: what JSON makes of it.
         path: where it is from, for messages.
+        own: as in `read_preset_file`.
 
     Raises:
         PresetError: for the first thing in it that may not be.
     """
     detector = record.get("detector") if isinstance(record, dict) else None
-    if not isinstance(detector, dict) or not isinstance(detector.get("config"), dict):
+    named = own and isinstance(detector, dict) and "builder" in detector
+    if not isinstance(detector, dict) or not (named or isinstance(detector.get("config"), dict)):
         raise PresetError(f"{path} is not a preset: it has no 'detector' with a 'config'. {_REMEDY}")
+    if "builder" in detector and not named:
+        raise PresetError(f"{path}: only presets of keras_rcnn itself name a builder. {_REMEDY}")
     _check_depth(record, path)
     if not isinstance(record.get("metrics") or {}, dict):
         raise _wrong(path, "metrics", record["metrics"], OBJECT)
     if not isinstance((record.get("metrics") or {}).get("bbox") or {}, dict):
         raise _wrong(path, "metrics.bbox", record["metrics"]["bbox"], OBJECT)
-    _check_weights(record.get("weights"), path)
+    _check_weights(record.get("weights"), path, WANTED_OF_URL if own else (*WANTED_OF_URL, "sha256_prefix"))
+    if named:
+        return
     for key in ("num_classes", "backbone"):
         if key not in detector["config"]:
             raise PresetError(f"{path}: detector.config has no {key!r}, which every detector needs. {_REMEDY}")
@@ -153,7 +161,7 @@ def _check_depth(record: dict[str, Any], path: Path) -> None:
         level = [item for values in nested for item in values if isinstance(item, (dict, list))]
 
 
-def _check_weights(weights: Any, path: Path) -> None:
+def _check_weights(weights: Any, path: Path, wanted: Sequence[str]) -> None:
     if not weights and weights in (None, {}):
         return
     if not isinstance(weights, dict):
@@ -161,7 +169,7 @@ def _check_weights(weights: Any, path: Path) -> None:
     for key, value in weights.items():
         if key in WEIGHTS_KEYS and not WEIGHTS_KEYS[key].accepts(value):
             raise _wrong(path, f"weights.{key}", value, WEIGHTS_KEYS[key])
-    missing = [key for key in WANTED_OF_URL if key not in weights] if "url" in weights else []
+    missing = [key for key in wanted if key not in weights] if "url" in weights else []
     if missing:
         raise PresetError(f"{path}: weights has a url, and no {' and no '.join(missing)}. {_REMEDY}")
 

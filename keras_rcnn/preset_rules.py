@@ -84,6 +84,10 @@ HEX_PREFIX = Rule(
     lambda value: isinstance(value, str) and re.fullmatch("[0-9a-fA-F]{8,64}", value) is not None,
     "the first 8 to 64 hexadecimal digits of a SHA-256",
 )
+MD5_PREFIX = Rule(
+    lambda value: isinstance(value, str) and re.fullmatch("[0-9a-fA-F]{6,32}", value) is not None,
+    "the first 6 to 32 hexadecimal digits of an MD5",
+)
 
 
 def _is_url(value: Any) -> bool:
@@ -201,6 +205,7 @@ WEIGHTS_KEYS = {
     "sha256": NULL | HEX,
     "url": URL,
     "sha256_prefix": HEX_PREFIX,
+    "md5_prefix": MD5_PREFIX,
     "converter": text(100),
     "model": text(100),
 }

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_rcnn.classes import Change, counted
-from keras_rcnn.download import megabytes, sha256_of
+from keras_rcnn.download import megabytes
 from keras_rcnn.files import write_together
 from keras_rcnn.json_text import to_json
 from keras_rcnn.precision import precision
 from keras_rcnn.preset_build import build_detector
+from keras_rcnn.preset_builders import outline
 from keras_rcnn.preset_file import (
     PRESET,
     TENSOR,
@@ -35,6 +36,8 @@ from keras_rcnn.preset_file import (
     read_preset_file,
     unregistered,
 )
+from keras_rcnn.preset_summary import summary
+from keras_rcnn.preset_weights import read_weights, to_safetensors
 from keras_rcnn.published import converted, weights_path
 from keras_rcnn.renamed import keep_former_name
 
@@ -48,7 +51,6 @@ DEFAULT_PRESET = "nuclei_mrcnn"
 WEIGHT_DTYPES = ("float32", "float16")
 # precision is the loading program's business
 DTYPE_POLICIES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
-TASKS = {"MaskRCNN": "boxes and masks"}
 
 
 def from_preset(
@@ -96,7 +98,7 @@ def from_preset(
     path = _path(folder, weights)
     if "url" in weights:
         weights = converted(folder, record, path, save_preset)
-    values = _read_weights(path, weights.get("sha256"))
+    values = read_weights(path, weights.get("sha256"))
     with precision(dtype):
         model = build_detector(config, folder / PRESET, values, path, change)
     thresholds = record.get("thresholds") or {}
@@ -149,7 +151,7 @@ def save_preset(model: Detector, folder: FilePath, dtype: str = "float32", **met
             f"{', '.join(nameless)}: a class of your own is loaded by the name under which it is registered. Write "
             '@keras.saving.register_keras_serializable("my_package") before the class.'
         )
-    content = _to_safetensors(model, dtype)
+    content = to_safetensors(model, dtype)
     known = {**metadata, "thresholds": metadata.get("thresholds", model.thresholds)}
     known = {key: value for key, value in known.items() if value is not None}
     check_thresholds(known.get("thresholds"), detector["config"], folder / PRESET)
@@ -174,21 +176,35 @@ def list_presets() -> list[dict[str, Any]]:
 
     Returns:
         A list of dicts: what `preset.json` says besides the detector's config (`name`, `title`, `license`, `source`,
-        `metrics`, `weights`, ...), and `task`, `AP` and `AP50` (of boxes, 0 to 1, or None), `dataset` (which they were
-        measured on), `size` (bytes of the weights file), and `local`, whether it loads without a network.
+        `metrics`, `weights`, ...), and what `keras_rcnn.preset_summary.summary` adds: `task`, `origin`, `num_classes`,
+        `AP`, `AP50`, `mask_AP` (0 to 1, or None), `dataset` (which they were measured on), `size` (bytes), `local`
+        (whether it loads without a network) and others.
 
     Example:
 
     >>> [preset["name"] for preset in keras_rcnn.list_presets() if preset["local"]]
     ['nuclei_frcnn', 'nuclei_mrcnn']
     """
-    records = {folder: read_preset(folder) for folder in _zoo().values()}
-    return [_summary(folder, record) for folder, record in records.items() if record.get("weights")]
+    return [row for folder in _zoo().values() if (row := preset_summary(folder))["weights"]]
+
+
+def preset_summary(name_or_folder: FilePath) -> dict[str, Any]:
+    """What `list_presets` says of a preset, of one without weights and of any folder too.
+
+    Raises:
+        PresetError: as in `from_preset`.
+    """
+    folder = _find(name_or_folder)
+    record = read_preset(folder)
+    weights = record.get("weights") or {}
+    return summary(folder, record, bool(weights) and _path(folder, weights).is_file(), _is_own(folder))
 
 
 def zoo_folder() -> Path:
     """The folder of the package's own presets and of the demo's photo."""
     checkout = Path(__file__).resolve().parents[1] / "zoo"
+    if checkout.with_name("setup.cfg").is_file():  # its own, whichever checkout is installed
+        return checkout
     spec = importlib.util.find_spec("keras_rcnn.zoo")
     places = [] if spec is None else spec.submodule_search_locations or []
     return next((Path(place) for place in places if Path(place).is_dir()), checkout)
@@ -229,7 +245,8 @@ def _find(name_or_folder: FilePath) -> Path:
 
 def read_preset(folder: Path) -> dict[str, Any]:
     """What a folder's `preset.json` says, as a dict."""
-    return read_preset_file(folder / PRESET)
+    record = read_preset_file(folder / PRESET, own=_is_own(folder))
+    return {**record, "detector": outline(record["detector"])}
 
 
 def detector_class(name_or_folder: FilePath) -> type[Detector] | None:
@@ -245,21 +262,6 @@ def detector_class(name_or_folder: FilePath) -> type[Detector] | None:
     name = detector.get("registered_name") or f"keras_rcnn>{detector.get('class_name')}"
     registered = keras.saving.get_registered_object(str(name))
     return registered if isinstance(registered, type) else None
-
-
-def _summary(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    metrics, weights = record.get("metrics") or {}, record.get("weights") or {}
-    bbox = metrics.get("bbox") or {}
-    return {
-        "name": folder.name,
-        **{key: value for key, value in record.items() if key != "detector"},
-        "task": TASKS.get(record["detector"].get("class_name"), "boxes"),
-        "AP": bbox.get("AP"),
-        "AP50": bbox.get("AP50"),
-        "dataset": metrics.get("dataset"),
-        "size": weights.get("size"),
-        "local": bool(weights) and _path(folder, weights).is_file(),
-    }
 
 
 def describe(model: Detector) -> dict[str, Any]:
@@ -320,57 +322,19 @@ def _with_classes(
 # === Loading ===
 
 
+def _is_own(folder: Path) -> bool:
+    """Whether a folder is one of this package's."""
+    return folder.resolve().parent == zoo_folder().resolve()
+
+
 def _path(folder: Path, weights: Mapping[str, Any]) -> Path:
     """Where a preset's weights are or will be."""
     if "url" in weights:
-        return weights_path(folder, weights, own=folder.parent == zoo_folder())
+        return weights_path(folder, weights, _is_own(folder))
     return folder / (weights.get("file") or WEIGHTS)
 
 
-def _read_weights(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
-    """Path -> array."""
-    from keras_rcnn.convert import ConversionError, read_torch_file
-
-    if not path.is_file():
-        raise PresetError(f"{path} is missing: the folder has {PRESET}, but not the weights that belong to it.")
-    try:
-        values = read_torch_file(path)
-    except ConversionError as error:
-        raise PresetError(str(error)) from error
-    except OSError as error:
-        raise PresetError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if sha256 is not None and sha256_of(path) != sha256.lower():
-        raise PresetError(
-            f"{path} is not the file that {PRESET} beside it describes: its SHA-256 is another, so it was "
-            "damaged or altered. Get both anew (delete the folder, if it is in the cache); or if the weights were "
-            "changed on purpose, save them by save_preset."
-        )
-    return values
-
-
 # === Saving ===
-
-
-def _to_safetensors(model: Detector, dtype: str) -> bytes:
-    """A model's weights as the bytes of a .safetensors file."""
-    import keras
-    from safetensors.numpy import save
-
-    tensors = {}
-    for weight in model.weights:
-        if weight.path in tensors:
-            raise PresetError(f"Two weights of {model.name} have the path {weight.path}: a preset cannot hold both.")
-        value = np.array(keras.ops.convert_to_numpy(weight))
-        value = value.astype(np.float32) if value.dtype.kind not in "iub" else value
-        # a variance may be 1e-9, and a float16 is 0 below 6e-8
-        if dtype == "float16" and value.dtype.kind == "f" and value.ndim > 1 and _fits_float16(value):
-            value = value.astype(np.float16)
-        tensors[weight.path] = np.array(value, order="C")  # ascontiguousarray would make a vector of a scalar
-    return save(tensors, metadata={"format": "keras_rcnn"})
-
-
-def _fits_float16(value: np.ndarray) -> bool:
-    return not np.abs(value).max(initial=0) > np.finfo(np.float16).max
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

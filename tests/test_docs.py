@@ -16,12 +16,10 @@ import pytest
 import keras_rcnn
 from keras_rcnn import cli
 from keras_rcnn.cli.command_line import command_line
-from keras_rcnn.cli.tables import presets_table
-from keras_rcnn.presets import list_presets
 from keras_rcnn.training.recipe import load_recipe
 from keras_rcnn.training.settings import settings_markdown
 from tests.standing import pages, write_data, write_photos, write_runs
-from tools.pages import family
+from tools.pages import family, zoo
 from tools.pages.litert import litert_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,7 +125,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 def test_generated_parts_are_as_the_generator_has_them():
     parts = {
-        "README.md": [presets_table(list_presets(), markdown=True)],
+        "README.md": [zoo.preset_tables()["zoo"]],
+        "docs/pages/presets.md": [zoo.preset_tables()["presets"]],
         "docs/pages/family.md": [family.diffs(), family.family(), family.stages()],
         "docs/pages/training.md": [settings_markdown()],
         "docs/pages/serving.md": [litert_table(ROOT / "zoo" / one) for one in ("nuclei_frcnn", "nuclei_mrcnn")],

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from pages.family import diffs, family, stages
 from pages.litert import litert_table
+from pages.zoo import preset_tables
 
-from keras_rcnn.cli.tables import presets_table
-from keras_rcnn.presets import list_presets, zoo_folder
+from keras_rcnn.presets import zoo_folder
 from keras_rcnn.training.settings import settings_markdown
 
-parts = {"zoo": presets_table(list_presets(), markdown=True), "settings": settings_markdown()}
+parts = {**preset_tables(), "settings": settings_markdown()}
 parts |= {"diffs": diffs(), "family": family(), "stages": stages()}
 parts |= {f"litert {name}": litert_table(zoo_folder() / name) for name in ("nuclei_frcnn", "nuclei_mrcnn")}
 root = Path(__file__).resolve().parents[1]  # never the checkout that happens to be installed

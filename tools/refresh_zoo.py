@@ -1,4 +1,4 @@
-"""Writes what in zoo/ follows from something else: the configs of torchvision's presets, and README.md."""
+"""Writes what in zoo/ follows from something else: the presets of published models, and README.md."""
 
 import os
 from pathlib import Path

@@ -102,21 +102,22 @@ model = {detector}(
 
 def presets_table(presets: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
     """The zoo as text, or as a Markdown table, which does not say what this machine has downloaded."""
-    head = ["preset", "AP", "AP50", "mask AP", "mask AP50", "MB", "measured on", "what it is"]
     rows = []
     for preset in presets:
-        size = preset["weights"].get("size")
-        metrics = preset.get("metrics") or {}
-        scores = [figure((metrics.get(task) or {}).get(key)) for task in ("bbox", "segm") for key in ("AP", "AP50")]
-        row = [preset["name"], *scores, f"{size / 1e6:.1f}" if size else "-"]
-        rows.append([*row, metrics.get("dataset") or "-", preset.get("title") or "-"])
+        scores = [figure(preset[key]) for key in ("AP", "mask_AP", "keypoint_AP")]
+        size, measured = preset["size"], preset["dataset"] or "-"
+        rows.append([preset["name"], *scores, f"{size / 1e6:.1f}" if size else "-", measured])
+    head = ["preset", "box AP", "mask AP", "keypoint AP", "MB", "measured on"]
+    if not any(preset["keypoint_AP"] for preset in presets):
+        head, rows = [*head[:3], *head[4:]], [[*row[:3], *row[4:]] for row in rows]
     if markdown:
-        head, align = [*head, "licence"], ["---", *["--:"] * 5, "---", "---", "---"]
-        rows = [[f"`{row[0]}`", *row[1:], preset.get("license") or "-"] for row, preset in zip(rows, presets)]
-        return "\n".join(f"| {' | '.join(row)} |" for row in [head, align, *rows])
-    here = ["yes" if preset["local"] else "download" for preset in presets]
-    rows = [[*row[:6], word, *row[6:]] for row, word in zip(rows, here)]
-    return table([*head[:6], "here", *head[6:]], rows, left=(0, 6, 7, 8))
+        align = ["---", *["--:"] * (len(head) - 2), "---", "---", "---"]
+        more = [[preset.get("title") or "-", preset.get("license") or "-"] for preset in presets]
+        rows = [[f"`{row[0]}`", *row[1:], *words] for row, words in zip(rows, more)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in [[*head, "what it is", "licence"], align, *rows])
+    here = ["yes" if preset["local"] else "no" for preset in presets]
+    rows = [[*row[:-1], word, row[-1].partition(", published")[0]] for row, word in zip(rows, here)]
+    return table([*head[:-1], "here", head[-1]], rows, left=(0, len(head) - 1, len(head)))
 
 
 def figure(value: float | None) -> str:

@@ -150,10 +150,67 @@ def test_presets(run):
         assert name in out
 
 
+def listed(run, *options):
+    """The names in a list of presets."""
+    code, out, _ = run("presets", *options)
+    assert code == 0 and max(map(len, out.splitlines())) <= 100
+    return [line.split()[0] for line in out.splitlines()[1:]]
+
+
+def test_presets_that_are_asked_for(run):
+    every = listed(run)
+    assert set(listed(run, "--local")) >= {"nuclei_frcnn", "nuclei_mrcnn"}
+    best = listed(run, "--task", "masks", "--min-ap", "0.4", "--max-size", "200", "--source", "detectron2")
+    assert "mask_rcnn_R_50_FPN_3x" in best and "mask_rcnn_R_101_FPN_3x" not in best
+    assert set(best) < set(every) and not [name for name in best if name.startswith("faster")]
+    boxes = listed(run, "--task", "boxes")
+    assert "faster_rcnn_R_50_FPN_3x" in boxes and not set(boxes) & set(best)
+    assert "cityscapes_mask_rcnn_R_50_FPN" in listed(run, "--min-ap", "0.36")  # only its masks' AP is known
+    assert listed(run, "--license", "mit") == ["matterport_mask_rcnn_coco"] == listed(run, "--source", "matterport")
+    assert every.index("nuclei_mrcnn") < every.index("maskrcnn_resnet50_fpn") < every.index("mask_rcnn_R_50_FPN_1x")
+    assert every.index("mask_rcnn_R_50_FPN_1x") < every.index("mask_rcnn_R_50_FPN_3x")
+
+
+def test_presets_that_there_are_not(run):
+    for options, words in (
+        (("--max-size", "1"), "No preset is like that"),
+        (("--min-ap", "40"), "'40' is not a number from 0 to 1"),
+        (("nuclei_mrcnn", "--local"), "stand alone"),
+        (("nuclei_mrcnn", "--pins"), "stand alone"),
+        (("nuclei_mrkn",), "did you mean 'nuclei_mrcnn'"),
+    ):
+        code, _, error = run("presets", *options)
+        assert code == 2 and words in error, options
+
+
+def test_the_card_of_a_preset(run, preset):
+    code, out, _ = run("presets", "mask_rcnn_R_50_FPN_3x")
+    assert code == 0
+    for words in (
+        "COCO: Mask R-CNN, ResNet-50 + FPN, 3x",
+        "boxes and masks\n",
+        "80: person, bicycle, car",
+        "shorter side of 800 px, a longer one of at most 1333 px",
+        "boxes 0.410, masks 0.372 on COCO val2017, published by Detectron2",
+        "CC BY-SA 3.0",
+        "177.8 MB, downloaded at first use",
+        "https://dl.fbaipublicfiles.com/detectron2/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x/137849600/",
+        'model = keras_rcnn.from_preset("mask_rcnn_R_50_FPN_3x"); model.detect("photo.jpg")',
+        "keras-rcnn detect photo.jpg --preset mask_rcnn_R_50_FPN_3x",
+    ):
+        assert words in out, words
+    assert "80 (90 numbers): person" in run("presets", "fasterrcnn_resnet50_fpn")[1]
+    assert "1230, numbered" in run("presets", "lvis_mask_rcnn_R_50_FPN_1x")[1]
+    fast = run("presets", "fast_rcnn_R_50_FPN_1x")[1]
+    assert "in boxes that it is given" in fast and "--proposals FILE" in fast
+    assert "none, train it by its recipe.py" in run("presets", "bccd_rcnn")[1]
+    assert f"keras-rcnn detect photo.jpg --preset {preset}" in run("presets", preset)[1]
+
+
 def test_presets_as_markdown(run):
     code, out, _ = run("presets", "--markdown")
     assert code == 0
-    assert out.strip() in (ROOT / "README.md").read_text(encoding="utf-8"), "run python tools/readme.py"
+    assert out.strip() in (ROOT / "docs/pages/presets.md").read_text(encoding="utf-8"), "run python tools/readme.py"
 
 
 # === Detect ===

@@ -1,7 +1,11 @@
-"""What in `zoo/` follows from something else: the configs of torchvision's presets, and README.md."""
+"""What in `zoo/` follows from something else: the presets of published models, and README.md."""
 
+from keras_rcnn.cli.tables import presets_table
 from keras_rcnn.json_text import to_json
-from keras_rcnn.presets import PRESET, describe, read_preset
+from keras_rcnn.preset_summary import chosen
+from keras_rcnn.presets import PRESET, describe, list_presets, read_preset
+
+from . import published
 
 HEAD = """# The zoo
 
@@ -18,6 +22,9 @@ def refresh(zoo):
     Args:
         zoo: `pathlib.Path` of the folder.
     """
+    for record in map(published.completed, published.records()):
+        (zoo / record["name"]).mkdir(exist_ok=True)
+        (zoo / record["name"] / PRESET).write_text(to_json(record), encoding="utf-8")
     for folder in sorted(path.parent for path in zoo.glob(f"*/{PRESET}")):
         record = read_preset(folder)
         if is_torchvisions(record):
@@ -39,6 +46,13 @@ def torchvisions(record):
 
     model = torchvision_detector(record["weights"]["model"], class_names=list(COCO_NAMES))
     return describe(model), {weight.path: list(weight.shape) for weight in model.weights}
+
+
+def preset_tables():
+    """The README's table, of a few presets, and the documentation's, of all."""
+    every = chosen(list_presets())
+    few = [preset for preset in every if preset["origin"] in ("keras_rcnn", "torchvision")]
+    return {"zoo": presets_table(few, markdown=True), "presets": presets_table(every, markdown=True)}
 
 
 def page(zoo):
