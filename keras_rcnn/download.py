@@ -171,7 +171,7 @@ def _stream(url: str, part: _Part, size: int | None) -> tuple[str, int]:
     """Writes what the URL gives; `(sha256, bytes)`."""
     from tqdm import tqdm
 
-    limit = size + ROUNDED if size else _max_bytes()
+    limit = size + ROUNDED if size else max_bytes()
     response, have = _answer(url, part)
     with response:
         total = _total(url, response, have, limit)
@@ -255,7 +255,12 @@ def _chunks(url: str, response: http.client.HTTPResponse) -> Iterator[bytes]:
             since, count = time.monotonic(), 0
 
 
-def _max_bytes() -> int:
+def max_bytes() -> int:
+    """What a download may have at most if nothing says its size.
+
+    Raises:
+        DownloadError: the environment's `KERAS_RCNN_MAX_DOWNLOAD_BYTES` is no number.
+    """
     value = os.environ.get(BYTES_VARIABLE)
     if value and not re.fullmatch("[0-9]{1,18}", value):
         raise DownloadError(f"The environment's {BYTES_VARIABLE} is a number of bytes, not {value!r}.")

@@ -47,7 +47,8 @@ MAY_IMPORT = {
     "preset_rules": set(),
     "preset_file": {"preset_rules"},
     "preset_build": {"backbones", "classes", "convert", "layers", "models", "preset_file"},
-    "preset_thresholds": {"files", "json_text", "preset_file"},
+    "hub": {"download", "preset_file"},
+    "preset_thresholds": {"files", "hub", "json_text", "preset_file"},
     "published": {"convert", "download", "preset_build", "preset_file"},
     "presets": {
         "backbones",
@@ -56,6 +57,7 @@ MAY_IMPORT = {
         "data",
         "download",
         "files",
+        "hub",
         "json_text",
         "layers",
         "models",
