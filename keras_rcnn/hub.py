@@ -187,7 +187,7 @@ def hf_error(handle: Handle, error: BaseException, name: str = "") -> PresetErro
     """
     from huggingface_hub import constants, errors
 
-    login = LOGIN['hf']
+    login = LOGIN["hf"]
     cached = f"It is not in the cache ({constants.HF_HUB_CACHE})" if name else "Nothing was uploaded"
     status = next(filter(None, map(_status, _causes(error))), None)
     kinds = tuple(type(one) for one in _causes(error))
@@ -209,15 +209,17 @@ def hf_error(handle: Handle, error: BaseException, name: str = "") -> PresetErro
         why = f"the hub answers that there are too many requests. Wait some minutes, or {login}: it allows more then."
     elif status == 403:
         why = f"the token may not do that: {login}, with a token that may{'' if name else ' write to this repository'}."
-    elif status is not None:
+    elif status is not None and status >= 500:
         why = f"{constants.ENDPOINT} answers with the status {status}. {cached}. Try again later. ({_short(error)})"
     elif is_a(OSError) and getattr(error, "strerror", None) and getattr(error, "filename", None):
         why = f"the cache cannot be written to ({error}). Make room, or set HF_HOME to a folder that has it."
-    else:
+    elif status is None and (is_a(OSError) or any(kind.__module__.startswith(("httpx", "httpcore")) for kind in kinds)):
         why = (
             f"{constants.ENDPOINT} cannot be reached. {cached}. Try again when there is a network, or set HF_ENDPOINT "
             f"to a mirror. ({_short(error)})"
         )
+    else:
+        why = f"{_short(error)}. {cached}."
     return PresetError(f"{handle}: {why}")
 
 
@@ -229,7 +231,7 @@ class _Kaggle:
         self.hub, self.handle = hub, handle
 
     def get(self, name: str, limit: int) -> Path:
-        """A file of the version, by default of the newest and then of the same; kagglehub cannot say how large it is before it is here."""
+        """A file of the version, by default of the newest and then of the same; its size is known when it is here."""
         cached = _in_cache(self.handle, name, self.handle.revision)
         if cached is not None:
             return cached
@@ -279,7 +281,7 @@ def _in_cache(handle: Handle, name: str, version: str | None = "*") -> Path | No
 
 def kaggle_error(handle: Handle, error: BaseException, name: str = "") -> PresetError:
     """What an error of kagglehub means, and what to do, like `hf_error`."""
-    login = LOGIN['kaggle']
+    login = LOGIN["kaggle"]
     page = f"https://www.kaggle.com/models/{handle.name}"
     cached = f"It is not in the cache ({kaggle_cache()})" if name else "Nothing was published"
     status = next(filter(None, map(_status, _causes(error))), None)
@@ -289,11 +291,11 @@ def kaggle_error(handle: Handle, error: BaseException, name: str = "") -> Preset
         why = f"there is no such model, variation or version, or it has no {name or 'place for it'}: look at {page}."
     elif status == 429:
         why = f"Kaggle answers that there are too many requests. Wait some minutes, or {login}: it allows more then."
-    elif status is not None:
+    elif status is not None and status >= 500:
         why = f"Kaggle answers with the status {status}. {cached}. Try again later. ({_short(error)})"
     elif isinstance(error, OSError) and error.strerror and error.filename:
         why = f"the cache cannot be written to ({error}). Make room, or set KAGGLEHUB_CACHE to a folder that has it."
-    elif isinstance(error, OSError):
+    elif isinstance(error, OSError) and status is None:
         why = f"Kaggle cannot be reached. {cached}. Try again when there is a network. ({_short(error)})"
     else:
         why = f"{_short(error)}. {cached}."
@@ -319,5 +321,5 @@ def _status(error: BaseException) -> int | None:
 
 
 def _short(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]:.200}" if lines else type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {text:.300}" if text else type(error).__name__

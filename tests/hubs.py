@@ -1,6 +1,6 @@
-"""Hubs on this machine: a server that speaks as much of Hugging Face's and of Kaggle's API as their own packages ask for.
+"""Hubs on this machine: servers that speak as much of Hugging Face's and of Kaggle's API as their own packages ask for.
 
-The packages themselves run in the tests, against this.
+These packages themselves run in the tests.
 """
 
 import base64
@@ -9,6 +9,8 @@ import http.server
 import json
 import re
 import threading
+import time
+import types
 import urllib.parse
 
 import pytest
@@ -20,6 +22,7 @@ class Hub:
     def __init__(self):
         self.requests, self.status, self.token = [], None, None
         self.cut = None  # bytes of a body after which it hangs up, once
+        self.pause = 0  # seconds before a large body
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -54,6 +57,7 @@ class Hub:
             handler.send_header(key, str(value))
         handler.end_headers()
         if handler.command != "HEAD":
+            time.sleep(self.pause if len(body) > 100_000 else 0)
             cut, self.cut = (self.cut, None) if self.cut and len(body) > self.cut else (None, self.cut)
             handler.wfile.write(body[:cut])
             if cut:
@@ -101,7 +105,9 @@ class HuggingFace(Hub):
                 for one in json.loads(body)["objects"]
             ]
             return self.send(handler, 200, {"objects": objects, "transfer": "basic"})
-        match = re.fullmatch(r"(?:/api/models)?/([^/]+/[^/]+)(?:/(resolve|revision|branch|preupload|commit)/(.+))?", path)
+        match = re.fullmatch(
+            r"(?:/api/models)?/([^/]+/[^/]+)(?:/(resolve|revision|branch|preupload|commit)/(.+))?", path
+        )
         repo = self.repos.get(match[1]) if match else None
         if repo is None or (repo["private"] and token != f"Bearer {self.token}"):
             return self.send(handler, *missing)
@@ -228,7 +234,8 @@ def hf(monkeypatch, tmp_path, no_proxy):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+    hasty = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+    monkeypatch.setattr(_http, "time", hasty)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     yield running

@@ -67,6 +67,8 @@ MAY_IMPORT = {
         "published",
         "renamed",
     },
+    "model_card": set(),
+    "hub_push": {"hub", "json_text", "model_card", "models", "preset_file", "presets"},
     "survey": {"data", "html_page", "ops", "visualize"},
     "training": {
         "backbones",
