@@ -20,7 +20,7 @@ class Hub:
     """What all have: a server, a list of requests, and a status that it answers with instead of working."""
 
     def __init__(self):
-        self.requests, self.status, self.token = [], None, None
+        self.requests, self.ranges, self.status, self.token = [], [], None, None
         self.cut = None  # bytes of a body after which it hangs up, once
         self.pause = 0  # seconds before a large body
         outer = self
@@ -30,6 +30,7 @@ class Hub:
                 size = int(self.headers.get("Content-Length") or 0)
                 body = self.rfile.read(size)
                 outer.requests.append(f"{self.command} {self.path}")
+                outer.ranges.append(self.headers.get("Range"))
                 outer.answer(self, urllib.parse.unquote(self.path.split("?")[0]), body)
 
             do_GET = do_HEAD = do_POST = do_PUT = any

@@ -210,7 +210,12 @@ def words(line):
 def runnable(line):
     """Whether a command needs nothing but what tests/standing.py makes."""
     recipe = line.startswith("keras-rcnn train ") and ".py" in line
-    return line.startswith("keras-rcnn ") and words(line)[0] != "convert" and not recipe and "--server" not in line
+    return (
+        line.startswith("keras-rcnn ")
+        and words(line)[0] not in ("convert", "push")
+        and not recipe
+        and "--server" not in line
+    )
 
 
 def shortened(line):

@@ -357,6 +357,14 @@ def test_kaggles_cache(kaggle):
     refused("kaggle://someone/dates/keras/small", "cannot be reached. It is not in the cache")
 
 
+def test_a_broken_download_of_kaggle_goes_on(kaggle):
+    kaggle.models["someone/figs/keras/small"] = [small()]
+    kaggle.cut = 1_100_000
+    refused(KAGGLE, "cannot be reached.*Try again")
+    assert (fetched(KAGGLE) / WEIGHTS).read_bytes() == small()[WEIGHTS]
+    assert "bytes=1048576-" in kaggle.ranges
+
+
 def test_what_kaggle_does_not_give(kaggle):
     kaggle.models["someone/figs/keras/small"] = [{"config.json": b"{}"}]
     refused("kaggle://someone/dates/keras/small", "no such model, variation or version")
