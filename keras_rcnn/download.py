@@ -256,11 +256,7 @@ def _chunks(url: str, response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def max_bytes() -> int:
-    """What a download may have at most if nothing says its size.
-
-    Raises:
-        DownloadError: the environment's `KERAS_RCNN_MAX_DOWNLOAD_BYTES` is no number.
-    """
+    """What a download of unknown size may have."""
     value = os.environ.get(BYTES_VARIABLE)
     if value and not re.fullmatch("[0-9]{1,18}", value):
         raise DownloadError(f"The environment's {BYTES_VARIABLE} is a number of bytes, not {value!r}.")

@@ -103,7 +103,7 @@ def from_preset(
         model = build_detector(config, folder / PRESET, values, path, change)
     thresholds = record.get("thresholds") or {}
     model.thresholds = {name: thresholds[name] for name in model.class_names if name in thresholds} or None
-    told = None if change is None else change.told(model, folder.name)
+    told = None if change is None else change.told(model, str(record.get("name") or folder.name))
     if told:
         logger.warning(told)
     return model
