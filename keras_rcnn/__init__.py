@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from keras_rcnn.data import load_coco, load_csv, load_voc
     from keras_rcnn.evaluation import evaluate
     from keras_rcnn.export import export_model
+    from keras_rcnn.hub_push import push_preset
     from keras_rcnn.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
     from keras_rcnn.presets import from_preset, list_presets, save_preset
     from keras_rcnn.training.train import train
@@ -53,6 +54,7 @@ __all__ = [
     "models",
     "ops",
     "presets",
+    "push_preset",
     "save_preset",
     "survey",
     "train",
@@ -74,6 +76,7 @@ _HOMES = {
     "load_coco": "data",
     "load_csv": "data",
     "load_voc": "data",
+    "push_preset": "hub_push",
     "save_preset": "presets",
     "train": "training.train",
 }

@@ -194,7 +194,7 @@ def _stream(url: str, part: Part, size: int | None, most: int | None) -> tuple[s
     """Writes what the URL gives; `(sha256, bytes)`."""
     from tqdm import tqdm
 
-    limit = size + ROUNDED if size else most or _max_bytes()
+    limit = size + ROUNDED if size else most or max_bytes()
     response, have = _answer(url, part)
     with response:
         total = _total(url, response, have, limit)
@@ -278,7 +278,8 @@ def _chunks(url: str, response: http.client.HTTPResponse) -> Iterator[bytes]:
             since, count = time.monotonic(), 0
 
 
-def _max_bytes() -> int:
+def max_bytes() -> int:
+    """What a download of unknown size may have."""
     value = os.environ.get(BYTES_VARIABLE)
     if value and not re.fullmatch("[0-9]{1,18}", value):
         raise DownloadError(f"The environment's {BYTES_VARIABLE} is a number of bytes, not {value!r}.")

@@ -65,7 +65,7 @@ def read_preset_file(path: Path, max_bytes: int | None = None, own: bool = False
     Raises:
         PresetError: if it is no JSON, or says something that it may not; the message names the place and the value.
     """
-    limit = _max_bytes() if max_bytes is None else max_bytes
+    limit = max_preset_bytes() if max_bytes is None else max_bytes
     try:
         if not path.is_file():
             raise PresetError(f"{path} is no file, or a pipe or a device. A preset is a folder with a preset.json.")
@@ -138,7 +138,12 @@ def unregistered(value: Any) -> Iterator[str]:
 _REMEDY = "Get the preset again from where it is from, or save it anew by save_preset."
 
 
-def _max_bytes() -> int:
+def max_preset_bytes() -> int:
+    """What a `preset.json` may have at most.
+
+    Raises:
+        PresetError: the environment's `KERAS_RCNN_MAX_PRESET_BYTES` is no number.
+    """
     value = os.environ.get(BYTES_VARIABLE)
     if not value:
         return MAX_BYTES

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_rcnn.files import aside
+from keras_rcnn.hub import is_handle
 from keras_rcnn.json_text import to_json
 from keras_rcnn.preset_file import PRESET, PresetError, check_record, read_preset_file
 
@@ -20,6 +21,11 @@ def preset_to_change(folder: FilePath) -> Path:
     Raises:
         PresetError: if it has no `preset.json`.
     """
+    if is_handle(folder):
+        raise PresetError(
+            f"Thresholds are stored in a preset's folder, and {str(folder)!r} is on a hub: save_preset(from_preset("
+            "HANDLE), FOLDER) makes a folder of it, and push_preset publishes that."
+        )
     folder = Path(folder).expanduser()
     if not (folder / PRESET).is_file():
         raise PresetError(

@@ -23,6 +23,7 @@ import numpy as np
 from keras_rcnn.classes import Change, counted
 from keras_rcnn.download import megabytes
 from keras_rcnn.files import write_together
+from keras_rcnn.hub import fetched, is_handle
 from keras_rcnn.json_text import to_json
 from keras_rcnn.precision import precision
 from keras_rcnn.preset_build import build_detector
@@ -65,7 +66,8 @@ def from_preset(
     progress bar shows it), checked, converted, and kept in `~/.keras_rcnn` or the environment's `KERAS_RCNN_HOME`.
 
     Args:
-        name_or_folder: a name among `list_presets()`, or a folder that `save_preset` or a training has left.
+        name_or_folder: a name among `list_presets()`, a folder that `save_preset` or a training has left, or a handle:
+            `hf://USER/REPO[@REVISION][/FOLDER]` or `kaggle://OWNER/MODEL/keras/VARIATION[/VERSION]`.
         num_classes: int. If it is not the preset's, whatever is fitted to the classes is new and untrained, and the
             detector is to be fine-tuned: all weights of the layers whose config has `num_classes`, but for those that
             such a layer names in its `class_free_weights` (a mask head's convolutions, boxes that serve all classes).
@@ -103,7 +105,7 @@ def from_preset(
         model = build_detector(config, folder / PRESET, values, path, change)
     thresholds = record.get("thresholds") or {}
     model.thresholds = {name: thresholds[name] for name in model.class_names if name in thresholds} or None
-    told = None if change is None else change.told(model, folder.name)
+    told = None if change is None else change.told(model, str(record.get("name") or folder.name))
     if told:
         logger.warning(told)
     return model
@@ -222,6 +224,8 @@ def _find(name_or_folder: FilePath) -> Path:
     """The folder of a preset: one that exists goes before the zoo's."""
     if not isinstance(name_or_folder, (str, os.PathLike)):
         raise PresetError(f"A preset is given by its name or its folder, not {name_or_folder!r}.")
+    if is_handle(name_or_folder):
+        return fetched(name_or_folder)
     try:
         folder = Path(name_or_folder).expanduser()
         if (folder / PRESET).is_file():

@@ -4,6 +4,7 @@ import keras
 import pytest
 
 from tests.downloads import server  # noqa: F401 (a fixture)
+from tests.hubs import hf, kaggle, no_proxy  # noqa: F401 (fixtures)
 
 
 @pytest.fixture

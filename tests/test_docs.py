@@ -209,7 +209,8 @@ def words(line):
 def runnable(line):
     """Whether a command needs nothing but what tests/standing.py makes."""
     recipe = line.startswith("keras-rcnn train ") and ".py" in line
-    return line.startswith("keras-rcnn ") and words(line)[0] != "convert" and not recipe and "--server" not in line
+    elsewhere = words(line)[0] in ("convert", "push") or "--server" in line or "://" in line
+    return line.startswith("keras-rcnn ") and not recipe and not elsewhere
 
 
 def shortened(line):

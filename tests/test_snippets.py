@@ -55,6 +55,7 @@ ELSEWHERE = {
         [f"evaluation.{name}" for name in ("confusion", "curves", "errors", "matches")],
         "detections of a data set; docs/pages/data.md has them",
     ),
+    "hub_push": "a hub; tests/test_hub_push.py has one",
     "preset_thresholds": "detections of a data set; docs/pages/data.md has them",
     "training.silent": "a backbone of this package; tests/training/test_silent.py has one",
     "training.recipe": "a recipe of somebody's own",

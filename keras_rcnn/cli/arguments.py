@@ -19,11 +19,12 @@ Number = TypeVar("Number", int, float)
 
 FORMATS = "coco, voc, yolo, csv, via, labelme, cvat, label_studio, createml, supervisely, tfrecord"
 SOURCES = "--data PATH, --coco FILE --images DIR, --voc DIR --split NAME or --csv FILE --images DIR"
+PRESETS = "name, folder that train or convert has left, or hf://USER/REPO or kaggle://OWNER/MODEL/keras/VARIATION"
 
 
 def add_preset(parser: argparse.ArgumentParser) -> None:
     """The preset that the command works on."""
-    parser.add_argument("preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+    parser.add_argument("preset", metavar="PRESET", help=PRESETS)
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:

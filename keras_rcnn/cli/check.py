@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", metavar="DATA", help="the same as --data DATA")
     add_source(parser)
     add_source(parser, "val-")
-    parser.add_argument("--base", metavar="NAME_OR_DIR", help="preset that the training will start from")
+    parser.add_argument("--base", metavar="PRESET", help="preset that the training will start from")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the training")
     parser.add_argument("--html", metavar="FILE", help="write a page with tables and photos as annotated")
     parser.add_argument("--json", metavar="FILE", help="write all that was found to this file as well")

@@ -19,11 +19,12 @@ from keras_rcnn.cli import (
     export,
     presets,
     proposals,
+    push,
     train,
 )
 from keras_rcnn.cli.output import import_keras_quietly, library_log, message, say
 
-COMMANDS = (demo, detect, check, train, evaluate, compress, proposals, export, presets, convert, convert_data)
+COMMANDS = (demo, detect, check, train, evaluate, compress, proposals, export, presets, push, convert, convert_data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

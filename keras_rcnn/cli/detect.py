@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from keras_rcnn.cli.arguments import add_out, add_precision, add_score, add_tta, positive_whole
+from keras_rcnn.cli.arguments import PRESETS, add_out, add_precision, add_score, add_tta, positive_whole
 from keras_rcnn.cli.output import say, with_run_lengths, write_json
 from keras_rcnn.cli.photos import photos_in, picture_path
 from keras_rcnn.cli.tables import boxes_table, count
@@ -17,7 +17,7 @@ DESCRIPTION = "Finds objects in photos; writes an annotated picture for each."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image file, or folder of image files")
-    parser.add_argument("--preset", metavar="NAME_OR_DIR", help="preset, or folder that train or convert has left")
+    parser.add_argument("--preset", metavar="PRESET", help=PRESETS)
     parser.add_argument(
         "--server", metavar="URL", help="ask TF Serving: http://HOST:8501/NAME or grpc://HOST:8500/NAME"
     )

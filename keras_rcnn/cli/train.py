@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser, "val-")
     parser.add_argument(
         "--base",
-        metavar="NAME_OR_DIR",
+        metavar="PRESET",
         help="preset to start from; its predictors are new but for classes of the same name",
     )
     parser.add_argument(
