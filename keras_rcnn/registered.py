@@ -27,8 +27,9 @@ REGISTERED = {
     "data": ("MatterportPreprocessor", "Preprocessor"),
     "layers": (
         "AnchorGenerator", "BoxHead", "BoxLoss", "BoxPredictor", "BoxRegressors", "BoxTargets", "Cascade",
-        "ClassLoss", "ClassPredictor", "DetectionDecoder", "FPN", "FixedBatchNormalization", "GivenProposals", "MaskDecoder",
-        "MaskHead", "MaskLoss", "MaskTargets", "MatterportAnchors", "MatterportBoxHead", "MatterportBoxLoss",
+        "ClassLoss", "ClassPredictor", "DetectionDecoder", "FPN", "FixedBatchNormalization", "GivenProposals",
+        "MaskDecoder", "MaskHead", "MaskLoss", "MaskTargets", "MatterportAnchors", "MatterportBoxHead",
+        "MatterportBoxLoss",
         "MatterportBoxTargets", "MatterportDecoder", "MatterportMaskHead", "MatterportMaskLoss",
         "MatterportMaskTargets", "MatterportProposals", "MatterportRPNHead", "MatterportRPNLoss",
         "MatterportRPNTargets", "MatterportRoIAlign", "Proposals", "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN",

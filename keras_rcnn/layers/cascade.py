@@ -17,13 +17,15 @@ from keras_rcnn.layers.targets import BoxTargets
 from keras_rcnn.ops import boxes as box_ops
 from keras_rcnn.ops import deltas as delta_ops
 
+
 class RefinedBoxes(Float32Layer):
     """A stage's boxes, which the next one looks at; they are constants to it.
 
     Args:
         weights: factors of the stage's deltas.
 
-    Call with regions [B, R, 4], deltas [B, R, 1, 4] and image sizes [B, 2]; returns [B, R, 4], clipped. Padding stays 0.
+    Call with regions [B, R, 4], deltas [B, R, 1, 4] and image sizes [B, 2]; returns [B, R, 4], clipped. Padding
+    stays 0.
     """
 
     def __init__(self, weights: Sequence[float], **kwargs: Any) -> None:
@@ -135,7 +137,7 @@ class Cascade(keras.layers.Layer):
         """
         box_targets, box_predictor = parts["box_targets"], parts["box_predictor"]
         if not getattr(box_predictor, "class_agnostic", False):
-            raise ValueError("A cascade's boxes serve all classes: give BoxPredictor(num_classes, class_agnostic=True).")
+            raise ValueError("A cascade's boxes serve all classes: give BoxPredictor(..., class_agnostic=True).")
         if "weights" not in inspect.signature(parts["box_loss"].call).parameters:
             raise ValueError(f"A cascade's box_loss is a BoxLoss, not a {type(parts['box_loss']).__name__}.")
         if not self.heads:  # else another detector has them, and this one shares them

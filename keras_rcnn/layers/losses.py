@@ -74,8 +74,8 @@ class BoxLoss(Float32Layer):
             `keras_rcnn.ops.losses.class_balanced_weights`. None: all count alike.
         weights: factors of the deltas, as in `BoxTargets`, for `"giou"`.
 
-    Call with logits [B, S, K + 1], deltas [B, S, K or 1, 4] and the dict of `BoxTargets`, and where they are not its own
-    with the factors of these deltas (`weights`); returns a dict of `loss_classifier` and `loss_box_reg`, float32 [B].
+    Call with logits [B, S, K + 1], deltas [B, S, K or 1, 4], the dict of `BoxTargets`, and `weights` where these deltas
+    have other factors; returns a dict of `loss_classifier` and `loss_box_reg`, float32 [B].
     """
 
     def __init__(

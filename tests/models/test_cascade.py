@@ -53,8 +53,8 @@ def test_mean_scores_are_those_of_the_probabilities():
 
 
 def test_the_layers_announce_what_they_return():
-    regions, deltas, sizes = np.zeros((2, 3, 4), "float32"), np.zeros((2, 3, 1, 4), "float32"), np.ones((2, 2), "float32")
-    run(RefinedBoxes((1.0,) * 4), regions, deltas, sizes)
+    regions, deltas = np.zeros((2, 3, 4), "float32"), np.zeros((2, 3, 1, 4), "float32")
+    run(RefinedBoxes((1.0,) * 4), regions, deltas, np.ones((2, 2), "float32"))
     run(MeanScores(), [np.zeros((2, 3, 5), "float32")] * 3)
     run(ScaledGradient(0.5), np.ones((2, 3, 4, 4, 2), "float32"))
 
