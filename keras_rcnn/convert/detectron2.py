@@ -76,10 +76,11 @@ def convert_detectron2(
         _fpn(tensors, _norm(config, "MODEL.FPN.NORM"))
     if not config["MODEL.LOAD_PROPOSALS"]:
         _rpn_head(tensors, len(config["MODEL.RPN.CONV_DIMS"]))
-    for stage in _stages(config):
+    classes = None
+    for stage, suffix in _stages(config):
         if first != "res4":
-            _box_head(tensors, config, *stage)
-        classes = _box_predictor(tensors, config, *stage)
+            _box_head(tensors, config, stage, suffix)
+        classes = _box_predictor(tensors, config, stage, suffix)
     if config["MODEL.MASK_ON"]:
         _mask_head(tensors, config, classes)
     guess = detectron2_looks_like(state)
@@ -132,7 +133,7 @@ def caffe2_renamed(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return renamed
 
 
-def _with_statistics(state):
+def _with_statistics(state: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     """With the mean 0 and the variance 1 beside norms that were fused, and have none."""
     if any(name.endswith(".running_mean") for name in state):
         return state
@@ -148,7 +149,7 @@ def detectron2_looks_like(state: Iterable[str]) -> str | None:
     """What a state dict in Detectron2's names seems to be of, or None if the names say nothing."""
     names = set(state)
 
-    def has(part):
+    def has(part: str) -> bool:
         return any(part in name for name in names)
 
     for part, model in (
@@ -170,7 +171,7 @@ def detectron2_looks_like(state: Iterable[str]) -> str | None:
     return f"{family}_rcnn_R_{depth}_{body}_...{norm}"
 
 
-def _norm(config, key):
+def _norm(config: Mapping[str, Any], key: str) -> Literal["batch", "group"] | None:
     """None, "batch" or "group"."""
     value = config[key]
     return None if value == "" else "batch" if value in _BATCH_NORMS else "group"
@@ -179,7 +180,7 @@ def _norm(config, key):
 # === What the file repeats of the settings ===
 
 
-def _compare_settings(tensors, config):
+def _compare_settings(tensors: Tensors, config: Mapping[str, Any]) -> None:
     for name, key in (("pixel_mean", "MODEL.PIXEL_MEAN"), ("pixel_std", "MODEL.PIXEL_STD")):
         _compare(tensors, name, key, np.reshape(config[key], (3, 1, 1)))
     ratios = np.array(config["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"][0], np.float64)
@@ -191,7 +192,7 @@ def _compare_settings(tensors, config):
         _compare(tensors, name, "MODEL.ANCHOR_GENERATOR.SIZES and ASPECT_RATIOS", anchors)
 
 
-def _compare(tensors, name, key, expected):
+def _compare(tensors: Tensors, name: str, key: str, expected: np.ndarray) -> None:
     given = tensors.left.pop(name, None)
     if given is not None and (given.shape != expected.shape or not np.allclose(given, expected, rtol=1e-4)):
         raise ConversionError(
@@ -203,7 +204,7 @@ def _compare(tensors, name, key, expected):
 # === Parts ===
 
 
-def _conv(tensors, theirs, conv, bn, norm):
+def _conv(tensors: Tensors, theirs: str, conv: str, bn: str, norm: Norm | None) -> None:
     """A convolution, and the norm within it that stands for its bias."""
     tensors.conv(theirs, conv, bias=norm is None)
     if norm == "group":
@@ -212,10 +213,10 @@ def _conv(tensors, theirs, conv, bn, norm):
         tensors.norm(f"{theirs}.norm", bn)
 
 
-def _resnet(tensors, depth, norm, prefixes):
+def _resnet(tensors: Tensors, depth: int, norm: Norm | None, prefixes: Mapping[int, str]) -> None:
     """The stages 2 to 5 under their prefixes."""
 
-    def of(stage, name):
+    def of(stage: int, name: str) -> str:
         return f"{prefixes[stage]}.{name}".removeprefix(".")
 
     _conv(tensors, of(2, "stem.conv1"), "stem_conv", "stem_bn", norm)
@@ -228,13 +229,13 @@ def _resnet(tensors, depth, norm, prefixes):
                 _conv(tensors, f"{theirs}.shortcut", f"{ours}_shortcut_conv", f"{ours}_shortcut_bn", norm)
 
 
-def _fpn(tensors, norm):
+def _fpn(tensors: Tensors, norm: Norm | None) -> None:
     for theirs, ours in (("lateral", "inner"), ("output", "output")):
         for i in range(4):
             _conv(tensors, f"backbone.fpn_{theirs}{i + 2}", f"fpn/{ours}_{i}", f"fpn/{ours}_{i}_bn", norm)
 
 
-def _rpn_head(tensors, convs):
+def _rpn_head(tensors: Tensors, convs: int) -> None:
     theirs = "proposal_generator.rpn_head"
     for i in range(convs):
         tensors.conv(f"{theirs}.conv" if convs == 1 else f"{theirs}.conv.conv{i}", f"rpn_head/conv_{i}", bias=True)
@@ -243,7 +244,7 @@ def _rpn_head(tensors, convs):
     tensors.conv(f"{theirs}.anchor_deltas", "rpn_head/deltas", bias=True)
 
 
-def _stages(config):
+def _stages(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How the box head's stages are told apart, there and here: `(".1", "_1")`, or once `("", "")`."""
     if config["MODEL.ROI_HEADS.NAME"] != "CascadeROIHeads":
         return [("", "")]
@@ -251,7 +252,7 @@ def _stages(config):
     return [(f".{i}", f"_{i}" if i else "") for i in range(count)]
 
 
-def _box_head(tensors, config, stage, suffix):
+def _box_head(tensors: Tensors, config: Mapping[str, Any], stage: str, suffix: str) -> None:
     theirs, ours = f"roi_heads.box_head{stage}", f"box_head{suffix}"
     norm = _norm(config, "MODEL.ROI_BOX_HEAD.NORM")
     size = config["MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION"]
@@ -262,7 +263,7 @@ def _box_head(tensors, config, stage, suffix):
         tensors.dense(f"{theirs}.fc{i + 1}", f"{ours}/fc_{i}")
 
 
-def _box_predictor(tensors, config, stage, suffix):
+def _box_predictor(tensors: Tensors, config: Mapping[str, Any], stage: str, suffix: str) -> int | None:
     """Returns the number of classes without background, or None if they are missing."""
     theirs, ours = f"roi_heads.box_predictor{stage}", f"box_predictor{suffix}"
     tensors.dense(f"{theirs}.cls_score", f"{ours}/logits")
@@ -279,7 +280,7 @@ def _box_predictor(tensors, config, stage, suffix):
     return logits - 1
 
 
-def _mask_head(tensors, config, classes):
+def _mask_head(tensors: Tensors, config: Mapping[str, Any], classes: int | None) -> None:
     theirs, norm = "roi_heads.mask_head", _norm(config, "MODEL.ROI_MASK_HEAD.NORM")
     if config["MODEL.ROI_HEADS.NAME"] != "Res5ROIHeads":
         for i in range(config["MODEL.ROI_MASK_HEAD.NUM_CONV"]):

@@ -242,7 +242,7 @@ def scale_boxes(boxes: Tensor, old: Tensor, new: Tensor) -> Tensor:
     return boxes * tf.stack([factor[1], factor[0], factor[1], factor[0]])
 
 
-def restore(preprocessor, boxes, size, old):
+def restore(preprocessor: Preprocessor, boxes: Tensor, size: Tensor, old: Tensor) -> Tensor:
     """`Preprocessor.restore`: [..., 4] of a photo as the network saw it, `size` (height, width) -> of it as it was."""
     if isinstance(preprocessor, MatterportPreprocessor):
         return matterport_graph.restore(preprocessor, boxes, size, old)
@@ -285,7 +285,8 @@ def detect(
         outputs["labels"] = tf.where(keep, outputs["labels"], -1)
         outputs["scores"] = tf.where(keep, outputs["scores"], 0.0)
         outputs["boxes"] = tf.where(keep[..., None], outputs["boxes"], 0.0)
-    boxes = tf.where((outputs["labels"] >= 0)[..., None], restore(preprocessor, outputs["boxes"], size, old), 0.0)
+    found: Tensor = outputs["labels"] >= 0
+    boxes = tf.where(found[..., None], restore(preprocessor, outputs["boxes"], size, old), 0.0)
     return {**outputs, "boxes": boxes}
 
 
