@@ -147,6 +147,7 @@ def _rpn_parts(config: Mapping[str, Any], strides: Sequence[int]) -> dict[str, k
 
 def _box_parts(config: Mapping[str, Any], classes: int, strides: Sequence[int]) -> dict[str, keras.layers.Layer]:
     (threshold,) = config["MODEL.ROI_HEADS.IOU_THRESHOLDS"]
+    cascade = _cascade(config)
     weights = config["MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"]
     pool: keras.layers.Layer = _pool(config, "MODEL.ROI_BOX_HEAD", "box_pool", strides)
     head: keras.layers.Layer
@@ -170,6 +171,7 @@ def _box_parts(config: Mapping[str, Any], classes: int, strides: Sequence[int]) 
         "box_head": head,
         "box_predictor": layers.BoxPredictor(classes, config["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"]),
         "box_loss": layers.BoxLoss(config["MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA"], weights=weights),
+        "cascade": cascade,
         "decoder": layers.DetectionDecoder(
             config["MODEL.ROI_HEADS.SCORE_THRESH_TEST"],
             config["MODEL.ROI_HEADS.NMS_THRESH_TEST"],
@@ -178,6 +180,20 @@ def _box_parts(config: Mapping[str, Any], classes: int, strides: Sequence[int]) 
             weights=weights,
         ),
     }
+
+
+def _cascade(config: Mapping[str, Any]) -> layers.Cascade | None:
+    """The stages after the first, which has the settings of a box head without a cascade."""
+    if config["MODEL.ROI_HEADS.NAME"] != "CascadeROIHeads":
+        return None
+    ious, weights = (config[f"MODEL.ROI_BOX_CASCADE_HEAD.{key}"] for key in ("IOUS", "BBOX_REG_WEIGHTS"))
+    first = config["MODEL.ROI_HEADS.IOU_THRESHOLDS"][0], config["MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"]
+    if (ious[0], weights[0]) != first:
+        raise ConversionError(
+            f"MODEL.ROI_BOX_CASCADE_HEAD begins with the IoU {ious[0]} and the weights {weights[0]}; "
+            f"MODEL.ROI_HEADS.IOU_THRESHOLDS and MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS are {first[0]} and {first[1]}."
+        )
+    return layers.Cascade(ious[1:], weights[1:])
 
 
 def _pool(config: Mapping[str, Any], head: str, name: str, strides: Sequence[int]) -> layers.RoIAlign:

@@ -165,6 +165,8 @@ SETTINGS = {
     "beta": number(0, 1e6),
     "normalisation": text(100),
     "box_weight": NULL | number(0, 1e6),
+    "ious": listed(UNIT, 8, 1),
+    "stage_weights": listed(listed(POSITIVE, 4, 4), 8, 1),
     "regression": one_of("smooth_l1", "giou"),
     "focal_gamma": number(0, 10),
     "class_weights": NULL | listed(number(0, 1e6), 100_001, 2),

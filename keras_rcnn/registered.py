@@ -26,9 +26,10 @@ REGISTERED = {
     "backbones.grouped": ("GroupedConv2D",),
     "data": ("MatterportPreprocessor", "Preprocessor"),
     "layers": (
-        "AnchorGenerator", "BoxHead", "BoxLoss", "BoxPredictor", "BoxRegressors", "BoxTargets", "ClassLoss",
-        "ClassPredictor", "DetectionDecoder", "FPN", "FixedBatchNormalization", "GivenProposals", "MaskDecoder",
-        "MaskHead", "MaskLoss", "MaskTargets", "MatterportAnchors", "MatterportBoxHead", "MatterportBoxLoss",
+        "AnchorGenerator", "BoxHead", "BoxLoss", "BoxPredictor", "BoxRegressors", "BoxTargets", "Cascade",
+        "ClassLoss", "ClassPredictor", "DetectionDecoder", "FPN", "FixedBatchNormalization", "GivenProposals",
+        "MaskDecoder", "MaskHead", "MaskLoss", "MaskTargets", "MatterportAnchors", "MatterportBoxHead",
+        "MatterportBoxLoss",
         "MatterportBoxTargets", "MatterportDecoder", "MatterportMaskHead", "MatterportMaskLoss",
         "MatterportMaskTargets", "MatterportProposals", "MatterportRPNHead", "MatterportRPNLoss",
         "MatterportRPNTargets", "MatterportRoIAlign", "Proposals", "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN",

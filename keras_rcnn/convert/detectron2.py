@@ -7,6 +7,7 @@
 | the background class is last | as ours |
 | the shortcut is called `shortcut`, norms lie within their convolution | `res3.0.conv1.norm` -> `stage2_block0_bn1` |
 | C4's last stage lies in `roi_heads.res5`, the rest in `backbone` | our names are the same wherever it lies |
+| a cascade's heads are `box_head.0` to `.2` | `box_head`, `box_head_1`, `box_head_2`; the predictors likewise |
 | two convolutions of the RPN are `conv.conv0`, `conv.conv1`, one is `conv` | `rpn_head/conv_0`, `conv_1` |
 | anchors and pixel statistics were once saved along | compared with the settings, and dropped |
 | Caffe2's ImageNet files have names of their own | renamed first |
@@ -75,9 +76,11 @@ def convert_detectron2(
         _fpn(tensors, _norm(config, "MODEL.FPN.NORM"))
     if not config["MODEL.LOAD_PROPOSALS"]:
         _rpn_head(tensors, len(config["MODEL.RPN.CONV_DIMS"]))
-    if first != "res4":
-        _box_head(tensors, config)
-    classes = _box_predictor(tensors, config)
+    classes = None
+    for stage, suffix in _stages(config):
+        if first != "res4":
+            _box_head(tensors, config, stage, suffix)
+        classes = _box_predictor(tensors, config, stage, suffix)
     if config["MODEL.MASK_ON"]:
         _mask_head(tensors, config, classes)
     guess = detectron2_looks_like(state)
@@ -241,22 +244,31 @@ def _rpn_head(tensors: Tensors, convs: int) -> None:
     tensors.conv(f"{theirs}.anchor_deltas", "rpn_head/deltas", bias=True)
 
 
-def _box_head(tensors: Tensors, config: Mapping[str, Any]) -> None:
-    theirs, norm = "roi_heads.box_head", _norm(config, "MODEL.ROI_BOX_HEAD.NORM")
+def _stages(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the box head's stages are told apart, there and here: `(".1", "_1")`, or once `("", "")`."""
+    if config["MODEL.ROI_HEADS.NAME"] != "CascadeROIHeads":
+        return [("", "")]
+    count = len(config["MODEL.ROI_BOX_CASCADE_HEAD.IOUS"])
+    return [(f".{i}", f"_{i}" if i else "") for i in range(count)]
+
+
+def _box_head(tensors: Tensors, config: Mapping[str, Any], stage: str, suffix: str) -> None:
+    theirs, ours = f"roi_heads.box_head{stage}", f"box_head{suffix}"
+    norm = _norm(config, "MODEL.ROI_BOX_HEAD.NORM")
     size = config["MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION"]
     for i in range(config["MODEL.ROI_BOX_HEAD.NUM_CONV"]):
-        _conv(tensors, f"{theirs}.conv{i + 1}", f"box_head/conv_{i}", f"box_head/conv_{i}_bn", norm)
-    tensors.dense(f"{theirs}.fc1", "box_head/fc_0", lambda kernel: dense_after_flatten(kernel, size, size))
+        _conv(tensors, f"{theirs}.conv{i + 1}", f"{ours}/conv_{i}", f"{ours}/conv_{i}_bn", norm)
+    tensors.dense(f"{theirs}.fc1", f"{ours}/fc_0", lambda kernel: dense_after_flatten(kernel, size, size))
     for i in range(1, config["MODEL.ROI_BOX_HEAD.NUM_FC"]):
-        tensors.dense(f"{theirs}.fc{i + 1}", f"box_head/fc_{i}")
+        tensors.dense(f"{theirs}.fc{i + 1}", f"{ours}/fc_{i}")
 
 
-def _box_predictor(tensors: Tensors, config: Mapping[str, Any]) -> int | None:
+def _box_predictor(tensors: Tensors, config: Mapping[str, Any], stage: str, suffix: str) -> int | None:
     """Returns the number of classes without background, or None if they are missing."""
-    theirs = "roi_heads.box_predictor"
-    tensors.dense(f"{theirs}.cls_score", "box_predictor/logits")
-    tensors.dense(f"{theirs}.bbox_pred", "box_predictor/deltas")
-    logits, deltas = (tensors.rows(f"box_predictor/{path}") for path in ("logits", "deltas"))
+    theirs, ours = f"roi_heads.box_predictor{stage}", f"box_predictor{suffix}"
+    tensors.dense(f"{theirs}.cls_score", f"{ours}/logits")
+    tensors.dense(f"{theirs}.bbox_pred", f"{ours}/deltas")
+    logits, deltas = (tensors.rows(f"{ours}/{path}") for path in ("logits", "deltas"))
     if logits is None or deltas is None:
         return None
     expected = 4 if config["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"] else 4 * (logits - 1)

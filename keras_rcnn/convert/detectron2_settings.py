@@ -61,6 +61,12 @@ DEFAULTS: dict[str, Any] = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": (10.0, 10.0, 5.0, 5.0),
     "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.0,
     "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": False,
+    "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": (0.5, 0.6, 0.7),
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        (30.0, 30.0, 15.0, 15.0),
+    ),
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
     "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 14,
     "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO": 0,
@@ -86,6 +92,14 @@ def _normed(norm: str) -> dict[str, Any]:
 RULES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"mask_rcnn", {"MODEL.MASK_ON": True}),
     (r"/fast_rcnn", {"MODEL.LOAD_PROPOSALS": True}),
+    (
+        r"/cascade_",
+        {
+            "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+            "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+            "MODEL.RPN.POST_NMS_TOPK_TRAIN": 2000,
+        },
+    ),
     (r"_R_101_", {"MODEL.RESNETS.DEPTH": 101}),
     (
         r"_X_101_32x8d_",
@@ -151,6 +165,7 @@ GRAMMAR = tuple(
         r"mask_rcnn_R_50_FPN_3x_(gn|syncbn)",
         r"scratch_mask_rcnn_R_50_FPN_(3x_gn|9x_gn|9x_syncbn)",
         r"mask_rcnn_(R_50|R_101)_FPN_(100|200|400|50)ep_LSJ",
+        r"cascade_mask_rcnn_R_50_FPN_(1x|3x)",
         rf"lvis_mask_rcnn_{_LARGE}_1x",
         r"mask_rcnn_R_50_FPN",
         r"(voc_)?faster_rcnn_R_50_C4",
@@ -165,6 +180,7 @@ EXAMPLES = (
     "fast_rcnn_R_50_FPN_1x",
     "mask_rcnn_R_50_FPN_3x_gn",
     "mask_rcnn_R_50_FPN_400ep_LSJ",
+    "cascade_mask_rcnn_R_50_FPN_3x",
     "LVISv0.5-InstanceSegmentation/mask_rcnn_R_50_FPN_1x",
     "Cityscapes/mask_rcnn_R_50_FPN",
     "PascalVOC-Detection/faster_rcnn_R_50_C4",
@@ -194,7 +210,8 @@ def detectron2_config(name: str, overrides: Mapping[str, Any] | None = None) -> 
     if not any(pattern.fullmatch(stem) for pattern in GRAMMAR):
         raise ConversionError(
             f"{name!r} is no config of Detectron2's zoo that converts; such are {', '.join(EXAMPLES)}. Its keypoint, "
-            "cascade, panoptic, deformable, RetinaNet, RegNet and RPN-only models do not."
+            "panoptic, RetinaNet, RegNet and RPN-only models do not, nor those with deformable convolutions "
+            "(..._dconv_..., the cascade on X-152 too)."
         )
     config = dict(DEFAULTS)
     for pattern, changes in RULES:

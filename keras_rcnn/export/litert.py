@@ -269,6 +269,9 @@ def _layers(model: Detector) -> tuple[re.Pattern[str], re.Pattern[str]]:
         scope(parts[key].name) for key in ("backbone", "neck", "rpn_head", "box_head", "mask_head") if key in parts
     ]
     kept = [scope(parts["box_predictor"].name)]
+    if "cascade" in parts:
+        quantised += [scope(head.name) for head in parts["cascade"].heads]
+        kept += [scope(predictor.name) for predictor in parts["cascade"].predictors]
     if "rpn_head" in parts:
         kept += [scope(parts["rpn_head"].name, head) for head in ("objectness", "deltas")]
     if "mask_head" in parts:

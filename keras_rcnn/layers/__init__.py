@@ -1,5 +1,6 @@
 """The parts of the detectors as Keras layers; a detector's constructor takes them."""
 
+from keras_rcnn.layers.cascade import Cascade
 from keras_rcnn.layers.detections import DetectionDecoder, MaskDecoder
 from keras_rcnn.layers.fixed_norm import FixedBatchNormalization
 from keras_rcnn.layers.fpn import FPN, SingleLevel
@@ -36,6 +37,7 @@ __all__ = [
     "BoxPredictor",
     "BoxRegressors",
     "BoxTargets",
+    "Cascade",
     "ClassLoss",
     "ClassPredictor",
     "DetectionDecoder",

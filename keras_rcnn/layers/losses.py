@@ -74,8 +74,8 @@ class BoxLoss(Float32Layer):
             `keras_rcnn.ops.losses.class_balanced_weights`. None: all count alike.
         weights: factors of the deltas, as in `BoxTargets`, for `"giou"`.
 
-    Call with logits [B, S, K + 1], deltas [B, S, K or 1, 4] and the dict of `BoxTargets`; returns a dict of
-    `loss_classifier` and `loss_box_reg`, float32 [B].
+    Call with logits [B, S, K + 1], deltas [B, S, K or 1, 4], the dict of `BoxTargets`, and `weights` where these deltas
+    have other factors; returns a dict of `loss_classifier` and `loss_box_reg`, float32 [B].
     """
 
     def __init__(
@@ -97,7 +97,13 @@ class BoxLoss(Float32Layer):
         self.class_weights = None if class_weights is None else tuple(class_weights)
         self.weights_of_deltas = tuple(weights)
 
-    def call(self, logits: Tensor, deltas: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def call(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        targets: Mapping[str, Tensor],
+        weights: Sequence[float] | None = None,
+    ) -> dict[str, Tensor]:
         cls, box = losses.box_losses(
             logits,
             deltas,
@@ -106,13 +112,19 @@ class BoxLoss(Float32Layer):
             self.beta,
             regression=self.regression,
             boxes=targets.get("boxes"),
-            weights=self.weights_of_deltas,
+            weights=weights or self.weights_of_deltas,
             focal_gamma=self.focal_gamma,
             class_weights=self.class_weights,
         )
         return {"loss_classifier": cls, "loss_box_reg": box if self.box_weight == 1 else self.box_weight * box}
 
-    def compute_output_spec(self, logits: Tensor, deltas: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def compute_output_spec(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        targets: Mapping[str, Tensor],
+        weights: Sequence[float] | None = None,
+    ) -> dict[str, Tensor]:
         return {"loss_classifier": spec(logits.shape[0]), "loss_box_reg": spec(logits.shape[0])}
 
     def get_config(self) -> dict[str, Any]:

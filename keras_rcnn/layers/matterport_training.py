@@ -138,7 +138,13 @@ class MatterportBoxLoss(BoxLoss):
         super().__init__(**kwargs)
         self.inactive = tuple(inactive)
 
-    def call(self, logits: Tensor, deltas: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def call(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        targets: Mapping[str, Tensor],
+        weights: Sequence[float] | None = None,  # of no account to smooth L1
+    ) -> dict[str, Tensor]:
         background = logits.shape[-1] - 1
         labels = ops.where(targets["labels"] < 0, background, targets["labels"])
         counted = ops.ones_like(labels, dtype="float32")

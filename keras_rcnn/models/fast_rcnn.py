@@ -29,6 +29,7 @@ class FastRCNN(Detector):
         box_head: `BoxHead`.
         box_predictor: `BoxPredictor`.
         box_loss: `BoxLoss`.
+        cascade: `Cascade`, for Cascade R-CNN: further box heads, each on the former's boxes; None: one.
         decoder: `DetectionDecoder`; the paper's NMS is at IoU 0.3.
         preprocessor: `Preprocessor`: how photos are resized and normalised; None: as the backbone's weights expect.
         class_names: list of K names.
@@ -53,6 +54,7 @@ class FastRCNN(Detector):
         box_head: keras.layers.Layer | None = None,
         box_predictor: keras.layers.Layer | None = None,
         box_loss: keras.layers.Layer | None = None,
+        cascade: layers.Cascade | None = None,
         decoder: keras.layers.Layer | None = None,
         preprocessor: Preprocessor | None = None,
         class_names: Sequence[str] | None = None,
@@ -65,7 +67,7 @@ class FastRCNN(Detector):
         box_targets = box_targets or layers.BoxTargets(num_classes, count=64, background=(0.1, 0.5))
         box_pool = box_pool or layers.RoIPool(7, strides, name="box_pool")
         box_head = box_head or layers.BoxHead()
-        box_predictor = box_predictor or layers.BoxPredictor(num_classes)
+        box_predictor = box_predictor or layers.BoxPredictor(num_classes, class_agnostic=cascade is not None)
         box_loss = box_loss or layers.BoxLoss(beta=1.0)
         decoder = decoder or layers.DetectionDecoder(iou_threshold=0.3)
         preprocessor = preprocessor or Preprocessor.for_backbone(backbone)
@@ -75,6 +77,8 @@ class FastRCNN(Detector):
         inputs, targets = {**image_inputs(), **proposal_inputs()}, target_inputs()
         images, image_sizes = inputs["images"], inputs["image_sizes"]
         features = neck(backbone(images))
+        if cascade is not None:
+            box_pool, box_loss, decoder = cascade.extended(config, features, image_sizes, targets)
 
         # === Inference graph ===
         regions = proposals(inputs["proposals"], image_sizes, training=False)

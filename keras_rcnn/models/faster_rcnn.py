@@ -33,6 +33,7 @@ class FasterRCNN(Detector):
         box_head: `BoxHead`.
         box_predictor: `BoxPredictor`.
         box_loss: `BoxLoss`.
+        cascade: `Cascade`, for Cascade R-CNN: further box heads, each on the former's boxes; None: one.
         decoder: `DetectionDecoder`.
         preprocessor: `Preprocessor`: how photos are resized and normalised; None: as the backbone's weights expect.
         class_names: list of K names.
@@ -60,6 +61,7 @@ class FasterRCNN(Detector):
         box_head: keras.layers.Layer | None = None,
         box_predictor: keras.layers.Layer | None = None,
         box_loss: keras.layers.Layer | None = None,
+        cascade: layers.Cascade | None = None,
         decoder: keras.layers.Layer | None = None,
         preprocessor: Preprocessor | None = None,
         class_names: Sequence[str] | None = None,
@@ -77,7 +79,7 @@ class FasterRCNN(Detector):
         box_targets = box_targets or layers.BoxTargets(num_classes)
         box_pool = box_pool or layers.RoIAlign(7, strides[: neck.roi_levels()], name="box_pool")
         box_head = box_head or layers.BoxHead()
-        box_predictor = box_predictor or layers.BoxPredictor(num_classes)
+        box_predictor = box_predictor or layers.BoxPredictor(num_classes, class_agnostic=cascade is not None)
         box_loss = box_loss or layers.BoxLoss()
         decoder = decoder or layers.DetectionDecoder()
         preprocessor = preprocessor or Preprocessor.for_backbone(backbone)
@@ -87,6 +89,8 @@ class FasterRCNN(Detector):
         inputs, targets = image_inputs(), target_inputs()
         images, image_sizes = inputs["images"], inputs["image_sizes"]
         features = neck(backbone(images))
+        if cascade is not None:
+            box_pool, box_loss, decoder = cascade.extended(config, features, image_sizes, targets)
         grid = anchors(features, images)
         logits, deltas = rpn_head(features)
 

@@ -56,6 +56,7 @@ class MaskRCNN(Detector):
         box_head: keras.layers.Layer | None = None,
         box_predictor: keras.layers.Layer | None = None,
         box_loss: keras.layers.Layer | None = None,
+        cascade: layers.Cascade | None = None,
         decoder: keras.layers.Layer | None = None,
         mask_targets: keras.layers.Layer | None = None,
         mask_pool: keras.layers.Layer | None = None,
@@ -78,7 +79,7 @@ class MaskRCNN(Detector):
         box_targets = box_targets or layers.BoxTargets(num_classes)
         box_pool = box_pool or layers.RoIAlign(7, strides[: neck.roi_levels()], name="box_pool")
         box_head = box_head or layers.BoxHead()
-        box_predictor = box_predictor or layers.BoxPredictor(num_classes)
+        box_predictor = box_predictor or layers.BoxPredictor(num_classes, class_agnostic=cascade is not None)
         box_loss = box_loss or layers.BoxLoss()
         decoder = decoder or layers.DetectionDecoder()
         mask_targets = mask_targets or layers.MaskTargets(num_classes, box_targets.most_positive)
@@ -93,6 +94,8 @@ class MaskRCNN(Detector):
         inputs, targets = image_inputs(), {**target_inputs(), **mask_inputs()}
         images, image_sizes = inputs["images"], inputs["image_sizes"]
         features = neck(backbone(images))
+        if cascade is not None:
+            box_pool, box_loss, decoder = cascade.extended(config, features, image_sizes, targets)
         grid = anchors(features, images)
         logits, deltas = rpn_head(features)
 

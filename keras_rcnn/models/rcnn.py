@@ -86,8 +86,8 @@ class RCNN(Detector):
         # === Inference graph ===
         maps = each_region(images, regions, image_sizes)
         vectors = box_head(maps)
-        box_scores, box_deltas = svms(vectors, box_predictor(vectors)), box_regressors(maps)
-        detections = decoder(box_scores, box_deltas, regions, image_sizes)
+        box_logits, box_deltas = svms(vectors, box_predictor(vectors)), box_regressors(maps)
+        detections = decoder(box_logits, box_deltas, regions, image_sizes)
 
         # === Training graph ===
         sampled = box_targets(regions, targets["boxes"], targets["labels"])

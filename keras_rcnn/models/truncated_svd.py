@@ -46,13 +46,18 @@ def truncate_box_head(model: AnyDetector, ranks: Sequence[int | None]) -> AnyDet
     config["box_head"]["config"]["ranks"] = list(ranks)
     small = type(model).from_config(config)
     values = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
-    for rank, fc, factor, new in zip(
-        ranks, head.fcs, small.parts["box_head"].factors, small.parts["box_head"].fcs, strict=True
-    ):
-        if rank is not None:
-            u, s, v = np.linalg.svd(keras.ops.convert_to_numpy(fc.kernel).astype(np.float32), full_matrices=False)
-            values[factor.kernel.path] = u[:, :rank]
-            values[new.kernel.path] = s[:rank, None] * v[:rank]
+    for old, new in zip(_heads(model), _heads(small), strict=True):
+        for rank, fc, factor, last in zip(ranks, old.fcs, new.factors, new.fcs, strict=True):
+            if rank is not None:
+                u, s, v = np.linalg.svd(keras.ops.convert_to_numpy(fc.kernel).astype(np.float32), full_matrices=False)
+                values[factor.kernel.path] = u[:, :rank]
+                values[last.kernel.path] = s[:rank, None] * v[:rank]
     for weight in small.weights:
         weight.assign(values[weight.path])
     return small
+
+
+def _heads(model: Detector) -> list[BoxHead]:
+    """The box heads: one, or a cascade's."""
+    cascade = model.parts.get("cascade")
+    return [model.parts["box_head"], *(cascade.heads if cascade is not None else ())]

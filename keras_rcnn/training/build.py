@@ -96,6 +96,8 @@ def check(settings: Settings, detector: type[Detector]) -> list[str]:
         )
     if settings.box_regression is not None and issubclass(detector, RCNN):
         problems.append(f"box_regression = {settings.box_regression!r}: R-CNN's boxes are no part of its loss.")
+    if settings.cascade and issubclass(detector, RCNN):
+        problems.append("cascade = True: R-CNN has no box head that could be followed by another.")
     if settings.jit_compile is True and settings.strategy in ("mirrored", "multiworker"):
         problems.append(
             f"jit_compile = True: under the strategy {settings.strategy} devices exchange gradients within the step, "
@@ -315,6 +317,7 @@ def _detector(settings: Settings, class_names: Sequence[str]) -> Detector:
         }
     else:
         decoder = layers.DetectionDecoder(iou_threshold=nms_iou, max_detections=settings.max_detections)
+        parts |= {"cascade": layers.Cascade() if settings.cascade else None}
         parts |= {"decoder": decoder, **_shared_map(settings, backbone, num_classes, detector)}
     model = detector(backbone, num_classes, **parts)
     if head_weights:

@@ -140,6 +140,7 @@ class Settings(BaseModel):
     roi_pool_size: Count = _parts(7, "bins per side")
     box_head_units: tuple[Count, ...] = _parts((512, 512), "widths of the box head's fully connected layers")
     box_head_dropout: Annotated[StrictFloat, Field(ge=0, lt=1)] = _parts(0.0, "after each of them")
+    cascade: StrictBool = _parts(False, "Cascade R-CNN: three box heads, each on the boxes of the one before")
     mask_head_channels: Annotated[tuple[Count, ...], Field(min_length=1)] = _parts(
         (128,) * 4, "channels of the mask head's convolutions"
     )

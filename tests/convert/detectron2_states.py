@@ -81,15 +81,18 @@ def _heads(config, first, channels):
     if first == "res4":
         yield from stage("roi_heads.", 5, config)
         features = mask_channels = 2048
-    else:
-        convs = config["MODEL.ROI_BOX_HEAD.NUM_CONV"]
+    cascade = config["MODEL.ROI_HEADS.NAME"] == "CascadeROIHeads"
+    stages = (".0", ".1", ".2") if cascade else ("",)
+    for number in stages if first != "res4" else ():
+        convs, head = config["MODEL.ROI_BOX_HEAD.NUM_CONV"], f"roi_heads.box_head{number}"
         for i in range(convs):
-            yield from conv(f"roi_heads.box_head.conv{i + 1}", 256, 256, 3, config["MODEL.ROI_BOX_HEAD.NORM"])
-        yield from dense("roi_heads.box_head.fc1", 1024, 49 * (256 if convs else channels))
+            yield from conv(f"{head}.conv{i + 1}", 256, 256, 3, config["MODEL.ROI_BOX_HEAD.NORM"])
+        yield from dense(f"{head}.fc1", 1024, 49 * (256 if convs else channels))
         if not convs:
-            yield from dense("roi_heads.box_head.fc2", 1024, 1024)
-    yield from dense("roi_heads.box_predictor.cls_score", classes + 1, features)
-    yield from dense("roi_heads.box_predictor.bbox_pred", 4 * classes, features)
+            yield from dense(f"{head}.fc2", 1024, 1024)
+    for number in stages:
+        yield from dense(f"roi_heads.box_predictor{number}.cls_score", classes + 1, features)
+        yield from dense(f"roi_heads.box_predictor{number}.bbox_pred", 4 if cascade else 4 * classes, features)
     if not config["MODEL.MASK_ON"]:
         return
     if first != "res4":

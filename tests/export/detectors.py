@@ -6,17 +6,25 @@ import keras
 import numpy as np
 from PIL import Image
 
+from keras_rcnn import layers
 from keras_rcnn.data import Preprocessor
 from tests.models.test_fast_rcnn import fast_rcnn, rcnn
 from tests.models.test_mask_rcnn import tiny_mask_rcnn
 from tests.models.tiny import shapes, tiny_detector
 
 NAMES = ["square", "Bärchen"]
-BUILD = {"faster": tiny_detector, "mask": tiny_mask_rcnn, "fast": fast_rcnn, "rcnn": rcnn}
+
+
+def cascade(**changes):
+    """A Cascade Mask R-CNN."""
+    return tiny_mask_rcnn(cascade=layers.Cascade(), box_predictor=None, **changes)
+
+
+BUILD = {"faster": tiny_detector, "mask": tiny_mask_rcnn, "fast": fast_rcnn, "rcnn": rcnn, "cascade": cascade}
 
 
 def detector(kind):
-    """One of the four, always the same."""
+    """One of these, always the same."""
     keras.utils.set_random_seed(7)
     model = BUILD[kind](class_names=NAMES, preprocessor=Preprocessor(128, 160))
     rng = np.random.default_rng(1)

@@ -6,6 +6,7 @@ import gc
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_rcnn.convert import assign, convert_detectron2
 from keras_rcnn.data import read_image, scale_boxes
@@ -281,4 +282,4 @@ def masks_loss(out, theirs):
         targets[i, : shape[0]] = np.unpackbits(packed, axis=1, count=shape[1] * shape[2]).reshape(shape)
         assert shape[0] == (np.asarray(labels[i]) >= 0).sum()
     labels = np.asarray(labels)
-    return np.mean(mask_loss(logits, np.maximum(labels, 0), targets, labels >= 0))
+    return ops.mean(mask_loss(logits, np.maximum(labels, 0), targets, labels >= 0))

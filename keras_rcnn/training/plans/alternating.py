@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from keras_rcnn.training.settings import Settings
 
 _RPN = ("anchors", "rpn_head", "proposals", "rpn_targets", "rpn_loss")
-_BOXES = ("box_targets", "box_pool", "box_head", "box_predictor", "box_loss", "decoder")
+_BOXES = ("box_targets", "box_pool", "box_head", "box_predictor", "box_loss", "cascade", "decoder")
 
 
 def suits(settings: Settings, detector: type[Detector]) -> bool:
@@ -167,5 +167,5 @@ def _rpn(model: Detector) -> RPN:
 
 def _fast(model: Detector) -> FastRCNN:
     """The Fast R-CNN that a Faster R-CNN consists of, sharing its layers."""
-    parts = {key: model.parts[key] for key in (*_BOXES, "neck", "preprocessor")}
+    parts = {key: model.parts[key] for key in (*_BOXES, "neck", "preprocessor") if key in model.parts}
     return FastRCNN(model.parts["backbone"], model.num_classes, class_names=list(model.class_names), **parts)
