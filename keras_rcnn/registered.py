@@ -27,7 +27,8 @@ REGISTERED = {
     "data": ("MatterportPreprocessor", "Preprocessor"),
     "layers": (
         "AnchorGenerator", "BoxHead", "BoxLoss", "BoxPredictor", "BoxRegressors", "BoxTargets", "ClassLoss",
-        "ClassPredictor", "DetectionDecoder", "FPN", "FixedBatchNormalization", "GivenProposals", "MaskDecoder",
+        "ClassPredictor", "DetectionDecoder", "FPN", "FixedBatchNormalization", "GivenProposals", "KeypointBranch", "KeypointHead",
+        "MaskDecoder",
         "MaskHead", "MaskLoss", "MaskTargets", "MatterportAnchors", "MatterportBoxHead", "MatterportBoxLoss",
         "MatterportBoxTargets", "MatterportDecoder", "MatterportMaskHead", "MatterportMaskLoss",
         "MatterportMaskTargets", "MatterportProposals", "MatterportRPNHead", "MatterportRPNLoss",

@@ -34,6 +34,7 @@ class FasterRCNN(Detector):
         box_predictor: `BoxPredictor`.
         box_loss: `BoxLoss`.
         decoder: `DetectionDecoder`.
+        keypoint_branch: `KeypointBranch`, or None for a detector without keypoints; see `keras_rcnn.models.keypoints`.
         preprocessor: `Preprocessor`: how photos are resized and normalised; None: as the backbone's weights expect.
         class_names: list of K names.
 
@@ -61,6 +62,7 @@ class FasterRCNN(Detector):
         box_predictor: keras.layers.Layer | None = None,
         box_loss: keras.layers.Layer | None = None,
         decoder: keras.layers.Layer | None = None,
+        keypoint_branch: keras.layers.Layer | None = None,
         preprocessor: Preprocessor | None = None,
         class_names: Sequence[str] | None = None,
         name: str = "faster_rcnn",
