@@ -247,13 +247,17 @@ def detector_class(name_or_folder: FilePath) -> type[Detector] | None:
     return registered if isinstance(registered, type) else None
 
 
+def _points(detector: dict[str, Any]) -> str:
+    return " and keypoints" if (detector.get("config") or {}).get("keypoint_branch") else ""
+
+
 def _summary(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     metrics, weights = record.get("metrics") or {}, record.get("weights") or {}
     bbox = metrics.get("bbox") or {}
     return {
         "name": folder.name,
         **{key: value for key, value in record.items() if key != "detector"},
-        "task": TASKS.get(record["detector"].get("class_name"), "boxes"),
+        "task": TASKS.get(record["detector"].get("class_name"), "boxes") + _points(record["detector"]),
         "AP": bbox.get("AP"),
         "AP50": bbox.get("AP50"),
         "dataset": metrics.get("dataset"),

@@ -27,10 +27,9 @@ REGISTERED = {
     "data": ("MatterportPreprocessor", "Preprocessor"),
     "layers": (
         "AnchorGenerator", "BoxHead", "BoxLoss", "BoxPredictor", "BoxRegressors", "BoxTargets", "ClassLoss",
-        "ClassPredictor", "DetectionDecoder", "FPN", "FixedBatchNormalization", "GivenProposals", "KeypointBranch", "KeypointHead",
-        "MaskDecoder",
-        "MaskHead", "MaskLoss", "MaskTargets", "MatterportAnchors", "MatterportBoxHead", "MatterportBoxLoss",
-        "MatterportBoxTargets", "MatterportDecoder", "MatterportMaskHead", "MatterportMaskLoss",
+        "ClassPredictor", "DetectionDecoder", "FPN", "FixedBatchNormalization", "GivenProposals", "KeypointBranch",
+        "KeypointHead", "MaskDecoder", "MaskHead", "MaskLoss", "MaskTargets", "MatterportAnchors", "MatterportBoxHead",
+        "MatterportBoxLoss", "MatterportBoxTargets", "MatterportDecoder", "MatterportMaskHead", "MatterportMaskLoss",
         "MatterportMaskTargets", "MatterportProposals", "MatterportRPNHead", "MatterportRPNLoss",
         "MatterportRPNTargets", "MatterportRoIAlign", "Proposals", "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN",
         "RegionMean", "RegionSVMs", "RegionWarp", "RoIAlign", "RoIPool", "ScoreDecoder", "SingleLevel",

@@ -1,4 +1,4 @@
-"""What an object's keypoints are called, which of them are joined by a line, and which are each other's mirror image."""
+"""What an object's keypoints are called, which of them a line joins, and which are each other's mirror image."""
 
 import dataclasses
 import re

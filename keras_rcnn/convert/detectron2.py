@@ -164,7 +164,8 @@ def detectron2_looks_like(state: Iterable[str]) -> str | None:
         return None
     depth = 101 if has("res4.22.") else 50
     body = "FPN" if has("fpn_lateral") else "C4" if has("roi_heads.res5.") else "DC5"
-    family = "keypoint" if has("keypoint_head.") else "mask" if has("mask_head.") else "faster" if has("rpn_head.") else "fast"
+    families = {"keypoint_head.": "keypoint", "mask_head.": "mask", "rpn_head.": "faster", "": "fast"}
+    family = next(family for part, family in families.items() if has(part))
     norm = " with norms in its heads" if has("box_head.conv1.norm.") else ""
     return f"{family}_rcnn_R_{depth}_{body}_...{norm}"
 

@@ -1,4 +1,4 @@
-"""The keypoint branch (Mask R-CNN, section 5): a heatmap a keypoint in each region, what it learns, what is read off it.
+"""The keypoint branch (Mask R-CNN, section 5): a heatmap a keypoint in each region, its loss, and what is read off it.
 
 Shapes: B images, R regions, S bins a side, K keypoints, D detections, G ground-truth boxes.
 """
@@ -93,9 +93,7 @@ class KeypointBranch(keras.layers.Layer):
     float32 [B], 0 for a batch in which no keypoint is visible.
     """
 
-    def __init__(
-        self, head: KeypointHead | None = None, pool: keras.layers.Layer | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, head: KeypointHead | None = None, pool: keras.layers.Layer | None = None, **kwargs: Any) -> None:
         super().__init__(**{"name": "keypoint_branch", **kwargs})
         self.head = head or KeypointHead()
         self.pool: Any = pool or RoIAlign(14, name="keypoint_pool")

@@ -13,7 +13,7 @@ from keras_rcnn.ops.losses import crossentropy, normalise
 
 # places along each side of a box at which its resized heatmap is looked at first, and how many of the peaks found
 # there are looked at px by px
-SAMPLES, PEAKS = 112, 4
+SAMPLES, PEAKS = 168, 16
 _LOW = -1e30
 
 
@@ -61,14 +61,14 @@ def keypoint_loss(logits: Tensor, cells: Tensor, used: Tensor) -> Tensor:
 def decode_heatmaps(logits: Tensor, boxes: Tensor, longest: Any) -> Tensor:
     """The keypoints in regions: the best px of each heatmap once it is resized, bicubically, to its region's px.
 
-    A region has as many px as its sides are long, rounded up. To look at all of them is slow, and their number differs
-    from region to region; so the resized heatmap is computed at up to `SAMPLES` of its rows and columns, and then at
-    every px around the `PEAKS` highest of its local maxima. In regions of up to `SAMPLES` px a side, these are all px.
+    A region has as many px as its sides are long, rounded up. To look at all of them is slow in a large one, so the
+    resized heatmap is computed at up to `SAMPLES` of its rows and columns, and then at every px around the `PEAKS`
+    highest of its local maxima there. In regions of up to `SAMPLES` px a side, these are all px.
 
     Args:
         logits: float32 [B, R, M, M, K].
         boxes: float32 [B, R, 4].
-        longest: int, a scalar; no box has a longer side, in px.
+        longest: int, or a scalar int32; no box has a longer side, in px.
 
     Returns:
         float32 [B, R, K, 3]: x and y in px, and the score: 1 / the sum over the M x M cells of exp(logit - best), where
@@ -76,65 +76,63 @@ def decode_heatmaps(logits: Tensor, boxes: Tensor, longest: Any) -> Tensor:
     """
     batch, count = ops.shape(logits)[0], ops.shape(logits)[1]
     size, number = logits.shape[2], logits.shape[4]
-    maps = ops.reshape(ops.moveaxis(logits, -1, 2), (-1, number, size, size))  # [N, K, M, M]
+    maps = ops.reshape(ops.moveaxis(logits, -1, 2), (-1, number, size, size))
     boxes = ops.reshape(boxes, (-1, 4))
-    sides = ops.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
-    whole = ops.ceil(sides)  # [N, 2], width and height
-    columns, rows = (_spread(whole[:, axis]) for axis in (0, 1))
+    # one region after another: all at once are too much for the memory
+    points = ops.map(lambda region: _decoded(region[0], region[1], longest), (maps, boxes))
+    return ops.reshape(points, (batch, count, number, 3))
+
+
+def _decoded(maps: Tensor, box: Tensor, longest: Any) -> Tensor:
+    """A region's heatmaps [K, M, M] and box [4] -> [K, 3]."""
+    size = maps.shape[1]
+    sides = ops.maximum(box[2:] - box[:2], 1.0)
+    whole = ops.ceil(sides)  # width and height
     border = _bordered(maps)
-    weights = [_cubic(places, whole[:, axis, None], size) for axis, places in ((0, columns), (1, rows))]
-    values = ops.matmul(ops.matmul(weights[1][:, None], border), ops.swapaxes(weights[0], 1, 2)[:, None])
-    exists = ops.logical_and((rows >= 0)[:, :, None], (columns >= 0)[:, None, :])
-    values = ops.reshape(ops.where(exists[:, None], values, _LOW), (-1, SAMPLES, SAMPLES, 1))
-    peaks = ops.where(values >= ops.max_pool(values, 3, 1, padding="same"), values, _LOW)
-    _, index = ops.top_k(ops.reshape(peaks, (-1, SAMPLES * SAMPLES)), PEAKS)
-    index = ops.cast(index, "int32")
+    columns, rows = (_spread(whole[axis]) for axis in (0, 1))
+    across, down = (_cubic(places, whole[axis], size) for axis, places in ((0, columns), (1, rows)))
+    values = ops.matmul(ops.matmul(down[None], border), ops.transpose(across)[None])
+    exists = ops.logical_and((rows >= 0)[:, None], (columns >= 0)[None])
+    values = ops.where(exists[None], values, _LOW)
+    highest = ops.max_pool(values[..., None], 3, 1, padding="same", data_format="channels_last")[..., 0]
+    peaks = ops.reshape(ops.where(values >= highest, values, _LOW), (-1, SAMPLES * SAMPLES))
+    index = ops.cast(ops.top_k(peaks, PEAKS)[1], "int32")  # [K, PEAKS]
 
-    # from here on each keypoint by itself: [N * K, ...]
-    def every(values: Tensor) -> Tensor:
-        """[N, ...] for each keypoint of a region: [N * K, ...]."""
-        return ops.repeat(values, number, axis=0)
-
-    around = ops.arange(-(longest // SAMPLES) - 1, longest // SAMPLES + 2, dtype="int32")
+    reach = longest // SAMPLES + 1
+    around = ops.cast(ops.arange(-reach, reach + 1, dtype="int32"), "float32")
     window = ops.shape(around)[0]
-    found, place = [], []
+    places, weights = [], []
     for axis, samples, at in ((0, columns, index % SAMPLES), (1, rows, index // SAMPLES)):
-        last = every(whole[:, axis])[:, None, None] - 1.0
-        middle = ops.take_along_axis(every(samples), at, axis=1)[..., None]
-        near = ops.clip(middle + ops.cast(around, "float32"), 0.0, last)  # [N * K, PEAKS, window]
-        place.append(near)
-        found.append(_cubic(near, last + 1.0, size))
-    alone = ops.reshape(border, (-1, 1, size + 4, size + 4))
-    values = ops.matmul(ops.matmul(found[1], alone), ops.swapaxes(found[0], 2, 3))
+        near = ops.clip(ops.take(samples, at)[..., None] + around, 0.0, whole[axis] - 1.0)
+        places.append(near)  # [K, PEAKS, window]
+        weights.append(_cubic(near, whole[axis], size))
+    values = ops.matmul(ops.matmul(weights[1], border[:, None]), ops.swapaxes(weights[0], 2, 3))
     values = ops.reshape(values, (-1, PEAKS * window * window))
-    best = ops.max(values, axis=1)
-    index = ops.cast(ops.argmax(values, axis=1), "int32")
+    best = ops.max(values, axis=1, keepdims=True)
+    index = ops.cast(ops.argmax(values, axis=1), "int32")[:, None]
     peak, inside = index // (window * window), index % (window * window)
     points = []
     for axis, at in ((0, inside % window), (1, inside // window)):
-        flat = ops.reshape(place[axis], (-1, PEAKS * window))
-        px = ops.take_along_axis(flat, (peak * window + at)[:, None], axis=1)[:, 0]
-        points.append((px + 0.5) * every(sides[:, axis] / whole[:, axis]) + every(boxes[:, axis]))
+        px = ops.take_along_axis(ops.reshape(places[axis], (-1, PEAKS * window)), peak * window + at, axis=1)
+        points.append((px + 0.5) * (sides[axis] / whole[axis]) + box[axis])
     cells = ops.reshape(maps, (-1, size * size))
-    points.append(1.0 / ops.sum(ops.exp(cells - best[:, None]), axis=1))
-    return ops.reshape(ops.stack(points, axis=-1), (batch, count, number, 3))
+    points.append(1.0 / ops.sum(ops.exp(cells - best), axis=1, keepdims=True))
+    return ops.concatenate(points, axis=1)
 
 
 def _spread(length: Tensor) -> Tensor:
-    """Whole px among `length` [N], evenly: float32 [N, SAMPLES], all of them if they are so few, and then -1."""
-    place = ops.arange(SAMPLES, dtype="float32")[None]
-    length = length[:, None]
+    """Whole px among `length`, evenly: float32 [SAMPLES], all of them if they are so few, and then -1."""
+    place = ops.arange(SAMPLES, dtype="float32")
     some = ops.minimum(ops.floor((place + 0.5) * (length / SAMPLES)), length - 1.0)
     every = ops.where(place < length, place, -1.0)
     return ops.where(length > SAMPLES, some, every)
 
 
 def _bordered(maps: Tensor) -> Tensor:
-    """Maps [N, K, M, M] with their edges repeated twice all around."""
-    for axis in (2, 3):
-        first, last = ops.split(maps, [1], axis=axis)[0], ops.split(maps, [maps.shape[axis] - 1], axis=axis)[1]
-        maps = ops.concatenate([first, first, maps, last, last], axis=axis)
-    return maps
+    """Maps [K, M, M] with their edges repeated twice all around."""
+    rows = [maps[:, :1]] * 2 + [maps] + [maps[:, -1:]] * 2
+    maps = ops.concatenate(rows, axis=1)
+    return ops.concatenate([maps[:, :, :1]] * 2 + [maps] + [maps[:, :, -1:]] * 2, axis=2)
 
 
 def _cubic(places: Tensor, length: Tensor, size: int) -> Tensor:
