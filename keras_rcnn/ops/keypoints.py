@@ -67,19 +67,25 @@ def decode_heatmaps(logits: Tensor, boxes: Tensor, longest: Any) -> Tensor:
 
     Args:
         logits: float32 [B, R, M, M, K].
-        boxes: float32 [B, R, 4].
+        boxes: float32 [B, R, 4]; those without an area are padding.
         longest: int, or a scalar int32; no box has a longer side, in px.
 
     Returns:
         float32 [B, R, K, 3]: x and y in px, and the score: 1 / the sum over the M x M cells of exp(logit - best), where
-        best is the resized heatmap's maximum.
+        best is the resized heatmap's maximum. 0 for padding.
     """
     batch, count = ops.shape(logits)[0], ops.shape(logits)[1]
     size, number = logits.shape[2], logits.shape[4]
     maps = ops.reshape(ops.moveaxis(logits, -1, 2), (-1, number, size, size))
     boxes = ops.reshape(boxes, (-1, 4))
-    # one region after another: all at once are too much for the memory
-    points = ops.map(lambda region: _decoded(region[0], region[1], longest), (maps, boxes))
+
+    def decoded(region: tuple[Tensor, Tensor]) -> Tensor:
+        own, box = region
+        exists = ops.all(box[2:] > box[:2])
+        return ops.cond(exists, lambda: _decoded(own, box, longest), lambda: ops.zeros((number, 3)))
+
+    # one region after another: all at once are too much for the memory, and most are padding
+    points = ops.map(decoded, (maps, boxes))
     return ops.reshape(points, (batch, count, number, 3))
 
 
