@@ -39,8 +39,8 @@ class Batches(keras.utils.PyDataset):
     - `y = {"boxes": float32 [B, N, 4], "labels": int32 [B, N]}` in px of the resized image, padded with 0 and -1;
     - with `masks=True` also `y["masks"]`, uint8 `[B, N, M, M]`, each mask cropped to its frame and resized to `M x M`,
       and `y["mask_frames"]`, float32 `[B, N, 4]`, the frames: the objects' boxes;
-    - with `keypoints=True` also `y["keypoints"]`, float32 `[B, N, K, 3]`, x, y in px of the resized image and visibility:
-      0 for what is not annotated, or out of the image;
+    - with `keypoints=True` also `y["keypoints"]`, float32 `[B, N, K, 3]`, x, y in px of the resized image and
+      visibility, 0 for what is not annotated, or out of the image;
     - with `proposals` also `x["proposals"]`, float32 `[B, P, 4]` in px of the resized image, best first, padded with 0.
 
     Order and augmentation follow from `(seed, epoch, index)` alone, whatever the threads do. `epoch` counts up with

@@ -106,7 +106,8 @@ class KeypointBranch(keras.layers.Layer):
 
     def build(self, features_shape: Sequence[Shape], regions_shape: Any = None) -> None:
         size = self.pool.size
-        self.head.build((None, None, size, size, features_shape[0][-1]))
+        if not self.head.built:
+            self.head.build((None, None, size, size, features_shape[0][-1]))
         self.built = True
 
     def call(
@@ -153,7 +154,9 @@ class KeypointBranch(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         parts = {"head": self.head, "pool": self.pool}
-        return {**super().get_config(), **{k: keras.saving.serialize_keras_object(v) for k, v in parts.items()}}
+        config: dict[str, Any] = {key: keras.saving.serialize_keras_object(part) for key, part in parts.items()}
+        config["head"].pop("build_config", None)  # it is built in here, or its weights would have other paths
+        return {**super().get_config(), **config}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

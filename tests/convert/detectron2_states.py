@@ -90,6 +90,11 @@ def _heads(config, first, channels):
             yield from dense("roi_heads.box_head.fc2", 1024, 1024)
     yield from dense("roi_heads.box_predictor.cls_score", classes + 1, features)
     yield from dense("roi_heads.box_predictor.bbox_pred", 4 * classes, features)
+    for i, out in enumerate(config["MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"] if config["MODEL.KEYPOINT_ON"] else ()):
+        yield from conv(f"roi_heads.keypoint_head.conv_fcn{i + 1}", out, 512 if i else channels, 3)
+    if config["MODEL.KEYPOINT_ON"]:
+        yield "roi_heads.keypoint_head.score_lowres.weight", (512, 17, 4, 4)
+        yield "roi_heads.keypoint_head.score_lowres.bias", (17,)
     if not config["MODEL.MASK_ON"]:
         return
     if first != "res4":

@@ -21,7 +21,8 @@ def keypoint_branch(**changes):
 
 
 def keypoint_detector(**changes):
-    return tiny_detector(1, keypoint_branch=keypoint_branch(), class_names=["figure"], **changes)
+    parts = {"keypoint_branch": keypoint_branch(), "decoder": layers.DetectionDecoder(max_detections=8)}
+    return tiny_detector(1, class_names=["figure"], **{**parts, **changes})
 
 
 def figures(count=8, seed=0, size=128):
