@@ -1,7 +1,7 @@
 """Detectron2's detectors, assembled from this package's parts with the settings of Detectron2's configs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ BACKBONE_NORMS: dict[str, Literal["frozen", "batch", "group"]] = {
     "GN": "group",
 }
 NORMS: dict[str, Literal["batch", "group"] | None] = {"": None, "BN": "batch", "SyncBN": "batch", "GN": "group"}
+AnyNorm = TypeVar("AnyNorm", bound=str | None)
 MAPS = {"res4": "C4", "res5": "C5"}
 # Detectron2 drops boxes without an area, and no others
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -79,7 +80,7 @@ def _resnet(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _norm(config, key, known):
+def _norm(config: Mapping[str, Any], key: str, known: Mapping[str, AnyNorm]) -> AnyNorm:
     if config[key] not in known:
         raise ConversionError(f"{key} is one of {', '.join(map(repr, known))}, not {config[key]!r}.")
     return known[config[key]]
@@ -94,7 +95,7 @@ def _backbone(config: Mapping[str, Any]) -> ResNet:
     )
 
 
-def _is_c4(config):
+def _is_c4(config: Mapping[str, Any]) -> bool:
     return config["MODEL.ROI_HEADS.NAME"] == "Res5ROIHeads"
 
 

@@ -1,7 +1,7 @@
 """Matterport's Mask_RCNN, assembled from this package's parts, with the settings of its `Config` by their names."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from keras_rcnn import layers
 from keras_rcnn.backbones import MatterportResNet
@@ -65,7 +65,7 @@ NOT_USED = (
     "LOSS_WEIGHTS",
     "GRADIENT_CLIP_NORM",
 )
-DEPTHS = {"resnet50": 50, "resnet101": 101}
+DEPTHS: dict[str, Literal[50, 101]] = {"resnet50": 50, "resnet101": 101}
 
 
 class SettingsError(ValueError):
@@ -194,7 +194,7 @@ def _checked(name: str, value: Any) -> Any:
     """A value of the kind that the default has."""
     default = SETTINGS[name]
     value = _plain(value)
-    if value is None and name in ("IMAGE_MIN_DIM", "IMAGE_MIN_SCALE"):  # Config: no limit
+    if name in ("IMAGE_MIN_DIM", "IMAGE_MIN_SCALE") and value is None:  # Config: no limit
         return 0
     if isinstance(default, str):
         good, kind = isinstance(value, str), "a text"

@@ -105,11 +105,11 @@ class Parts:
             convolution of even maps on the right and bottom only.
     """
 
-    norm: Literal["frozen", "batch"]
+    norm: Literal["frozen", "batch", "group"]
 
     def __init__(
         self,
-        norm: Literal["frozen", "batch"],
+        norm: Literal["frozen", "batch", "group"],
         epsilon: float,
         momentum: float,
         dtype: str | keras.DTypePolicy | None,

@@ -76,7 +76,7 @@ class _MatterportParts(Parts):
     """Convolutions with a bias, each with its normalisation."""
 
     def __init__(self, dtype: Any) -> None:
-        super().__init__("fixed", 1e-3, 0.99, dtype)
+        super().__init__("batch", 1e-3, 0.99, dtype)  # `normalize` keeps its statistics fixed
 
     def convolve(self, x: Tensor, filters: int, size: int, strides: int, name: str, index: int | str = "") -> Tensor:
         """A convolution and its normalisation, `{name}_conv{index}` and `{name}_bn{index}`."""

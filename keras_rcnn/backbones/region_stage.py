@@ -1,12 +1,14 @@
 """A ResNet's last stage run on regions of the map before it: the box head of Faster and Mask R-CNN on C4."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import keras
 from keras import ops
 
 from keras_rcnn.backbones.base import Parts
 from keras_rcnn.backbones.resnet import BLOCKS, bottlenecks
+from keras_rcnn.interfaces import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable("keras_rcnn")
@@ -61,10 +63,10 @@ class ResNetRegions(keras.layers.Layer):
         """Strides of the maps that are pooled from."""
         return self.pool.strides
 
-    def build(self, *shapes):
+    def build(self, *shapes: Shape) -> None:
         self.built = True  # the stage is
 
-    def call(self, features, boxes, training=False):
+    def call(self, features: Sequence[Tensor], boxes: Tensor, training: bool = False) -> Tensor:
         if training:
             return self._features(features, boxes, training)
         count = ops.shape(boxes)[1]
@@ -75,16 +77,16 @@ class ResNetRegions(keras.layers.Layer):
         done = ops.moveaxis(done, 0, 1)
         return ops.reshape(done, (ops.shape(boxes)[0], chunks * self.chunk, *done.shape[3:]))[:, :count]
 
-    def _features(self, features, boxes, training):
+    def _features(self, features: Sequence[Tensor], boxes: Tensor, training: bool) -> Tensor:
         pooled = self.pool(features, boxes)
         batch, count = ops.shape(boxes)[0], ops.shape(boxes)[1]
         cells = self.stage(ops.reshape(pooled, (-1, *pooled.shape[2:])), training=training)
         return ops.reshape(cells, (batch, count, *cells.shape[1:]))
 
-    def compute_output_spec(self, features, boxes, training=False):
+    def compute_output_spec(self, features: Sequence[Tensor], boxes: Tensor, training: bool = False) -> Tensor:
         return keras.KerasTensor((*boxes.shape[:2], *self.stage.output_shape[1:]), dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "pool": keras.saving.serialize_keras_object(self.pool),
             "depth": self.depth,
@@ -99,5 +101,5 @@ class ResNetRegions(keras.layers.Layer):
         return {**super().get_config(), **config}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**{**config, "pool": keras.saving.deserialize_keras_object(config["pool"])})

@@ -8,8 +8,8 @@ from keras_rcnn.cli.output import check_out, say
 
 HELP = "a model of its zoo, or one trained with it -> a preset folder"
 DESCRIPTION = (
-    "The weights of one of Detectron2's detectors become a preset folder. The model is named by its config's file; what "
-    "your own config changed, --set says by the keys that it has there."
+    "The weights of one of Detectron2's detectors become a preset folder. The model is named by its config's file; "
+    "what your own config changed, --set says by the keys that it has there."
 )
 
 

@@ -132,7 +132,7 @@ def caffe2_renamed(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return renamed
 
 
-def _with_statistics(state):
+def _with_statistics(state: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     """With the mean 0 and the variance 1 beside norms that were fused, and have none."""
     if any(name.endswith(".running_mean") for name in state):
         return state
@@ -148,7 +148,7 @@ def detectron2_looks_like(state: Iterable[str]) -> str | None:
     """What a state dict in Detectron2's names seems to be of, or None if the names say nothing."""
     names = set(state)
 
-    def has(part):
+    def has(part: str) -> bool:
         return any(part in name for name in names)
 
     for part, model in (
@@ -170,7 +170,7 @@ def detectron2_looks_like(state: Iterable[str]) -> str | None:
     return f"{family}_rcnn_R_{depth}_{body}_...{norm}"
 
 
-def _norm(config, key):
+def _norm(config: Mapping[str, Any], key: str) -> Literal["batch", "group"] | None:
     """None, "batch" or "group"."""
     value = config[key]
     return None if value == "" else "batch" if value in _BATCH_NORMS else "group"
@@ -179,7 +179,7 @@ def _norm(config, key):
 # === What the file repeats of the settings ===
 
 
-def _compare_settings(tensors, config):
+def _compare_settings(tensors: Tensors, config: Mapping[str, Any]) -> None:
     for name, key in (("pixel_mean", "MODEL.PIXEL_MEAN"), ("pixel_std", "MODEL.PIXEL_STD")):
         _compare(tensors, name, key, np.reshape(config[key], (3, 1, 1)))
     ratios = np.array(config["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"][0], np.float64)
@@ -191,7 +191,7 @@ def _compare_settings(tensors, config):
         _compare(tensors, name, "MODEL.ANCHOR_GENERATOR.SIZES and ASPECT_RATIOS", anchors)
 
 
-def _compare(tensors, name, key, expected):
+def _compare(tensors: Tensors, name: str, key: str, expected: np.ndarray) -> None:
     given = tensors.left.pop(name, None)
     if given is not None and (given.shape != expected.shape or not np.allclose(given, expected, rtol=1e-4)):
         raise ConversionError(
@@ -203,7 +203,7 @@ def _compare(tensors, name, key, expected):
 # === Parts ===
 
 
-def _conv(tensors, theirs, conv, bn, norm):
+def _conv(tensors: Tensors, theirs: str, conv: str, bn: str, norm: Norm | None) -> None:
     """A convolution, and the norm within it that stands for its bias."""
     tensors.conv(theirs, conv, bias=norm is None)
     if norm == "group":
@@ -212,10 +212,10 @@ def _conv(tensors, theirs, conv, bn, norm):
         tensors.norm(f"{theirs}.norm", bn)
 
 
-def _resnet(tensors, depth, norm, prefixes):
+def _resnet(tensors: Tensors, depth: int, norm: Norm | None, prefixes: Mapping[int, str]) -> None:
     """The stages 2 to 5 under their prefixes."""
 
-    def of(stage, name):
+    def of(stage: int, name: str) -> str:
         return f"{prefixes[stage]}.{name}".removeprefix(".")
 
     _conv(tensors, of(2, "stem.conv1"), "stem_conv", "stem_bn", norm)
@@ -228,13 +228,13 @@ def _resnet(tensors, depth, norm, prefixes):
                 _conv(tensors, f"{theirs}.shortcut", f"{ours}_shortcut_conv", f"{ours}_shortcut_bn", norm)
 
 
-def _fpn(tensors, norm):
+def _fpn(tensors: Tensors, norm: Norm | None) -> None:
     for theirs, ours in (("lateral", "inner"), ("output", "output")):
         for i in range(4):
             _conv(tensors, f"backbone.fpn_{theirs}{i + 2}", f"fpn/{ours}_{i}", f"fpn/{ours}_{i}_bn", norm)
 
 
-def _rpn_head(tensors, convs):
+def _rpn_head(tensors: Tensors, convs: int) -> None:
     theirs = "proposal_generator.rpn_head"
     for i in range(convs):
         tensors.conv(f"{theirs}.conv" if convs == 1 else f"{theirs}.conv.conv{i}", f"rpn_head/conv_{i}", bias=True)
@@ -243,7 +243,7 @@ def _rpn_head(tensors, convs):
     tensors.conv(f"{theirs}.anchor_deltas", "rpn_head/deltas", bias=True)
 
 
-def _box_head(tensors, config):
+def _box_head(tensors: Tensors, config: Mapping[str, Any]) -> None:
     theirs, norm = "roi_heads.box_head", _norm(config, "MODEL.ROI_BOX_HEAD.NORM")
     size = config["MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION"]
     for i in range(config["MODEL.ROI_BOX_HEAD.NUM_CONV"]):
@@ -253,7 +253,7 @@ def _box_head(tensors, config):
         tensors.dense(f"{theirs}.fc{i + 1}", f"box_head/fc_{i}")
 
 
-def _box_predictor(tensors, config):
+def _box_predictor(tensors: Tensors, config: Mapping[str, Any]) -> int | None:
     """Returns the number of classes without background, or None if they are missing."""
     theirs = "roi_heads.box_predictor"
     tensors.dense(f"{theirs}.cls_score", "box_predictor/logits")
@@ -270,7 +270,7 @@ def _box_predictor(tensors, config):
     return logits - 1
 
 
-def _mask_head(tensors, config, classes):
+def _mask_head(tensors: Tensors, config: Mapping[str, Any], classes: int | None) -> None:
     theirs, norm = "roi_heads.mask_head", _norm(config, "MODEL.ROI_MASK_HEAD.NORM")
     if config["MODEL.ROI_HEADS.NAME"] != "Res5ROIHeads":
         for i in range(config["MODEL.ROI_MASK_HEAD.NUM_CONV"]):

@@ -83,7 +83,7 @@ _ONE_LEVEL = {
 }
 
 
-def _normed(norm):
+def _normed(norm: str) -> dict[str, Any]:
     heads = {f"MODEL.{part}.NORM": norm for part in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")}
     return {**heads, "MODEL.ROI_BOX_HEAD.NUM_CONV": 4, "MODEL.ROI_BOX_HEAD.NUM_FC": 1}
 
@@ -226,7 +226,7 @@ def detectron2_config(name: str, overrides: Mapping[str, Any] | None = None) -> 
     return config
 
 
-def _checked(key, value, default):
+def _checked(key: str, value: Any, default: Any) -> Any:
     """A value of the kind of the key's default: a number, a text, or a tuple of such."""
     if isinstance(default, tuple):
         if isinstance(value, (list, tuple)) and value:
@@ -239,5 +239,5 @@ def _checked(key, value, default):
     raise ConversionError(f"{key} is something like {default!r}, not {value!r}.")
 
 
-def _is_number(value):
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

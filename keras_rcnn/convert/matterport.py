@@ -11,13 +11,13 @@ What differs silently, with the same shapes:
 | `anchors` of TF2 forks, (images, anchors, 4) | dropped: they follow from the settings |
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_rcnn.convert.errors import ConversionError
-from keras_rcnn.convert.layouts import Tensors
+from keras_rcnn.convert.layouts import Layout, Tensors
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 MODEL = "Matterport's Mask_RCNN"
@@ -56,7 +56,7 @@ def matterport_facts(layers: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str
 _TELLING = {"conv1": 4, "fpn_c5p5": 4, "rpn_class_raw": 4, "mrcnn_class_conv1": 4, "mrcnn_class_logits": 2}
 
 
-def _kernel_shape(layers, name):
+def _kernel_shape(layers: Mapping[str, Mapping[str, np.ndarray]], name: str) -> tuple[int, ...]:
     kernel = layers.get(name, {}).get("kernel")
     if kernel is None:
         raise ConversionError(f"These are not the weights of {MODEL}: there is no {name}.{_hint(layers)}")
@@ -65,7 +65,7 @@ def _kernel_shape(layers, name):
     return kernel.shape
 
 
-def _hint(layers):
+def _hint(layers: Collection[str]) -> str:
     if "fpn_c5p5" in layers or "rpn_conv_shared" in layers:
         return " They look like a part of it."
     if "classification_submodel" in layers or "C5_reduced" in layers:
@@ -108,7 +108,7 @@ def convert_matterport(layers: Mapping[str, Mapping[str, np.ndarray]]) -> dict[s
     return tensors.finish()
 
 
-def _backbone(tensors, blocks):
+def _backbone(tensors: Tensors, blocks: Sequence[int]) -> None:
     _weighted(tensors, "conv1", "stem_conv")
     _normed(tensors, "bn_conv1", "stem_bn")
     for stage, count in enumerate(blocks, start=1):
@@ -122,7 +122,7 @@ def _backbone(tensors, blocks):
                 _normed(tensors, f"bn{theirs}1", f"{ours}_shortcut_bn")
 
 
-def _box_head(tensors, classes):
+def _box_head(tensors: Tensors, classes: int) -> None:
     for i in (0, 1):
         _weighted(tensors, f"mrcnn_class_conv{i + 1}", f"box_head/fc_{i}", _flattened)
         _normed(tensors, f"mrcnn_class_bn{i + 1}", f"box_head/fc_{i}_bn")
@@ -137,7 +137,7 @@ def _box_head(tensors, classes):
     tensors.edit("box_predictor/deltas", lambda values: _xywh(values)[..., 4:])
 
 
-def _mask_head(tensors, classes):
+def _mask_head(tensors: Tensors, classes: int) -> None:
     for i in range(4):
         _weighted(tensors, f"mrcnn_mask_conv{i + 1}", f"mask_head/conv_{i}")
         _normed(tensors, f"mrcnn_mask_bn{i + 1}", f"mask_head/conv_{i}_bn")
@@ -151,24 +151,24 @@ def _mask_head(tensors, classes):
     tensors.edit("mask_head/logits", lambda values: values[..., 1:])
 
 
-def _weighted(tensors, theirs, ours, layout=None, rank=4):
+def _weighted(tensors: Tensors, theirs: str, ours: str, layout: Layout | None = None, rank: int = 4) -> None:
     """Takes a layer's kernel and bias."""
     tensors.move(f"{theirs}/kernel", f"{ours}/kernel", layout, rank)
     tensors.move(f"{theirs}/bias", f"{ours}/bias")
 
 
-def _normed(tensors, theirs, ours):
+def _normed(tensors: Tensors, theirs: str, ours: str) -> None:
     """Takes a BatchNorm's four vectors."""
     for name in ("gamma", "beta", "moving_mean", "moving_variance"):
         tensors.move(f"{theirs}/{name}", f"{ours}/{name}")
 
 
-def _flattened(kernel):
+def _flattened(kernel: np.ndarray) -> np.ndarray:
     """(h, w, in, out) of a convolution as large as its input -> (h * w * in, out)."""
     return kernel.reshape(-1, kernel.shape[-1])
 
 
-def _xywh(values):
+def _xywh(values: np.ndarray) -> np.ndarray:
     """The last axis in fours (y, x, h, w) -> (x, y, w, h)."""
     fours = values.reshape(*values.shape[:-1], -1, 4)
     return fours[..., [1, 0, 3, 2]].reshape(values.shape)

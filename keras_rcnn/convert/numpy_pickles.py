@@ -8,7 +8,9 @@ import hashlib
 import math
 import pickle
 import re
-from typing import ClassVar
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -85,7 +87,7 @@ class Array:
         return settle(array, name, limits.path)
 
 
-def _dtype(kind, *_):
+def _dtype(kind: str | bytes, *_: Any) -> DType:
     kind = kind if isinstance(kind, str) else kind.decode("ascii")
     if not KIND.fullmatch(kind):
         raise UnsafeWeightsError(
@@ -94,27 +96,27 @@ def _dtype(kind, *_):
     return DType(kind)
 
 
-def _empty(*_):
+def _empty(*_: Any) -> Array:
     return Array()
 
 
-def _from_buffer(data, dtype, shape, order):
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
     array = Array()
     array.set_state((shape, dtype, order == "F", data))
     return array
 
 
-def _scalar(dtype, data):
+def _scalar(dtype: Any, data: Any) -> Array:
     return _from_buffer(data, dtype, (), "C")
 
 
-def _encoded(text, encoding):
+def _encoded(text: Any, encoding: Any) -> bytes:
     if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
         raise ValueError(f"text is encoded as {short(encoding)}")
     return text.encode("latin1")
 
 
-def _array_type(*_):
+def _array_type(*_: Any) -> NoReturn:
     raise ValueError("an array is made directly, without its shape and type")
 
 
@@ -142,13 +144,13 @@ class _ArrayUnpickler(RestrictedUnpickler):
     encoding: ClassVar[str] = "latin1"
     dispatch: ClassVar[dict] = dict(RestrictedUnpickler.dispatch)
 
-    def load_build(self):
+    def load_build(self) -> None:
         state, owner = self.stack.pop(), self.stack[-1]
         if not isinstance(owner, (Array, DType)):
             raise WeightsFileError(f"{self.path} is malformed: it sets the state of a {type(owner).__name__}.")
         owner.set_state(state)
 
-    def load_bytearray(self):
+    def load_bytearray(self) -> None:
         """As bytes: Python's own makes room for as much as the file claims before it looks."""
         self.stack.append(self.read(int.from_bytes(self.read(8), "little")))
 
@@ -205,7 +207,7 @@ def read_detectron2_file(
     return state
 
 
-def _check_digest(path, file):
+def _check_digest(path: Path, file: BufferedReader) -> None:
     """Leaves the file at its beginning."""
     file.seek(0)
     match = ZOO_FILE.fullmatch(path.name)
@@ -219,7 +221,7 @@ def _check_digest(path, file):
             )
 
 
-def _arrays(tree, path):
+def _arrays(tree: Any, path: Path) -> dict[str, Array]:
     """{name: Array} of what was pickled."""
     for key in ("model", "blobs"):
         if isinstance(tree, dict) and isinstance(tree.get(key), dict):

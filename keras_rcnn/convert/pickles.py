@@ -5,7 +5,7 @@ rebuild tensors, and that gives up on what is made to take memory or time.
 import collections
 import pickle
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -116,6 +116,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     # of the class above, which typeshed does not describe
     stack: list[Any]
     memo: dict[int, Any]
+    read: Callable[[int], bytes]
     readline: Callable[[], bytes]
 
     def __init__(self, file: Any, limits: Limits, widths: dict[str, int]) -> None:
@@ -204,7 +205,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         self.stack.pop()
 
     @staticmethod
-    def counted(loads):
+    def counted(loads: Mapping[bytes, Callable[[Any], None]]) -> dict[int, Callable[[Any], None]]:
         """Opcodes -> functions, as entries of `dispatch`."""
         return {code[0]: _counted(load) for code, load in loads.items()}
 
@@ -226,7 +227,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     )
 
     @classmethod
-    def read_from(cls, file, limits, widths=None):
+    def read_from(cls, file: IO[bytes], limits: Limits, widths: dict[str, int] | None = None) -> Any:
         """The object of one pickle; see `unpickle`."""
         try:
             return cls(_Rest(file, limits.size), limits, {} if widths is None else widths).load()

@@ -1,7 +1,7 @@
 """Photos in and detections out as Matterport's Mask_RCNN has them: centred on a canvas, and whole pixels."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
@@ -58,7 +58,8 @@ class MatterportPreprocessor(Preprocessor):
         check_number("min_scale", min_scale, 0)
         if np.shape(mean_pixel) != (3,):
             raise ValueError(f"mean_pixel is three numbers, of RGB in 0..255, not {mean_pixel!r}.")
-        self.mode, self.min_scale, self.mean_pixel = mode, float(min_scale), tuple(map(float, mean_pixel))
+        self.mode: Literal["square", "pad64", "none"] = mode
+        self.min_scale, self.mean_pixel = float(min_scale), tuple(map(float, mean_pixel))
         super().__init__(
             min_size=min_size,
             max_size=max_size,
@@ -79,7 +80,7 @@ class MatterportPreprocessor(Preprocessor):
         """The canvas as `MatterportProposals` and `MatterportDecoder` are told it."""
         return self.max_size if self.mode == "square" else self.mode
 
-    def at_size(self, size: int) -> "MatterportPreprocessor":
+    def at_size(self, size: int) -> Self:
         """A copy with the shorter side `size`. The canvas of `"square"` stays: it is a part of the network."""
         return self.replace(min_size=size)
 
@@ -106,7 +107,7 @@ class MatterportPreprocessor(Preprocessor):
             return (self.max_size - height) // 2, (self.max_size - width) // 2
         return -height % CANVAS_DIVISOR // 2, -width % CANVAS_DIVISOR // 2
 
-    def __call__(self, image: np.ndarray, size: Sequence[int] | None = None) -> np.ndarray:
+    def __call__(self, image: ArrayLike, size: Sequence[int] | None = None) -> np.ndarray:
         """Resizes one photo, uint8 or floats in 0..1 `[h, w, 3]`, and subtracts the mean; float32."""
         image = np.asarray(image)
         whole = image.dtype == np.uint8
@@ -135,13 +136,13 @@ class MatterportPreprocessor(Preprocessor):
         top, left = self.corner(resized)
         boxes = scale_boxes(boxes, original, resized)
         exists = np.any(boxes != 0, axis=-1, keepdims=True)
-        return boxes + np.where(exists, np.float32([left, top, left, top]), np.float32(0))
+        return boxes + np.where(exists, np.array([left, top, left, top], np.float32), np.float32(0))
 
     def restore(self, boxes: ArrayLike, original: Sequence[int], resized: ArrayLike) -> np.ndarray:
         """Boxes of the canvas -> boxes of the photo in whole pixels, as `Preprocessor.restore`."""
         top, left = self.corner(resized)
-        shift = np.float32([left, top, left, top])
-        last_old, last_new = (np.maximum(np.float32(side)[::-1] - 1, 1e-6) for side in (resized, original))
+        shift = np.array([left, top, left, top], np.float32)
+        last_old, last_new = (np.maximum(np.asarray(side, np.float32)[::-1] - 1, 1e-6) for side in (resized, original))
         factor = np.tile(last_new / last_old, 2)
         return np.around((np.asarray(boxes, np.float32) - shift - _ENDS) * factor + _ENDS)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_rcnn.data.images import pixel_limit, read_image
-from keras_rcnn.data.paste import pasted
+from keras_rcnn.data.paste import Rule, pasted
 from keras_rcnn.data.pillow_resize import pillow_size, resize_pillow
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.interfaces import MaskForm
@@ -75,7 +75,8 @@ class Preprocessor:
         ):
             if value not in known:
                 raise ValueError(f"{name} is {known[0]!r} or {known[1]!r}, not {value!r}.")
-        self.resize, self.channels, self.paste = resize, channels, paste
+        self.resize, self.channels = resize, channels
+        self.paste: Rule = paste
         for name, value in (("min_size", min_size), ("max_size", max_size), ("size_divisor", size_divisor)):
             check_whole(name, value, "px")
         self.min_size, self.max_size, self.size_divisor = int(min_size), int(max_size), int(size_divisor)
@@ -128,11 +129,11 @@ class Preprocessor:
         known = {key: getattr(backbone, key) for key in ("mean", "std") if hasattr(backbone, key)}
         return cls(**{**known, **settings})
 
-    def replace(self, **changes: Any) -> Preprocessor:
+    def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, e.g. `replace(min_size=400)`."""
         return type(self)(**{**self.get_config(), **changes})
 
-    def at_size(self, size: int) -> Preprocessor:
+    def at_size(self, size: int) -> Self:
         """A copy for photos whose shorter side becomes `size` px, as that of these becomes `min_size`.
 
         `max_size` and `fixed_size` grow or shrink in proportion, the latter to the next multiple of `size_divisor`.
@@ -216,8 +217,8 @@ class Preprocessor:
 
     def _normalised(self, values: np.ndarray, scale: float) -> np.ndarray:
         """Float32 values in 0..`scale`, changed in place."""
-        values -= (np.float64(self.mean) * scale).astype(np.float32)
-        values /= (np.float64(self.std) * scale).astype(np.float32)
+        values -= (np.array(self.mean) * scale).astype(np.float32)
+        values /= (np.array(self.std) * scale).astype(np.float32)
         return values
 
     def batch(

@@ -70,7 +70,7 @@ def _resized(images: Any, size: Any) -> Any:
     shape = tf.shape(images)
     lowest, highest = (reduce(images, axis=[1, 2, 3], keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
     padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]])
-    answer = 0.0
+    answer: Any = 0.0
     for y, weight_y in _neighbours(shape[1], size[0]):
         rows = tf.gather(padded, y, axis=1) * weight_y[:, None, None]
         for x, weight_x in _neighbours(shape[2], size[1]):
@@ -135,4 +135,6 @@ def probabilities(mask: Any, box: Any, canvas: Any, photo: Any) -> Any:
     whole = tf.cast(_resized(tf.cast(mask, tf.float64)[None, :, :, None], sides[::-1])[0, :, :, 0], tf.float32)
     start = low - corners[:2]
     part = whole[start[1] : start[1] + high[1] - low[1], start[0] : start[0] + high[0] - low[0]]
-    return tf.pad(part, [[low[1], canvas[0] - high[1]], [low[0], canvas[1] - high[0]]])
+    # TensorFlow's types know no tensor in a list
+    padding: Any = [[low[1], canvas[0] - high[1]], [low[0], canvas[1] - high[0]]]
+    return tf.pad(part, padding)

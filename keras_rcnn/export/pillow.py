@@ -1,12 +1,13 @@
 """`data.pillow_resize` as a TensorFlow graph, number for number: whole numbers, as Pillow itself computes."""
 
-from typing import Any
+from keras_rcnn.data.preprocess import Preprocessor
+from keras_rcnn.interfaces import Tensor
 
 # of a weight, after the point; a pixel of 8 bits times it, twice over, fits into 32
 _BITS = 22
 
 
-def pillow_size(preprocessor: Any, sides: Any) -> Any:
+def pillow_size(preprocessor: Preprocessor, sides: Tensor) -> Tensor:
     """`data.pillow_resize.pillow_size`, in the same double precision.
 
     Args:
@@ -29,7 +30,7 @@ def pillow_size(preprocessor: Any, sides: Any) -> Any:
     return tf.maximum(tf.cast(sides + 0.5, tf.int32), 1)
 
 
-def resize_pillow(pixels: Any, size: Any) -> Any:
+def resize_pillow(pixels: Tensor, size: Tensor) -> Tensor:
     """`data.pillow_resize.resize_pillow`: across first, then down, each rounded to 8 bits.
 
     Args:
@@ -42,14 +43,14 @@ def resize_pillow(pixels: Any, size: Any) -> Any:
     return _resize_axis(_resize_axis(pixels, size[1], 2), size[0], 1)
 
 
-def _resize_axis(pixels, n, axis):
+def _resize_axis(pixels: Tensor, n: Tensor, axis: int) -> Tensor:
     import tensorflow as tf
 
     old = tf.shape(pixels)[axis]
     first, weights = _weights(old, n)
     shape = [1, 1, -1, 1] if axis == 2 else [1, -1, 1, 1]
 
-    def add(i, total):
+    def add(i: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
         # one neighbour of every pixel at a time: all of them would be many copies of the photo
         values = tf.cast(tf.gather(pixels, tf.minimum(first + i, old - 1), axis=axis), tf.int32)
         return i + 1, total + values * tf.reshape(weights[:, i], shape)
@@ -62,7 +63,7 @@ def _resize_axis(pixels, n, axis):
     return tf.clip_by_value(total // 2**_BITS, 0, 255)
 
 
-def _weights(old, n):
+def _weights(old: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
     """Of each of `n` pixels along an axis the first one that it is made of, int32 [n], and the weights, int32 [n, K].
 
     A triangle as wide as two pixels of the smaller image, about the pixel's centre.

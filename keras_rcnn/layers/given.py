@@ -4,6 +4,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_rcnn.interfaces import Tensor
 from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.ops import boxes as box_ops
 
@@ -25,15 +26,15 @@ class GivenProposals(Float32Layer):
         super().__init__(**{"name": "given_proposals", **kwargs})
         self.clip, self.most = clip, None if most is None else tuple(most)
 
-    def call(self, proposals, image_sizes, training=False):
+    def call(self, proposals: Tensor, image_sizes: Tensor, training: bool = False) -> Tensor:
         if self.clip:
             proposals = box_ops.clip(proposals, image_sizes)
             sides = proposals[..., 2:] - proposals[..., :2]
             proposals = ops.where(ops.min(sides, axis=-1, keepdims=True) > 0, proposals, 0.0)
         return proposals if self.most is None else proposals[:, : self.most[0 if training else 1]]
 
-    def compute_output_spec(self, proposals, image_sizes, training=False):
+    def compute_output_spec(self, proposals: Tensor, image_sizes: Tensor, training: bool = False) -> Tensor:
         return spec(proposals.shape[0], None, 4)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "clip": self.clip, "most": self.most}

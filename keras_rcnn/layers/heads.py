@@ -137,10 +137,10 @@ class RegionMean(keras.layers.Layer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"name": "box_head", **kwargs})
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         return ops.mean(x, axis=(2, 3))
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: Tensor) -> Tensor:
         return spec(*x.shape[:2], x.shape[-1], dtype=self.compute_dtype)
 
 

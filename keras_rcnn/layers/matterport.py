@@ -14,6 +14,7 @@ from keras_rcnn.interfaces import Tensor
 from keras_rcnn.layers.base import Float32Layer, register, spec
 from keras_rcnn.layers.fixed_norm import FixedBatchNormalization
 from keras_rcnn.layers.heads import MaskHead
+from keras_rcnn.layers.norms import Norm
 from keras_rcnn.layers.rpn import AnchorGenerator
 from keras_rcnn.ops import deltas as delta_ops
 from keras_rcnn.ops import matterport
@@ -278,7 +279,7 @@ class MatterportMaskHead(MaskHead):
     ) -> None:
         super().__init__(num_classes, convs, channels, **kwargs)
 
-    def _make_convs(self, channels: Sequence[int], norm: None) -> None:
+    def _make_convs(self, channels: Sequence[int], norm: Norm | None) -> None:
         super()._make_convs(channels, norm)
         for conv in self.convs:
             conv.activation = keras.activations.linear  # it comes after the normalisation

@@ -3,7 +3,7 @@
 Shapes: B images, A anchors, R regions, G ground-truth boxes, S sampled regions, P of them positive, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras import ops
@@ -138,7 +138,7 @@ class MatterportBoxLoss(BoxLoss):
         super().__init__(**kwargs)
         self.inactive = tuple(inactive)
 
-    def call(self, logits: Tensor, deltas: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+    def call(self, logits: Tensor, deltas: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         background = logits.shape[-1] - 1
         labels = ops.where(targets["labels"] < 0, background, targets["labels"])
         counted = ops.ones_like(labels, dtype="float32")
@@ -197,5 +197,5 @@ class MatterportMaskLoss(MaskLoss):
     Call as `MaskLoss`.
     """
 
-    def call(self, logits: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+    def call(self, logits: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return super().call(ops.clip(logits, *_LOGITS), targets)

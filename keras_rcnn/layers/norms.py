@@ -5,6 +5,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from keras_rcnn.interfaces import Shape, Tensor
 from keras_rcnn.layers.base import register
 
 Norm = Literal["batch", "group"]
@@ -28,7 +29,7 @@ class GroupNorm(keras.layers.Layer):
         super().__init__(**kwargs)
         self.groups, self.epsilon = groups, epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         if channels % self.groups:
             raise ValueError(f"{channels} channels are not divisible into {self.groups} groups.")
@@ -36,13 +37,13 @@ class GroupNorm(keras.layers.Layer):
         self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
         self.built = True
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         values = ops.cast(x, "float32")
         centred = values - self._of_groups(values)
         scale = ops.cast(self.gamma, "float32") * ops.rsqrt(self._of_groups(ops.square(centred)) + self.epsilon)
         return ops.cast(centred * scale + ops.cast(self.beta, "float32"), self.compute_dtype)
 
-    def _of_groups(self, x):
+    def _of_groups(self, x: Tensor) -> Tensor:
         """The mean of each channel's group, [B, 1, 1, C]: of the cells first, so that the map is never rearranged."""
         channels = x.shape[-1]
         # row by row: a sum of all cells at once is one after another in TensorFlow, and drifts where a map is constant,
@@ -51,10 +52,10 @@ class GroupNorm(keras.layers.Layer):
         mean = ops.mean(ops.reshape(mean, (-1, self.groups, channels // self.groups)), axis=-1)
         return ops.repeat(mean, channels // self.groups, axis=-1)[:, None, None]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "groups": self.groups, "epsilon": self.epsilon}
 
 

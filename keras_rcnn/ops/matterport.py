@@ -106,7 +106,7 @@ def multilevel_crop_and_resize(
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
     steps = [0.5] if size == 1 else [i / (size - 1) for i in range(size)]
 
-    def samples(axis):
+    def samples(axis: int) -> Tensor:
         """Where the samples [B, R, S] lie, in cells of the region's map."""
         cells = ops.take(ops.stack([ops.cast(ops.shape(f)[1 + axis] - 1, "float32") for f in features]), levels)
         scale = (cells / (ops.cast(side[axis], "float32") - 1))[..., None]

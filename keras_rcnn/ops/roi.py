@@ -95,11 +95,11 @@ def portable_adaptive_roi_align(
     chunks = (count + _CHUNK - 1) // _CHUNK
     more = ((0, 0), (0, chunks * _CHUNK - count))
 
-    def in_chunks(values):
+    def in_chunks(values: Tensor) -> Tensor:
         shape = (ops.shape(values)[0], chunks, _CHUNK, *values.shape[2:])
         return ops.moveaxis(ops.reshape(values, shape), 1, 0)
 
-    def align(part):
+    def align(part: tuple[Tensor, Tensor]) -> Tensor:
         own, level = part
         pooled = 0.0
         for i, (feature, scale) in enumerate(zip(features, scales, strict=True)):

@@ -7,10 +7,16 @@ Shapes: B images, R regions, S bins a side, N samples of the bin that has most, 
 entries of the matrix.
 """
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 
+from keras_rcnn.interfaces import Tensor
 
-def adaptive_roi_align(features, boxes, levels, scales, size, aligned):
+
+def adaptive_roi_align(
+    features: Sequence[Tensor], boxes: Tensor, levels: Tensor, scales: Sequence[float], size: int, aligned: bool
+) -> Tensor:
     """`ops.roi.multilevel_roi_align` with samples=0; see there."""
     batch, count = tf.shape(boxes)[0], tf.shape(boxes)[1]
     channels, dtype = features[0].shape[-1], features[0].dtype
@@ -33,7 +39,7 @@ def adaptive_roi_align(features, boxes, levels, scales, size, aligned):
     return tf.cast(tf.reshape(pooled, [batch, count, size, size, channels]), dtype)
 
 
-def _bins(low, high, size, length, aligned):
+def _bins(low: Tensor, high: Tensor, size: int, length: Tensor, aligned: bool) -> tuple[Tensor, Tensor]:
     """Of every bin along an axis the first cell, int32 [R, S], and the weights of its cells, [R, S, K].
 
     Args:
@@ -50,17 +56,19 @@ def _bins(low, high, size, length, aligned):
     at = start[..., None] + (sample + 0.5) * step  # [R, S, N]
     limit = tf.cast(length, tf.float32)[:, None, None]
     counts = (at >= -1.0) & (at <= limit) & (sample < number[:, None, None])
-    at = tf.clip_by_value(at, 0.0, limit - 1)
+    clipped: Tensor = tf.clip_by_value(at, 0.0, limit - 1)
     # a bin's cells are those between its first and its last sample, one more, and no farther than the map
     first = tf.floor(tf.clip_by_value(start, 0.0, limit[..., 0] - 1))
     most = tf.reduce_max(tf.math.ceil(extent / size)) + 2
     cell = first[..., None] + tf.range(most)  # [R, S, K]
-    weights = tf.maximum(1.0 - tf.abs(at[..., None] - cell[:, :, None]), 0.0)  # [R, S, N, K]
+    weights = tf.maximum(1.0 - tf.abs(clipped[..., None] - cell[:, :, None]), 0.0)  # [R, S, N, K]
     weights = tf.reduce_sum(tf.where(counts[..., None], weights, 0.0), 2) / tf.maximum(number, 1.0)[:, None, None]
     return tf.cast(first, tf.int32), weights
 
 
-def _entries(first, width, rows, row_weights, columns, column_weights):
+def _entries(
+    first: Tensor, width: Tensor, rows: Tensor, row_weights: Tensor, columns: Tensor, column_weights: Tensor
+) -> tuple[Tensor, Tensor]:
     """The entries of the matrix [R * S * S, cells of all maps]: int64 [E, 2] places, and weights [E].
 
     Args:
@@ -87,25 +95,25 @@ def _entries(first, width, rows, row_weights, columns, column_weights):
     return tf.cast(tf.stack([bin_index, cell], axis=1), tf.int64), weights
 
 
-def _count(weights):
+def _count(weights: Tensor) -> Tensor:
     """How many cells up to the last that weighs anything: int32 [R, S] of [R, S, K]."""
     return tf.reduce_max(tf.where(weights > 0, tf.range(1, tf.shape(weights)[2] + 1), 0), axis=2)
 
 
-def _product(places, weights, bins, flat):
+def _product(places: Tensor, weights: Tensor, bins: Tensor, flat: Tensor) -> Tensor:
     """The matrix times the maps, [bins, C], with a gradient for the maps alone."""
     cells = tf.shape(flat)[0]
     # a sparse matrix may not be empty: one entry more, of 0, and at the beginning, since the rows come in order
     places = tf.concat([tf.zeros([1, 2], tf.int64), places], 0)
     weights = tf.concat([tf.zeros([1]), weights], 0)
 
-    def matrix():
+    def matrix() -> Tensor:
         shape = tf.cast(tf.stack([bins, cells]), tf.int64)
         return tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=places, values=weights, dense_shape=shape)
 
     @tf.custom_gradient
-    def multiplied(flat):
-        def gradient(of_bins):
+    def multiplied(flat: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        def gradient(of_bins: Tensor) -> Tensor:
             # made anew, since no SavedModel can hold a gradient that refers to it; and transposed first, a row of the
             # product is one thread's: the same sum in the same order every time
             transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix(), type=tf.float32)
