@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import os
 
 import keras
 import numpy as np
