@@ -62,6 +62,8 @@ def detectron2_detector(
     if config["MODEL.LOAD_PROPOSALS"]:
         return FastRCNN(backbone, classes, proposals=layers.GivenProposals(clip=True, most=(2000, 1000)), **parts)
     parts.update(_rpn_parts(config, strides))
+    if config["MODEL.KEYPOINT_ON"]:
+        parts["keypoint_branch"] = _keypoint_branch(config, strides[: neck.roi_levels()])
     if not config["MODEL.MASK_ON"]:
         return FasterRCNN(backbone, classes, **parts)
     return MaskRCNN(backbone, classes, **parts, **_mask_parts(config, classes, parts, strides[: neck.roi_levels()]))
@@ -223,3 +225,10 @@ def _mask_parts(
         "mask_pool": pool,
         "mask_head": layers.MaskHead(classes, convs, norm=norm, class_agnostic=agnostic),
     }
+
+
+def _keypoint_branch(config: Mapping[str, Any], strides: Sequence[int]) -> layers.KeypointBranch:
+    head = layers.KeypointHead(
+        config["MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"], config["MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"]
+    )
+    return layers.KeypointBranch(head, _pool(config, "MODEL.ROI_KEYPOINT_HEAD", "keypoint_pool", strides))

@@ -50,6 +50,7 @@ class Detections(TypedDict):
         names: list of n class names.
         masks: of a detector with masks: bool `[n, height, width]`, a list of n RLEs, or float32 `[n, 28, 28]`,
             probabilities in each box.
+        keypoints: of a detector with keypoints: float32 `[n, K, 3]`, x, y in pixels of the photo, and a score.
     """
 
     boxes: np.ndarray
@@ -57,6 +58,7 @@ class Detections(TypedDict):
     labels: np.ndarray
     names: list[str]
     masks: NotRequired[np.ndarray | list[RLE]]
+    keypoints: NotRequired[np.ndarray]
 
 
 @runtime_checkable

@@ -28,9 +28,9 @@ REGISTERED = {
     "layers": (
         "AnchorGenerator", "BoxHead", "BoxLoss", "BoxPredictor", "BoxRegressors", "BoxTargets", "Cascade",
         "ClassLoss", "ClassPredictor", "DetectionDecoder", "FPN", "FixedBatchNormalization", "GivenProposals",
+        "KeypointBranch", "KeypointHead",
         "MaskDecoder", "MaskHead", "MaskLoss", "MaskTargets", "MatterportAnchors", "MatterportBoxHead",
-        "MatterportBoxLoss",
-        "MatterportBoxTargets", "MatterportDecoder", "MatterportMaskHead", "MatterportMaskLoss",
+        "MatterportBoxLoss", "MatterportBoxTargets", "MatterportDecoder", "MatterportMaskHead", "MatterportMaskLoss",
         "MatterportMaskTargets", "MatterportProposals", "MatterportRPNHead", "MatterportRPNLoss",
         "MatterportRPNTargets", "MatterportRoIAlign", "Proposals", "RPNHead", "RPNLoss", "RPNTargets", "RegionCNN",
         "RegionMean", "RegionSVMs", "RegionWarp", "RoIAlign", "RoIPool", "ScoreDecoder", "SingleLevel",

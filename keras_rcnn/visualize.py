@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from keras_rcnn.interfaces import Detections, FilePath, Photo
+    from keras_rcnn.skeletons import Skeleton
 
 # the first ones apart for every eye, none close to skin, grass or sky; then the golden angle around the colour wheel
 COLOURS = (
@@ -32,6 +33,7 @@ COLOURS = (
     (230, 180, 140),
     (0, 150, 110),
 )
+SURE = 0.05  # the least score of a keypoint that is drawn
 DENSE = 15  # detections in a picture; above it, labels only go where there is room for them
 
 
@@ -42,8 +44,9 @@ def draw(
     score: float | None = None,
     class_names: Sequence[str] | None = None,
     colours: Sequence[tuple[int, int, int]] | None = None,
+    skeleton: Skeleton | None = None,
 ) -> np.ndarray:
-    """Draw boxes, masks and labels of one image's detections.
+    """Draw boxes, masks, keypoints and labels of one image's detections.
 
     Lines and letters scale with the image, and get thinner where it is crowded. In a crowd, labels are left out for
     objects smaller than their label, and altogether if all objects are of one class. A class has the same colour in
@@ -53,11 +56,13 @@ def draw(
         image: path, PIL image, or array `[height, width]`, `[height, width, 3]` or `[height, width, 4]`.
         detections: dict as `model.detect` returns it for one image: `"boxes"` `[n, 4]` xyxy pixels, and where there,
             `"labels"` `[n]`, `"scores"` `[n]`, `"names"` (n words to print), and `"masks"`: boolean or 0..1
-            `[n, height, width]`, or COCO RLEs. Ground truth can be drawn too: boxes and labels will do.
+            `[n, height, width]`, or COCO RLEs, and `"keypoints"` `[n, K, 3]`, x, y and score or
+            visibility. Ground truth can be drawn too: boxes and labels will do.
         path: where to save the picture, if anywhere; the ending decides the format (`.png`, `.jpg` ...).
         score: float. Leave out detections that score less.
         class_names: list of words for the labels, if there are no `"names"`.
         colours: list of n colours `(red, green, blue)`, 0..255, one for each detection, instead of the classes'.
+        skeleton: which keypoints are joined by lines, `model.skeleton`; None: COCO's 17 as COCO has it, others not.
 
     Returns:
         uint8 RGB array `[height, width, 3]`.
@@ -86,6 +91,8 @@ def draw(
         picture = _with_masks(picture, chosen["masks"], shown, style)
     canvas = Image.fromarray(picture)
     _draw_boxes(canvas, chosen["boxes"], shown, style, faint=chosen["masks"] is not None)
+    if chosen["keypoints"] is not None:
+        _draw_keypoints(canvas, chosen["keypoints"], shown, style, skeleton)
     texts = _texts(chosen, class_names)
     if texts is not None and not (style["dense"] and len(np.unique(chosen["labels"])) == 1):
         _draw_labels(canvas, chosen["boxes"], texts, shown, style)
@@ -126,7 +133,7 @@ def _check(
             f"{type(detections).__name__}."
         )
     count = len(check_boxes(detections["boxes"], "The detections' boxes"))
-    for key in ("labels", "scores", "names", "masks"):
+    for key in ("labels", "scores", "names", "masks", "keypoints"):
         values = detections.get(key)
         if values is not None and len(values) != count:
             raise ValueError(f"The detections have {count} boxes, but {len(values)} {key}.")
@@ -146,7 +153,7 @@ def _chosen(detections: Mapping[str, Any], score: float | None) -> dict[str, Any
     """The detections to draw, as arrays, worst first so that the best come on top; padding is dropped."""
     boxes = np.array(detections["boxes"], "float64").reshape(-1, 4)
     labels = np.asarray(detections.get("labels", np.zeros(len(boxes)))).astype(int).reshape(-1)
-    scores, names, masks = (detections.get(key) for key in ("scores", "names", "masks"))
+    scores, names, masks, points = (detections.get(key) for key in ("scores", "names", "masks", "keypoints"))
     keep = labels >= 0
     if scores is not None:
         scores = np.asarray(scores, "float64").reshape(-1)
@@ -163,6 +170,7 @@ def _chosen(detections: Mapping[str, Any], score: float | None) -> dict[str, Any
         "scores": None if scores is None else scores[order],
         "names": None if names is None else [names[i] for i in order],
         "masks": None if masks is None else _boolean([masks[i] for i in order]),
+        "keypoints": None if points is None or not len(boxes) else np.asarray(points, "float64")[order],
     }
 
 
@@ -239,6 +247,34 @@ def _draw_boxes(
         x1, y1 = min(max(round(x1), 0), width - 1), min(max(round(y1), 0), height - 1)
         x2, y2 = max(min(round(x2) - 1, width - 1), x1), max(min(round(y2) - 1, height - 1), y1)
         pen.rectangle((x1, y1, x2, y2), outline=colour, width=line)
+
+
+def _draw_keypoints(
+    canvas: Image,
+    keypoints: np.ndarray,
+    colours: Sequence[tuple[int, int, int]],
+    style: dict[str, int],
+    skeleton: Skeleton | None,
+) -> None:
+    """Lines between the keypoints in the colour of their object, and a white dot for each."""
+    from PIL import ImageDraw
+
+    from keras_rcnn.skeletons import Skeleton
+
+    skeleton = skeleton or Skeleton.of(keypoints.shape[1])
+    if len(skeleton) != keypoints.shape[1]:
+        raise ValueError(f"The detections have {keypoints.shape[1]} keypoints, the skeleton {len(skeleton)}.")
+    pen, size = ImageDraw.Draw(canvas), style["line"]
+    for points, colour in zip(keypoints, colours, strict=True):
+        at = [tuple(point) for point in points[:, :2].tolist()]
+        for start, end in skeleton.bones:
+            if min(points[start, 2], points[end, 2]) >= SURE:
+                pen.line((at[start], at[end]), fill=colour, width=size + 1)
+        for (x, y), sure in zip(at, points[:, 2] >= SURE, strict=True):
+            if sure:
+                radius = size + 1
+                box = (x - radius, y - radius, x + radius, y + radius)
+                pen.ellipse(box, fill=(255, 255, 255), outline=colour, width=max(1, size // 2))
 
 
 def _texts(chosen: Mapping[str, Any], class_names: Sequence[str] | None) -> list[str] | None:

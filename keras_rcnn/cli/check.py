@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     training, validation = load_both(settings)
     if args.base is None:  # no weights are needed to see what it would see
         settings = settings.replace(backbone="efficientnet_lite0", backbone_weights="random")
-    view = View.of(build_model(settings, training.class_names))
+    view = View.of(build_model(settings, training.class_names, skeleton=training.skeleton))
     result = survey(training, validation, view, fixed=BUILT if args.base else settings.changed())
     say(survey_text(result))
     if args.json:

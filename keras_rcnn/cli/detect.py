@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from keras_rcnn.presets import DEFAULT_PRESET, from_preset
     from keras_rcnn.visualize import draw
 
-    photos, results = list(photos_in(args.photos)), []
+    photos, results, skeleton = list(photos_in(args.photos)), [], None
     taken = {photo.resolve() for photo in photos if isinstance(photo, Path)}  # no picture replaces a photo
     options: dict[str, Any]
     if args.server:
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         model, options = ServedDetector(args.server), {"score": 0.5 if args.score is None else args.score}
     else:
         model = from_preset(args.preset or DEFAULT_PRESET, dtype=args.precision)
+        skeleton = model.skeleton
         options = {"score": args.score, "size": args.size}
         if args.tta:
             from keras_rcnn.evaluation import AugmentedDetector
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             continue
         detections = model.detect(photo if args.server else image, **options)
         path = picture_path(photo, Path(args.out), taken)
-        draw(image, detections, path)
+        draw(image, detections, path, skeleton=skeleton)
         height, width = image.shape[:2]
         results.append({"image": str(photo), "height": height, "width": width, **with_run_lengths(detections)})
         if len(photos) == 1:

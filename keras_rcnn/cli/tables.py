@@ -29,8 +29,8 @@ def boxes_table(detections: Mapping[str, Any]) -> str:
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:
     """What `evaluate` returns as text: the data set's figures, then each class's."""
-    tasks = [task for task in ("bbox", "segm") if task in metrics]
-    columns = list(metrics[tasks[0]])
+    tasks = [task for task in ("bbox", "segm", "keypoints") if task in metrics]
+    columns = list(dict.fromkeys(key for task in tasks for key in metrics[task]))
     figures = table(
         ["", *columns], [[task, *(figure(metrics[task].get(key)) for key in columns)] for task in tasks], left=(0,)
     )

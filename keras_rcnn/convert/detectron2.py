@@ -83,6 +83,8 @@ def convert_detectron2(
         classes = _box_predictor(tensors, config, stage, suffix)
     if config["MODEL.MASK_ON"]:
         _mask_head(tensors, config, classes)
+    if config["MODEL.KEYPOINT_ON"]:
+        _keypoint_head(tensors, config)
     guess = detectron2_looks_like(state)
     return tensors.finish(f" They look like those of {guess}." if guess else "")
 
@@ -153,7 +155,6 @@ def detectron2_looks_like(state: Iterable[str]) -> str | None:
         return any(part in name for name in names)
 
     for part, model in (
-        ("roi_heads.keypoint_head.", "a Keypoint R-CNN"),
         ("roi_heads.box_head.0.", "a Cascade R-CNN"),
         ("head.cls_subnet.", "a RetinaNet"),
         ("sem_seg_head.", "a panoptic FPN"),
@@ -166,7 +167,8 @@ def detectron2_looks_like(state: Iterable[str]) -> str | None:
         return None
     depth = 101 if has("res4.22.") else 50
     body = "FPN" if has("fpn_lateral") else "C4" if has("roi_heads.res5.") else "DC5"
-    family = "mask" if has("mask_head.") else "faster" if has("rpn_head.") else "fast"
+    families = {"keypoint_head.": "keypoint", "mask_head.": "mask", "rpn_head.": "faster", "": "fast"}
+    family = next(family for part, family in families.items() if has(part))
     norm = " with norms in its heads" if has("box_head.conv1.norm.") else ""
     return f"{family}_rcnn_R_{depth}_{body}_...{norm}"
 
@@ -292,3 +294,11 @@ def _mask_head(tensors: Tensors, config: Mapping[str, Any], classes: int | None)
         expected = 1
     if None not in (rows, expected) and rows != expected:
         raise ConversionError(f"{tensors.model}: masks of {rows} classes, boxes of {classes}.")
+
+
+def _keypoint_head(tensors, config):
+    theirs, ours = "roi_heads.keypoint_head", "keypoint_branch/keypoint_head"
+    for i in range(len(config["MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"])):
+        tensors.conv(f"{theirs}.conv_fcn{i + 1}", f"{ours}/conv_{i}", bias=True)
+    # a transposed convolution: its outputs are the last but one axis of the kernel
+    tensors.conv(f"{theirs}.score_lowres", f"{ours}/logits", deconv, bias=True)

@@ -11,6 +11,7 @@ DETECTRON2_NAMES: dict[str, tuple[str, ...]] = {
         """aeroplane,bicycle,bird,boat,bottle,bus,car,cat,chair,cow,diningtable,dog,horse,motorbike,person,pottedplant,
         sheep,sofa,train,tvmonitor""".replace("\n        ", "").split(",")
     ),
+    "keypoints": ("person",),
     "cityscapes": ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
 }
 
@@ -27,5 +28,6 @@ def detectron2_class_names(name: str, num_classes: int) -> list[str] | None:
     """
     stem = re.sub(r"\.(yaml|py)$", "", name).rpartition("/")[2]
     voc, cityscapes = stem.endswith("R_50_C4"), stem.endswith("R_50_FPN")
-    names = DETECTRON2_NAMES["voc" if voc else "cityscapes" if cityscapes else "coco"]
+    keypoints = stem.startswith("keypoint")
+    names = DETECTRON2_NAMES["voc" if voc else "cityscapes" if cityscapes else "keypoints" if keypoints else "coco"]
     return list(names) if len(names) == num_classes else None

@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "MODEL.PIXEL_MEAN": (103.53, 116.28, 123.675),
     "MODEL.PIXEL_STD": MSRA_STD,
     "MODEL.MASK_ON": False,
+    "MODEL.KEYPOINT_ON": False,
     "MODEL.LOAD_PROPOSALS": False,
     "MODEL.BACKBONE.FREEZE_AT": 2,
     "MODEL.RESNETS.DEPTH": 50,
@@ -73,6 +74,11 @@ DEFAULTS: dict[str, Any] = {
     "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
     "MODEL.ROI_MASK_HEAD.NORM": "",
     "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": False,
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 14,
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_SAMPLING_RATIO": 0,
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": (512,) * 8,
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 17,
     "TEST.DETECTIONS_PER_IMAGE": 100,
 }
 _ONE_LEVEL = {
@@ -91,6 +97,15 @@ def _normed(norm: str) -> dict[str, Any]:
 # what a name's parts change, one rule after another: a pattern for folder/name, and the settings
 RULES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"mask_rcnn", {"MODEL.MASK_ON": True}),
+    (
+        r"keypoint_rcnn",
+        {
+            "MODEL.KEYPOINT_ON": True,
+            "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+            "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.5,
+            "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1500,
+        },
+    ),
     (r"/fast_rcnn", {"MODEL.LOAD_PROPOSALS": True}),
     (
         r"/cascade_",
@@ -161,6 +176,7 @@ GRAMMAR = tuple(
     for pattern in (
         rf"(faster|mask)_rcnn_{_BODY}_(1x|3x)",
         rf"(faster|mask)_rcnn_{_LARGE}_(1x|3x)",
+        rf"keypoint_rcnn_{_LARGE}_(1x|3x)",
         rf"fast_rcnn_{_BODY.replace('C4|DC5|FPN', 'FPN')}_(1x|3x)",
         r"mask_rcnn_R_50_FPN_3x_(gn|syncbn)",
         r"scratch_mask_rcnn_R_50_FPN_(3x_gn|9x_gn|9x_syncbn)",
@@ -176,6 +192,7 @@ EXAMPLES = (
     "faster_rcnn_R_50_FPN_1x",
     "mask_rcnn_X_101_32x8d_FPN_3x",
     "mask_rcnn_R_101_C4_3x",
+    "keypoint_rcnn_R_50_FPN_3x",
     "faster_rcnn_R_50_DC5_1x",
     "fast_rcnn_R_50_FPN_1x",
     "mask_rcnn_R_50_FPN_3x_gn",
@@ -209,7 +226,7 @@ def detectron2_config(name: str, overrides: Mapping[str, Any] | None = None) -> 
     folder, _, stem = path.rpartition("/")
     if not any(pattern.fullmatch(stem) for pattern in GRAMMAR):
         raise ConversionError(
-            f"{name!r} is no config of Detectron2's zoo that converts; such are {', '.join(EXAMPLES)}. Its keypoint, "
+            f"{name!r} is no config of Detectron2's zoo that converts; such are {', '.join(EXAMPLES)}. Its "
             "panoptic, RetinaNet, RegNet and RPN-only models do not, nor those with deformable convolutions "
             "(..._dconv_..., the cascade on X-152 too)."
         )

@@ -12,12 +12,14 @@ import numpy as np
 
 from keras_rcnn.data.ahead import read_ahead
 from keras_rcnn.data.augment import PROPOSAL, standard
+from keras_rcnn.data.keypoints import check_skeleton, points_of, posed
 from keras_rcnn.data.masks import InstanceMask, instance_mask, sample_mask
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.proposals import check_proposals
 from keras_rcnn.data.ready import check_images, check_masks, check_targets
 from keras_rcnn.data.repeats import epoch_length, occurrences, repeat_factors, repeated
 from keras_rcnn.data.request import check_whole
+from keras_rcnn.skeletons import Skeleton
 
 if TYPE_CHECKING:
     from keras_rcnn.data.augment.objects import Masks, Sample
@@ -37,6 +39,8 @@ class Batches(keras.utils.PyDataset):
     - `y = {"boxes": float32 [B, N, 4], "labels": int32 [B, N]}` in px of the resized image, padded with 0 and -1;
     - with `masks=True` also `y["masks"]`, uint8 `[B, N, M, M]`, each mask cropped to its frame and resized to `M x M`,
       and `y["mask_frames"]`, float32 `[B, N, 4]`, the frames: the objects' boxes;
+    - with `keypoints=True` also `y["keypoints"]`, float32 `[B, N, K, 3]`, x, y in px of the resized image and
+      visibility, 0 for what is not annotated, or out of the image;
     - with `proposals` also `x["proposals"]`, float32 `[B, P, 4]` in px of the resized image, best first, padded with 0.
 
     Order and augmentation follow from `(seed, epoch, index)` alone, whatever the threads do. `epoch` counts up with
@@ -67,6 +71,7 @@ class Batches(keras.utils.PyDataset):
         min_sizes: Sizes in px, one of which is drawn for every batch as the preprocessor's `min_size`; its `max_size`
             stays (multi-scale training, as Detectron2's `MIN_SIZE_TRAIN`). What XLA compiles is padded to the shapes of
             the largest, so that there are no more of them. None: the preprocessor's alone.
+        keypoints: Whether to yield keypoints; the dataset must have some, but not each object.
         repeat_threshold: Photos with classes that are in less than this share of the photos come up more often, see
             `repeat_factors`; each time they are augmented anew. None: every photo comes up once an epoch.
 
@@ -95,6 +100,7 @@ class Batches(keras.utils.PyDataset):
         max_proposals: int = 2000,
         min_sizes: Sequence[int] | None = None,
         repeat_threshold: float | None = None,
+        keypoints: bool = False,
     ) -> None:
         check_whole("batch_size", batch_size, "images a batch")
         check_whole("seed", seed, least=0)
@@ -111,7 +117,7 @@ class Batches(keras.utils.PyDataset):
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, int(batch_size), shuffle, int(seed)
         self.preprocessor = preprocessor if fixed_size is None else preprocessor.replace(fixed_size=fixed_size)
         self.augment = standard() if augment is True else augment or None
-        self.masks, self.mask_size = masks, int(mask_size)
+        self.masks, self.mask_size, self.keypoints = masks, int(mask_size), keypoints
         self.drop_remainder, self.difficult = drop_remainder, difficult
         targets = [self._targets(record) for record in dataset]
         most = max(max(int(kept.sum()) for kept in targets), 1) * getattr(self.augment, "photos", 1)
@@ -128,6 +134,7 @@ class Batches(keras.utils.PyDataset):
         self._largest = self.preprocessor.replace(min_size=max(self.min_sizes))
         if masks:
             check_masks(dataset, difficult=difficult)
+        self._skeleton = check_skeleton(dataset) if keypoints else Skeleton(("none",))
         self.proposals, self.max_proposals = proposals, 0
         if proposals is not None:
             check_proposals(proposals, dataset)
@@ -245,6 +252,8 @@ class Batches(keras.utils.PyDataset):
         if self.masks:
             size = (record.height, record.width)
             masks = [instance_mask(record.segmentations[i], *size, record.boxes[i]) for i in kept]
+        if self.keypoints:
+            masks = posed(masks, boxes, None if record.keypoints is None else record.keypoints[kept], self._skeleton)
         if self.proposals is not None:
             boxes, labels, masks = _join(boxes, labels, masks, self.proposals[record])
         return self._read(index), boxes, labels, masks
@@ -256,12 +265,18 @@ class Batches(keras.utils.PyDataset):
         y = {"boxes": np.zeros((b, n, 4), np.float32), "labels": np.full((b, n), -1, np.int32)}
         if self.masks:
             y["masks"] = np.zeros((b, n, m, m), np.uint8)
+        if self.keypoints:
+            y["keypoints"] = np.zeros((b, n, len(self._skeleton), 3), np.float32)
         for i, (boxes, labels, masks) in enumerate(targets):
             y["boxes"][i, : len(boxes)] = self.preprocessor.place(boxes, images[i].shape[:2], sizes[i])
             y["labels"][i, : len(labels)] = labels
             if self.masks:
                 for j, (mask, box) in enumerate(zip(masks, boxes)):
                     y["masks"][i, j] = sample_mask(mask, box, m)
+            if self.keypoints and len(boxes):
+                size = images[i].shape[:2]
+                points = self.preprocessor.place_points(points_of(masks, size), size, sizes[i])
+                y["keypoints"][i, : len(boxes)] = np.where(points[..., 2:] > 0, points, 0.0)
         if self.masks:
             y["mask_frames"] = y["boxes"].copy()
         return y
@@ -374,6 +389,8 @@ def as_tf_dataset(batches: Batches) -> Any:
     if batches.masks:
         y["masks"] = tf.TensorSpec((b, n, m, m), tf.uint8)
         y["mask_frames"] = tf.TensorSpec((b, n, 4), tf.float32)
+    if batches.keypoints:
+        y["keypoints"] = tf.TensorSpec((b, n, len(batches.dataset.skeleton or ()), 3), tf.float32)
 
     def epoch() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         yield from read_ahead(batches.__getitem__, range(len(batches)), batches.workers)

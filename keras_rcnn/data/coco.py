@@ -2,15 +2,17 @@
 
 import logging
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_rcnn.data.categories import Id, as_named, read_categories, without_root
 from keras_rcnn.data.fields import flag, identity, name, number, numbers, shown
 from keras_rcnn.data.formats.recognised import kind_of_json, way_out
+from keras_rcnn.data.keypoints import keypoints_of, skeleton_of
 from keras_rcnn.data.masks import clean_segmentation, segmentation_box
 from keras_rcnn.data.names import Finder
 from keras_rcnn.data.problems import (
@@ -25,10 +27,10 @@ from keras_rcnn.data.problems import (
 from keras_rcnn.data.reading import read_json
 from keras_rcnn.data.records import Dataset, Record
 from keras_rcnn.interfaces import FilePath, OnBad, Segmentation
+from keras_rcnn.skeletons import Skeleton
 
 logger = logging.getLogger(__name__)
 
-_Id = int | str
 _Photo = tuple[dict[str, Any], Path, tuple[int, int], list["_Object"], list[Segmentation | None]]
 RELATIVE = "pass relative=True to take them as shares"
 
@@ -40,6 +42,7 @@ class _Object(NamedTuple):
     crowd: bool
     area: float | None  # None: the box's
     segmentation: Any
+    keypoints: np.ndarray | None
 
 
 def load_coco(
@@ -130,20 +133,25 @@ def dataset_of(
         raise DataError(f"{source}: no image folder {folder}")
     if not content["images"]:
         raise DataError(f"{source}: no images in the file")
-    categories = _without_root(_categories(content["categories"], source), content["annotations"], source)
+    every = read_categories(content["categories"], source)
+    skeleton, problem = skeleton_of(every.values())
+    if problem:
+        logger.warning("%s: %s", source, problem)
+    categories = without_root(every, content["annotations"], source)
     names, ids = list(categories.values()), list(categories)
     label_of = {key: label for label, key in enumerate(categories)}
     if class_names is not None:
-        names, ids, label_of = _as_named(categories, [str(given) for given in class_names])
+        names, ids, label_of = as_named(categories, [str(given) for given in class_names])
     listed = _images(content["images"], source, problems)
     for where, problem in faults:
         problems.add(where, problem)
 
     objects, empty = defaultdict(list), 0
     for place, entry in enumerate(content["annotations"]):
-        key, annotation = _object(entry, _where(entry, place, item), listed, label_of, categories, crowd_as_objects)
+        where = _where(entry, place, item)
+        key, annotation = _object(entry, where, listed, label_of, categories, crowd_as_objects, skeleton)
         if isinstance(annotation, str):
-            problems.add(_where(entry, place, item), annotation)
+            problems.add(where, annotation)
         elif annotation is None:
             empty += 1
         else:
@@ -171,26 +179,17 @@ def dataset_of(
         refuse_swapped(boxes, sizes, source, hint, given="xywh", on_bad=on_bad)
     records, clipped = [], 0
     for photo in usable:
-        record, moved = _record(photo, relative, problems)
+        record, moved = _record(photo, relative, problems, skeleton is not None)
         records.append(record)
         clipped += moved
     problems.finish()
     masks.finish()
     if clipped:
         logger.warning("%s: clipped %d objects whose polygons stick out of their image", source, clipped)
-    return Dataset(records, names, ids, source, problems.found)
+    return Dataset(records, names, ids, source, problems.found, skeleton)
 
 
-def _as_named(categories: Mapping[_Id, str], class_names: list[str]) -> tuple[list[str], list[_Id], dict[_Id, int]]:
-    """`(names, ids, {id: label})` with the classes in an order that is given; a category left out has no label."""
-    label_of_name = {name: label for label, name in enumerate(class_names)}
-    label_of = {key: label_of_name[name] for key, name in categories.items() if name in label_of_name}
-    id_of = {label: key for key, label in reversed(label_of.items())}
-    free = (number for number in range(1, len(categories) + len(class_names) + 1) if number not in categories)
-    return class_names, [id_of[i] if i in id_of else next(free) for i in range(len(class_names))], label_of
-
-
-def _record(photo: _Photo, relative: bool, problems: Problems) -> tuple[Record, int]:
+def _record(photo: _Photo, relative: bool, problems: Problems, keypoints: bool = False) -> tuple[Record, int]:
     entry, path, size, items, segmentations = photo
     height, width = size
     raw = np.array([item.box for item in items], np.float64).reshape(-1, 4)
@@ -220,7 +219,15 @@ def _record(photo: _Photo, relative: bool, problems: Problems) -> tuple[Record, 
         crowd=[item.crowd for item in items],
         areas=areas,
         segmentations=segmentations if any(item is not None for item in segmentations) else None,
+        keypoints=_points(items, size, relative) if keypoints else None,
     ), moved
+
+
+def _points(items: Sequence[_Object], size: tuple[int, int], relative: bool) -> np.ndarray:
+    points = np.array([item.keypoints for item in items], np.float32)
+    if relative and len(points):
+        points[..., :2] *= size[::-1]
+    return points
 
 
 def _polygons_in_px(segmentation: Segmentation | None, size: tuple[int, int]) -> Segmentation | None:
@@ -282,11 +289,12 @@ def _where(item: Any, place: int, called: str) -> str:
 def _object(
     item: Any,
     where: str,
-    images: dict[_Id, Any],
-    label_of: dict[_Id, int],
-    categories: dict[_Id, str],
+    images: dict[Id, Any],
+    label_of: dict[Id, int],
+    categories: dict[Id, str],
     crowd_as_objects: bool,
-) -> tuple[_Id | None, _Object | str | None]:
+    skeleton: Skeleton | None = None,
+) -> tuple[Id | None, _Object | str | None]:
     """`(image's key, _Object)`; in the place of the latter what is wrong as text, or None if it marks no object."""
     if not isinstance(item, dict):
         return None, f"is {type(item).__name__}, expected an object with image_id, category_id and bbox"
@@ -321,7 +329,10 @@ def _object(
     area = number(item.get("area"))
     area = area if area is not None and 0 <= area < 1e12 else None
     crowd = crowd and not crowd_as_objects
-    return image, _Object(where, label_of[category], box, crowd, area, segmentation)
+    points = keypoints_of(item.get("keypoints"), skeleton)
+    if isinstance(points, str):
+        return None, points
+    return image, _Object(where, label_of[category], box, crowd, area, segmentation, points)
 
 
 def _says_something(segmentation: Any) -> bool:
@@ -344,40 +355,7 @@ def read_coco(path: Path) -> dict[str, Any]:
     return content
 
 
-def _categories(categories: list[Any], source: FilePath) -> dict[_Id, dict[str, Any]]:
-    """`{id: category}`, in the order of the ids."""
-    pairs = []
-    for category in categories:
-        if not isinstance(category, dict) or "id" not in category or "name" not in category:
-            raise DataError(f"{source}: category {shown(category)} has no 'id' or no 'name'")
-        key = identity(category["id"])
-        if key is None or name(category["name"]) is None:
-            raise DataError(f"{source}: category {shown(category)}: its 'id' or its 'name' is none")
-        pairs.append((key, category))
-    for key, count in Counter(key for key, _ in pairs).items():
-        if count > 1:
-            raise DataError(f"{source}: category id {key!r} is given to {count} categories")
-    return dict(sorted(pairs, key=lambda pair: (isinstance(pair[0], str), pair[0])))
-
-
-def _without_root(categories: dict[_Id, Any], annotations: list[Any], source: FilePath) -> dict[_Id, str]:
-    """`{id: name}` without the category that only stands above the others."""
-    used = {identity(item.get("category_id")) for item in annotations if isinstance(item, dict)}
-    first, *others = categories or [0]
-    names: dict[_Id, Any] = {key: name(category["name"]) for key, category in categories.items()}
-    if others and first not in used:
-        above = name(categories[first].get("supercategory"))
-        below = {name(categories[key].get("supercategory")) for key in others}
-        if below == {names[first]} and above in (None, "none", names[first]):
-            logger.warning(
-                "%s: category %r, id %s, has no objects and stands above all others: it is no class",
-                source, names[first], first,
-            )  # fmt: skip
-            del names[first]
-    return names
-
-
-def _images(images: Iterable[Any], source: FilePath, problems: Problems) -> dict[_Id, dict[str, Any]]:
+def _images(images: Iterable[Any], source: FilePath, problems: Problems) -> dict[Id, dict[str, Any]]:
     """`{id: image}`, with the file's name as text."""
     listed = defaultdict(list)
     for image in images:

@@ -128,4 +128,10 @@ def _joined(parts: dict[str, Dataset], path: FilePath) -> Dataset:
             records.append(record)
     numbers = [ids[name] for name in names]
     numbers = numbers if len(set(map(str, numbers))) == len(numbers) else None
-    return Dataset(records, names, numbers, path, [bad for dataset in parts.values() for bad in dataset.bad])
+    skeletons = {dataset.skeleton for dataset in parts.values()}
+    if len(skeletons) > 1:
+        logger.warning("%s: its parts have other keypoints; they are left out", path)
+        for record in records:
+            record.keypoints = None
+    bad = [bad for dataset in parts.values() for bad in dataset.bad]
+    return Dataset(records, names, numbers, path, bad, skeletons.pop() if len(skeletons) == 1 else None)

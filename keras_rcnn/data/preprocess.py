@@ -273,6 +273,16 @@ class Preprocessor:
         """
         return scale_boxes(boxes, resized, original)
 
+    def restore_points(self, points: np.ndarray, original: Sequence[int], resized: ArrayLike) -> np.ndarray:
+        """Keypoints `[..., 3]`, x, y and score or visibility, of the resized image -> of the original one; float32."""
+        boxes = self.restore(np.concatenate([points[..., :2]] * 2, axis=-1), original, resized)
+        return np.concatenate([boxes[..., :2], points[..., 2:]], axis=-1).astype(np.float32)
+
+    def place_points(self, points: np.ndarray, original: Sequence[int], resized: ArrayLike) -> np.ndarray:
+        """The reverse of `restore_points`."""
+        boxes = self.place(np.concatenate([points[..., :2]] * 2, axis=-1), original, resized)
+        return np.concatenate([boxes[..., :2], points[..., 2:]], axis=-1).astype(np.float32)
+
     def pasted(self, crops: np.ndarray, boxes: np.ndarray, size: tuple[int, int], form: MaskForm) -> Any:
         """Masks in their boxes, both of the original image, as `detect(masks=form)` answers them.
 

@@ -187,7 +187,7 @@ def decoding_threads() -> int:
 
 def _rest(dataset: Dataset, records: list[Record], problems: Problems) -> Dataset:
     bad = dataset.bad + problems.found
-    return Dataset(records, dataset.class_names, dataset.category_ids, dataset.name, bad)
+    return Dataset(records, dataset.class_names, dataset.category_ids, dataset.name, bad, dataset.skeleton)
 
 
 def _cache_file(dataset: Dataset) -> Path:

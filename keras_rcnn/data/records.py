@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 import numpy as np
 
 from keras_rcnn.data.images import read_image
+from keras_rcnn.data.keypoints import checked_keypoints
 from keras_rcnn.data.masks import segmentation_box, segmentation_problem
 from keras_rcnn.data.problems import DataError, Problems, clean_boxes
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.interfaces import Segmentation
+from keras_rcnn.skeletons import Skeleton
 
 if TYPE_CHECKING:
     from keras_rcnn.data.batches import Batches
@@ -41,6 +43,8 @@ class Record:
         segmentations: `n` masks, each COCO polygons, COCO RLE (compressed or not), the path of a binary PNG, an
             `[height, width]` array, or None; or all of them as one array `[height, width, n]`. None: the data set has
             no masks.
+        keypoints: float32 `[n, K, 3]`, x, y in px and COCO's visibility, 0 for points that are not annotated. None: the
+            data set has none.
 
     Raises:
         DataError: Fields of different lengths, or of another type or shape.
@@ -56,6 +60,7 @@ class Record:
     difficult: Any = None
     areas: Any = None
     segmentations: list[Any] | np.ndarray | None = None
+    keypoints: Any = None
 
     def __post_init__(self) -> None:
         try:
@@ -82,6 +87,8 @@ class Record:
             values = getattr(self, name)
             if values is not None and len(values) != n:
                 raise DataError(f"image {self.image_id!r}: {n} boxes but {len(values)} {name}")
+        if self.keypoints is not None:
+            self.keypoints = checked_keypoints(self.keypoints, n, f"image {self.image_id!r}") if n else None
 
     def _box_of(self, i: int, mask: Segmentation | None) -> list[float]:
         reason = "there is none" if mask is None else segmentation_problem(mask, self.height, self.width)
@@ -102,6 +109,8 @@ class Record:
         fields = {key: getattr(self, key)[kept] for key in ("boxes", "labels", "crowd", "difficult", "areas")}
         if self.segmentations is not None:
             fields["segmentations"] = [self.segmentations[i] for i in kept]
+        if self.keypoints is not None:
+            fields["keypoints"] = self.keypoints[kept]
         return dataclasses.replace(self, **fields)
 
     @property
@@ -134,6 +143,7 @@ class Dataset:
         category_ids: List of int, the id of each label in the source's numbering. None: 1, 2, ...
         name: Where it came from, for messages.
         bad: What was left out as bad when it was read: list of str, a line for each object or image.
+        skeleton: `keras_rcnn.skeletons.Skeleton`, the names of the records' keypoints. None: there are none.
 
     Raises:
         DataError: No records, image ids given twice, labels or boxes out of range.
@@ -146,11 +156,12 @@ class Dataset:
         category_ids: Iterable[Any] | None = None,
         name: object = "dataset",
         bad: Iterable[str] = (),
+        skeleton: Skeleton | None = None,
     ) -> None:
         self.records = list(records)
         self.class_names = [str(name) for name in class_names]
         self.category_ids = list(range(1, len(self.class_names) + 1)) if category_ids is None else list(category_ids)
-        self.name, self.bad = str(name), list(bad)
+        self.name, self.bad, self.skeleton = str(name), list(bad), skeleton
         check(self)
 
     def __len__(self) -> int:
@@ -198,7 +209,7 @@ class Dataset:
             )
         chosen = set(np.random.default_rng(seed).permutation(len(self))[:count].tolist())
         rest, part = ([record for i, record in enumerate(self) if (i in chosen) == held] for held in (False, True))
-        return self._with(rest), Dataset(part, self.class_names, self.category_ids, self.name)
+        return self._with(rest), Dataset(part, self.class_names, self.category_ids, self.name, skeleton=self.skeleton)
 
     def batches(self, preprocessor: Preprocessor, batch_size: int = 2, **kwargs: Any) -> Batches:
         """The padded batches that `fit` takes: `keras_rcnn.data.Batches(self, preprocessor, ...)`."""
@@ -217,6 +228,9 @@ class Dataset:
         extra = [f"{count} {flag}" for flag, count in flags.items() if count]
         extra += [f"{empty} images without objects"] if empty else []
         extra += [f"masks in {masks} images"] if masks else []
+        if self.skeleton is not None:
+            posed = sum(int((r.keypoints[..., 2] > 0).any(-1).sum()) for r in self if r.keypoints is not None)
+            extra.append(f"{len(self.skeleton)} keypoints of {posed} objects")
         lines = [f"{self.name}: {len(self)} images, {sum(counts.values())} objects"]
         lines[0] += f" ({', '.join(extra)})" if extra else ""
         width = max(map(len, self.class_names))
@@ -224,7 +238,7 @@ class Dataset:
         return "\n".join(lines)
 
     def _with(self, records: Iterable[Record]) -> Dataset:
-        return Dataset(records, self.class_names, self.category_ids, self.name, self.bad)
+        return Dataset(records, self.class_names, self.category_ids, self.name, self.bad, self.skeleton)
 
 
 def check(dataset: Dataset) -> None:
@@ -244,6 +258,10 @@ def check(dataset: Dataset) -> None:
     if not names:
         raise DataError(f"{dataset.name}: no classes in the dataset")
     problems = Problems(dataset.name)
+    for record in dataset.records:
+        if record.keypoints is not None and record.keypoints.shape[1] != len(dataset.skeleton or ()):
+            wanted = "no skeleton" if dataset.skeleton is None else f"one of {len(dataset.skeleton)}"
+            problems.add(record.name, f"{record.keypoints.shape[1]} keypoints an object, but the data set has {wanted}")
     labels = np.concatenate([record.labels for record in dataset.records])
     used = [label for label in np.unique(labels) if 0 <= label < len(names)]
     for name, count in Counter(names).items():

@@ -58,14 +58,21 @@ def save_coco(dataset: Dataset, path: FilePath, images: FilePath | None = None) 
             }
             if record.segmentations is not None and record.segmentations[i] is not None:
                 annotation["segmentation"] = _segmentation(record, record.segmentations[i])
+            if record.keypoints is not None:
+                points = record.keypoints[i].astype(np.float64)
+                annotation["keypoints"] = [round(float(value), 4) for value in points.ravel()]
+                annotation["num_keypoints"] = int((points[:, 2] > 0).sum())
             annotations.append(annotation)
     if difficult:
         logger.warning("%s: %d difficult objects are written as crowd", dataset.name, difficult)
-    names = zip(dataset.category_ids, dataset.class_names)
+    names, more = zip(dataset.category_ids, dataset.class_names), {}
+    if dataset.skeleton is not None:
+        bones = [[start + 1, end + 1] for start, end in dataset.skeleton.bones]
+        more = {"keypoints": list(dataset.skeleton.names), "skeleton": bones}
     content = {
         "images": entries,
         "annotations": annotations,
-        "categories": [{"id": number, "name": name} for number, name in names],
+        "categories": [{"id": number, "name": name, **more} for number, name in names],
     }
     with aside(path) as temporary:
         temporary.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")

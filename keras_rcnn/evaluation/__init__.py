@@ -7,6 +7,7 @@ from keras_rcnn.evaluation.comparison import compare
 from keras_rcnn.evaluation.confusion import confusion_matrix
 from keras_rcnn.evaluation.curves import Curve, best_thresholds, precision_recall
 from keras_rcnn.evaluation.errors import error_kinds
+from keras_rcnn.evaluation.keypoints import keypoint_metrics, keypoint_results
 from keras_rcnn.evaluation.matches import Matches, PhotoMatches, match_detections
 from keras_rcnn.evaluation.page import write_report
 from keras_rcnn.evaluation.scoring import detect_all, evaluate
@@ -26,6 +27,8 @@ __all__ = [
     "detect_all",
     "error_kinds",
     "evaluate",
+    "keypoint_metrics",
+    "keypoint_results",
     "match_detections",
     "precision_recall",
     "voc_metrics",

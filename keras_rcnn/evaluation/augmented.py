@@ -11,6 +11,7 @@ from keras_rcnn.data.overlap import pairwise_iou
 from keras_rcnn.data.paste import pasted
 from keras_rcnn.data.request import check_number, check_request, check_whole
 from keras_rcnn.interfaces import Detections, MaskForm
+from keras_rcnn.skeletons import Skeleton
 
 _AXES: dict[str | None, int] = {"horizontal": 1, "vertical": 0}
 
@@ -144,8 +145,15 @@ class AugmentedDetector:
             own = {**own, "boxes": _mirrored(own["boxes"], photo, axis)}
             if "masks" in own:
                 own["masks"] = np.flip(own["masks"], axis + 1)
+            if "keypoints" in own:
+                points = own["keypoints"][:, list(self._skeleton(own["keypoints"]).mirrored)]
+                points[..., 1 - axis] = photo.shape[axis] - points[..., 1 - axis]
+                own["keypoints"] = points
             back.append(own)
         return back
+
+    def _skeleton(self, keypoints: np.ndarray) -> Skeleton:
+        return getattr(self.model, "skeleton", None) or Skeleton.of(keypoints.shape[1])  # a served one has none
 
     def _merged(self, views: Sequence[Any], size: tuple[int, int], masks: MaskForm) -> Detections:
         """The detections of all views, best first, without those that overlap a better one of their class."""

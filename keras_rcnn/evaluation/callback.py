@@ -26,7 +26,8 @@ class EvaluateCallback(keras.callbacks.Callback):
     The numbers go into the logs of the epoch, where every callback *after* this one in the list sees them, as do the
     progress bar and `History`: put it before `ModelCheckpoint`, `EarlyStopping` and the like. Epochs without
     evaluation have no such entries. A Pascal VOC metric reports `val_AP50` alone; a model with masks on a dataset
-    with masks also `val_segm_AP` and `val_segm_AP50`.
+    with masks also `val_segm_AP` and `val_segm_AP50`, one with keypoints on such `val_keypoints_AP` and
+    `val_keypoints_AP50`.
 
     Args:
         dataset: `keras_rcnn.data.Dataset`.
@@ -84,7 +85,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         self.thresholds = best_thresholds(match_detections(self.dataset, detections, iou_type))
         self.last_epoch = epoch
         if logs is not None:
-            for iou_type, prefix in (("bbox", "val_"), ("segm", "val_segm_")):
+            for iou_type, prefix in (("bbox", "val_"), ("segm", "val_segm_"), ("keypoints", "val_keypoints_")):
                 for name in ("AP", "AP50"):
                     if name in self.last.get(iou_type, {}):
                         logs[prefix + name] = self.last[iou_type][name]

@@ -66,19 +66,19 @@ def coco_metrics(
     recall = evaluation.eval["recall"]  # [iou, class, area, detections]
     iou = {round(100 * t): i for i, t in enumerate(evaluation.params.iouThrs)}
     result: dict[str, Any] = {
-        "AP": _mean(precision[:, :, :, 0, -1]),
-        "AP50": _mean(precision[iou[50], :, :, 0, -1]),
-        "AP75": _mean(precision[iou[75], :, :, 0, -1]),
+        "AP": mean_of(precision[:, :, :, 0, -1]),
+        "AP50": mean_of(precision[iou[50], :, :, 0, -1]),
+        "AP75": mean_of(precision[iou[75], :, :, 0, -1]),
     }
-    result |= {f"AP{AREAS[a][0]}": _mean(precision[:, :, :, a, -1]) for a in (1, 2, 3)}
-    result |= {f"AR{n}": _mean(recall[:, :, 0, m]) for m, n in enumerate(evaluation.params.maxDets)}
-    result |= {f"AR{AREAS[a][0]}": _mean(recall[:, :, a, -1]) for a in (1, 2, 3)}
+    result |= {f"AP{AREAS[a][0]}": mean_of(precision[:, :, :, a, -1]) for a in (1, 2, 3)}
+    result |= {f"AR{n}": mean_of(recall[:, :, 0, m]) for m, n in enumerate(evaluation.params.maxDets)}
+    result |= {f"AR{AREAS[a][0]}": mean_of(recall[:, :, a, -1]) for a in (1, 2, 3)}
 
     column = {int(category): k for k, category in enumerate(evaluation.params.catIds)}  # pycocotools sorts them
     result["per_class"] = {
         name: {
-            "AP": _mean(precision[:, :, column[category], 0, -1]),
-            "AP50": _mean(precision[iou[50], :, column[category], 0, -1]),
+            "AP": mean_of(precision[:, :, column[category], 0, -1]),
+            "AP50": mean_of(precision[iou[50], :, column[category], 0, -1]),
         }
         for name, category in zip(dataset.class_names, dataset.category_ids, strict=True)
     }
@@ -195,10 +195,11 @@ def _coco_objects(dataset: Dataset, detections: Sequence[Detections], iou_type: 
         {"id": int(category), "name": name}
         for name, category in zip(dataset.class_names, dataset.category_ids, strict=True)
     ]
-    return _coco(images, categories, objects), _coco(images, categories, results)
+    return coco_of(images, categories, objects), coco_of(images, categories, results)
 
 
-def _coco(images: list[Any], categories: list[Any], annotations: list[Any]) -> COCO:
+def coco_of(images: list[Any], categories: list[Any], annotations: list[Any]) -> COCO:
+    """What would be in a COCO json file as a pycocotools `COCO`."""
     from pycocotools.coco import COCO
 
     coco = COCO()
@@ -307,6 +308,7 @@ def xywh(boxes: ArrayLike) -> np.ndarray:
     return boxes
 
 
-def _mean(table: np.ndarray) -> float:
+def mean_of(table: np.ndarray) -> float:
+    """The mean of a table of pycocotools' without -1, which stands for what does not occur; NaN if that is all."""
     valid = table[table > -1]
     return float(valid.mean()) if valid.size else float("nan")

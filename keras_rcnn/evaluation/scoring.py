@@ -15,6 +15,7 @@ from keras_rcnn.data.ready import check_images
 from keras_rcnn.data.records import UNUSED, Dataset
 from keras_rcnn.data.request import check_whole, refuse_proposals
 from keras_rcnn.evaluation.coco import check_max_detections, coco_metrics, encode_masks, has_segmentation
+from keras_rcnn.evaluation.keypoints import has_keypoints, keypoint_metrics
 from keras_rcnn.evaluation.voc import voc_metrics
 from keras_rcnn.interfaces import BatchDetector, Detections
 
@@ -57,7 +58,8 @@ def evaluate(
         dict of dicts of floats 0..1, NaN for what does not occur:
         `{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"},
         "per_class": {name: {"AP", "AP50"}}}`. Where both model and dataset have masks there is also `"segm"`, with
-        the same twelve, and `"segm_AP"`, `"segm_AP50"` for each class. A VOC metric has `"AP50"` alone in each place.
+        the same twelve, and `"segm_AP"`, `"segm_AP50"` for each class; where both have keypoints `"keypoints"`, the ten
+        of `keypoint_metrics`, and `"keypoints_AP"`, `"keypoints_AP50"`. A VOC metric has `"AP50"` alone in each place.
 
     Raises:
         ValueError: the dataset has classes that the model has not, or an argument is not as above: before anything is
@@ -97,6 +99,10 @@ def metrics_of(
         result["segm"] = coco_metrics(dataset, detections, "segm", max_detections=max_detections)
         for name, values in result["segm"].pop("per_class").items():
             per_class[name] |= {f"segm_{key}": value for key, value in values.items()}
+    if has_keypoints(dataset, detections):
+        result["keypoints"] = keypoint_metrics(dataset, detections)
+        for name, values in result["keypoints"].pop("per_class").items():
+            per_class[name] |= {f"keypoints_{key}": value for key, value in values.items()}
     result["per_class"] = per_class
     return result
 

@@ -46,6 +46,10 @@ def photos_of(outputs: Mapping[str, Any], sizes: Sequence[tuple[int, ...]]) -> l
         if length and outputs[key].dtype.kind not in dtypes:
             raise AnswerError(f"{key} are {outputs[key].dtype}")
     photos = [_photo({key: outputs[key][i] for key in _NEEDED}, size) for i, size in enumerate(sizes)]
+    if "keypoints" in outputs:
+        for photo, points in zip(photos, _keypoints(outputs["keypoints"], count, length), strict=True):
+            photo["keypoints"] = points[photo["place"]]
+            _finite("keypoints", photo["keypoints"])
     if "masks" in outputs:
         masks = _masks(outputs["masks"], sizes, length)
         for i, (photo, size) in enumerate(zip(photos, sizes, strict=True)):
@@ -94,6 +98,19 @@ def _photo(outputs: Mapping[str, np.ndarray], size: tuple[int, ...]) -> dict[str
         "names": names,
         "place": place,
     }
+
+
+def _keypoints(values: ArrayLike, count: int, length: int) -> np.ndarray:
+    """Keypoints as float32 [B, D, K, 3]."""
+    values = np.asarray(values)
+    if values.size == 0 and values.shape[:2] == (count, 0):  # nothing was found
+        return np.zeros((count, 0, 0, 3), np.float32)
+    if values.ndim != 4 or values.shape[:2] != (count, length) or values.shape[3] != 3:
+        raise AnswerError(f"keypoints have the shape {list(values.shape)}, and not [{count}, {length}, K, 3]")
+    if values.dtype.kind not in "fiu":
+        raise AnswerError(f"keypoints are {values.dtype}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(np.float32)
 
 
 def _masks(values: ArrayLike, sizes: Sequence[tuple[int, ...]], length: int) -> np.ndarray:

@@ -347,6 +347,8 @@ def _shown(detections: Mapping[str, Any], size: tuple[int, ...], score: float, m
     keep = np.flatnonzero(detections["scores"] >= score)
     shown: Any = {key: detections[key][keep] for key in ("boxes", "scores", "labels")}
     shown["names"] = [detections["names"][i] for i in keep]
+    if "keypoints" in detections:
+        shown["keypoints"] = detections["keypoints"][keep]
     if "masks" in detections and masks:
         values = detections["masks"][keep]
         in_graph = values.dtype == bool

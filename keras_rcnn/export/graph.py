@@ -269,7 +269,8 @@ def detect(
         score: float; detections below it become padding.
 
     Returns:
-        A dict: `boxes` [B, D, 4], `scores` [B, D], `labels` [B, D], and with masks `masks` [B, D, 28, 28].
+        A dict: `boxes` [B, D, 4], `scores` [B, D], `labels` [B, D], with masks `masks` [B, D, 28, 28], and with
+        keypoints `keypoints` [B, D, K, 3].
     """
     import tensorflow as tf
 
@@ -287,6 +288,10 @@ def detect(
         outputs["boxes"] = tf.where(keep[..., None], outputs["boxes"], 0.0)
     found: Tensor = outputs["labels"] >= 0
     boxes = tf.where(found[..., None], restore(preprocessor, outputs["boxes"], size, old), 0.0)
+    if "keypoints" in outputs:
+        points, twice = outputs["keypoints"], tf.tile(outputs["keypoints"][..., :2], [1, 1, 1, 2])
+        points = tf.concat([restore(preprocessor, twice, size, old)[..., :2], points[..., 2:]], axis=-1)
+        outputs["keypoints"] = tf.where(found[..., None, None], points, 0.0)
     return {**outputs, "boxes": boxes}
 
 

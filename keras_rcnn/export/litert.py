@@ -53,6 +53,7 @@ _TENSORS = {
     "scores": "0 to 1; 0 is padding",
     "labels": "class, a line of labels.txt counted from 0; -1 is padding",
     "masks": "probability of the object's pixels, stretched over its box",
+    "keypoints": "x, y in px of the input, and score, of each keypoint of the object",
 }
 
 
@@ -76,7 +77,8 @@ def export_litert(
     - `proposals`: float32 [1, P, 4], of Fast R-CNN and R-CNN, in px of the input, padded with zeros.
 
     It returns `boxes` float32 [1, D, 4] in px of the input, `scores` [1, D], `labels` int32 [1, D], -1 for padding, and
-    with masks `masks` [1, D, 28, 28], probabilities in the boxes. The file has TFLite metadata, with `labels.txt` and
+    with masks `masks` [1, D, 28, 28], probabilities in the boxes, with keypoints `keypoints` [1, D, K, 3] in px of the
+    input. The file has TFLite metadata, with `labels.txt` and
     `detector.json`; `keras_rcnn/export/litert_detector.py` is a program, and an example, of what is around the model,
     without Keras and TensorFlow.
 
@@ -276,6 +278,10 @@ def _layers(model: Detector) -> tuple[re.Pattern[str], re.Pattern[str]]:
         kept += [scope(parts["rpn_head"].name, head) for head in ("objectness", "deltas")]
     if "mask_head" in parts:
         kept.append(scope(parts["mask_head"].name, "logits"))
+    if "keypoint_branch" in parts:
+        branch = parts["keypoint_branch"]
+        quantised.append(scope(branch.name, branch.head.name))
+        kept.append(scope(branch.name, branch.head.name, "logits"))
     return re.compile("|".join(quantised)), re.compile("|".join(kept))
 
 

@@ -59,7 +59,8 @@ class LiteRTDetector:
 
         Returns:
             A dict, best first: `boxes` float32 [n, 4] xyxy in px of the photo, `scores` [n], `labels` int32 [n],
-            `names`, a list, and with masks `masks`, float32 [n, 28, 28], probabilities in each box.
+            `names`, a list, and with masks `masks`, float32 [n, 28, 28], probabilities in each box, with
+            keypoints `keypoints`, float32 [n, K, 3]: x, y in px of the photo and score.
 
         Raises:
             ValueError: for a score or proposals that are not as above, or proposals of a model that wants none.
@@ -72,6 +73,8 @@ class LiteRTDetector:
         if proposals is not None:
             proposals = np.reshape(np.asarray(proposals), (-1, 4)) * scale
         detections = self.detect_fitted(image, size, score, proposals)
+        if "keypoints" in detections:
+            detections["keypoints"] = detections["keypoints"] / np.array([*scale[:2], 1], np.float32)
         return {**detections, "boxes": detections["boxes"] / scale}
 
     def _check(self, score: float, proposals: ArrayLike | None) -> None:

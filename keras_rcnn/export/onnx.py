@@ -37,8 +37,9 @@ def export_onnx(
 
     Inputs are `image`, uint8 [1, H, W, 3], RGB, of any size, and of Fast R-CNN and R-CNN `proposals`, float32
     [1, P, 4] in px of the photo, any number. Outputs are `boxes` float32 [1, D, 4] in px of the photo, `scores` [1, D],
-    `labels` int32 [1, D], -1 for padding, and with masks `masks` float32 [1, D, 28, 28], probabilities in the boxes.
-    The class names are a list in json, `class_names`, in the file's metadata.
+    `labels` int32 [1, D], -1 for padding, with masks `masks` float32 [1, D, 28, 28], probabilities in the boxes, and
+    with keypoints `keypoints` float32 [1, D, K, 3], x, y in px of the photo and score. The class names are a list in
+    json, `class_names`, in the file's metadata.
 
     Args:
         model: a detector.

@@ -1,7 +1,7 @@
 """Two answers on a photo: which detections belong together, and how far they are apart.
 
 An answer is a dict of `boxes` [D, 4], `scores` [D], `labels` [D], and perhaps `masks`: float32 [D, M, M] in the boxes,
-or pasted, bool or uint8 [D, h, w] or a list of D COCO RLEs.
+or pasted, bool or uint8 [D, h, w] or a list of D COCO RLEs; and perhaps `keypoints`, [D, K, 3].
 """
 
 from collections.abc import Mapping
@@ -53,12 +53,19 @@ def differences(
 
     Returns:
         A dict: `box`, the largest difference of a coordinate in longer sides of the photo, `score`, and where both have
-        masks `mask`: the largest difference of a probability, of pasted masks 1 - IoU. NaN where one is NaN.
+        masks `mask`: the largest difference of a probability, of pasted masks 1 - IoU. NaN where one is NaN. Where both
+        have keypoints, their scores count among `score`; of their places it is the median that counts among `box`,
+        since of two peaks as high as each other rounding makes one or the other the keypoint.
     """
     errors = {
         "box": _far(expected["boxes"][i], detections["boxes"][j]) / max(size),
         "score": _far(expected["scores"][i], detections["scores"][j]),
     }
+    if "keypoints" in expected and "keypoints" in detections:
+        points, others = (np.asarray(own["keypoints"][k], np.float64) for own, k in ((expected, i), (detections, j)))
+        away = np.median(np.abs(points[:, :2] - others[:, :2]).max(-1)) / max(size)
+        errors["box"] = float(np.maximum(errors["box"], away))
+        errors["score"] = float(np.maximum(errors["score"], _far(points[:, 2], others[:, 2])))
     if "masks" in expected and "masks" in detections:
         apart = _disagreement if pasted(expected) else _far
         errors["mask"] = apart(expected["masks"][i], detections["masks"][j])

@@ -52,10 +52,10 @@ def export_saved_model(
 
     Each wants `proposals`, float32 [B, P, 4], as well if the detector does: in px of the photos, padded with zeros.
     Each returns `boxes` [B, D, 4], in the first two in px of the photos, `scores` [B, D], `labels` int32 [B, D], -1
-    for padding, and `names`, strings [B, D]. With masks there is `masks`, float32 [B, D, 28, 28], as cropped to the
-    boxes; with `masks="pasted"` the first two have uint8 [B, N, H, W] instead: N is the most detections of a photo in
-    the request, H and W the largest photo's. That is N MB a megapixel (an error from 2 GB), and in REST's JSON several
-    times that: for single photos and gRPC.
+    for padding, and `names`, strings [B, D]; with keypoints also `keypoints`, float32 [B, D, K, 3]: x, y, score. With
+    masks there is `masks`, float32 [B, D, 28, 28], as cropped to the boxes; with `masks="pasted"` the first two have
+    uint8 [B, N, H, W] instead: N is the most detections of a photo in the request, H and W the largest photo's. That is
+    N MB a megapixel (an error from 2 GB), and in REST's JSON several times that: for single photos and gRPC.
 
     Beside it lie `models.config` and `compose.yaml` for TF Serving in Docker; in the version's folder the class names
     as an asset, and requests that warm the server up.
@@ -289,6 +289,8 @@ def _check(
         if masks == "pasted":
             del detections["masks"]
         detections["labels"] = np.where(detections["scores"] >= score, detections["labels"], -1)
+        if "keypoints" in detections:
+            detections["keypoints"] = model.preprocessor.restore_points(detections["keypoints"], old, new)
         return {**detections, "boxes": model.preprocessor.restore(detections["boxes"], old, new)}
 
     return parity.check(

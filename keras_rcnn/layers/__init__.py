@@ -6,6 +6,7 @@ from keras_rcnn.layers.fixed_norm import FixedBatchNormalization
 from keras_rcnn.layers.fpn import FPN, SingleLevel
 from keras_rcnn.layers.given import GivenProposals
 from keras_rcnn.layers.heads import BoxHead, BoxPredictor, MaskHead, RegionMean
+from keras_rcnn.layers.keypoints import KeypointBranch, KeypointHead
 from keras_rcnn.layers.losses import BoxLoss, MaskLoss, RPNLoss
 from keras_rcnn.layers.matterport import (
     MatterportAnchors,
@@ -43,6 +44,8 @@ __all__ = [
     "DetectionDecoder",
     "FixedBatchNormalization",
     "GivenProposals",
+    "KeypointBranch",
+    "KeypointHead",
     "MaskDecoder",
     "MaskHead",
     "MaskLoss",

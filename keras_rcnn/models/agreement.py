@@ -43,3 +43,22 @@ def agree_on_classes(model: keras.Model, batches: Any) -> None:
 def _short(names: Iterable[str]) -> str:
     names = list(names)
     return f"[{', '.join(map(str, names[:8]))}{', ...' if len(names) > 8 else ''}]"
+
+
+def agree_on_keypoints(model: Any, batches: Any) -> None:
+    """Compares a model's keypoints with those of batches.
+
+    Raises:
+        ValueError: the model learns keypoints that the batches have not.
+    """
+    if model.skeleton is None:
+        return
+    if not getattr(batches, "keypoints", True):
+        raise ValueError(f"{type(model).__name__} learns keypoints: dataset.batches(..., keypoints=True).")
+    given = getattr(getattr(batches, "dataset", None), "skeleton", None)
+    if given is not None and len(given) != len(model.skeleton):
+        raise ValueError(
+            f"The dataset has {len(given)} keypoints {_short(given.names)}, the model {len(model.skeleton)} "
+            f"{_short(model.skeleton.names)}: give it a KeypointHead({len(given)}, names=dataset.skeleton.names, "
+            "bones=dataset.skeleton.bones)."
+        )

@@ -1,6 +1,5 @@
 """What the detectors share: two functional graphs over one set of layers, one loss function, config, `detect`."""
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any, Self, overload
 
@@ -16,7 +15,9 @@ from keras_rcnn.data.proposals import pad_proposals
 from keras_rcnn.data.records import Dataset
 from keras_rcnn.data.request import check_request, least_score, refuse_proposals
 from keras_rcnn.interfaces import AnyPhoto, Detections, MaskForm, Photo
-from keras_rcnn.models.agreement import agree_on_classes
+from keras_rcnn.models.agreement import agree_on_classes, agree_on_keypoints
+from keras_rcnn.models.keypoints import with_keypoints
+from keras_rcnn.models.optimizer import build_optimizer
 from keras_rcnn.models.parts import (
     check_canvas,
     check_fit,
@@ -29,6 +30,7 @@ from keras_rcnn.models.parts import (
 from keras_rcnn.models.process import check_process
 from keras_rcnn.ops.backend import compiled_on_request
 from keras_rcnn.ops.backend.replicas import num_replicas
+from keras_rcnn.skeletons import Skeleton
 
 
 class Detector(keras.Model):
@@ -69,6 +71,7 @@ class Detector(keras.Model):
         name: str,
     ) -> None:
         check_process()
+        targets, detections, losses = with_keypoints(config, targets, detections, losses)
         super().__init__(inputs=inputs, outputs=detections, name=name)
         self.training_graph = keras.Model({**inputs, **targets}, losses, name="training_graph")
         self.parts = {key: value for key, value in config.items() if is_part(value)}
@@ -95,6 +98,11 @@ class Detector(keras.Model):
     def has_masks(self) -> bool:
         """Whether the detector predicts masks, and wants them of the training data (`batches(masks=True)`)."""
         return "mask_head" in self.parts
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """The keypoints that the detector predicts, and wants of the training data (`batches(keypoints=True)`)."""
+        return self.parts["keypoint_branch"].skeleton if "keypoint_branch" in self.parts else None
 
     @property
     def wants_proposals(self) -> bool:
@@ -202,6 +210,7 @@ class Detector(keras.Model):
         if self.has_masks and not getattr(batches, "masks", True):
             raise ValueError(f"{type(self).__name__} learns masks: dataset.batches(..., masks=True).")
 
+        agree_on_keypoints(self, batches)
         if isinstance(batches, Batches):
             batches.check(training=training)
 
@@ -275,7 +284,7 @@ class Detector(keras.Model):
             For a single image a dict, for a list a list of dicts, of numpy arrays, best first: `boxes` float32 [n, 4]
             xyxy in pixels of the image as given (EXIF rotation applied), `scores` float32 [n], `labels` int32 [n] and
             `names`, a list of n class names; with masks also `masks`, bool [n, height, width], a list of n RLEs, or
-            float32 [n, 28, 28].
+            float32 [n, 28, 28], with keypoints `keypoints`, float32 [n, K, 3]: x, y and score.
 
         Raises:
             ValueError: for an argument that is not as above, before anything is read.
@@ -346,6 +355,8 @@ class Detector(keras.Model):
         if "masks" in outputs and masks:
             crops, boxes = outputs["masks"][keep], detections["boxes"]
             detections["masks"] = self.preprocessor.pasted(crops, boxes, size, masks)
+        if "keypoints" in outputs:
+            detections["keypoints"] = self.preprocessor.restore_points(outputs["keypoints"][keep], size, resized)
         return detections
 
     # === Saving ===
@@ -379,16 +390,3 @@ class Detector(keras.Model):
             for key, value in config.items()
         }
         return cls(**with_doubles(config))
-
-
-def build_optimizer(model: keras.Model) -> None:
-    """Makes the variables of a model's optimizer, in its strategy's scope, if there is an optimizer that has none yet.
-
-    A graph of TensorFlow's that makes them itself, as the first step of `fit` does, is traced twice.
-    """
-    optimizer = getattr(model, "optimizer", None)  # not there before `compile`
-    if optimizer is None or optimizer.built:
-        return
-    strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's models have it
-    with strategy.scope() if strategy is not None else contextlib.nullcontext():
-        optimizer.build(model.trainable_variables)

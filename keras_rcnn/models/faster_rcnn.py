@@ -35,6 +35,7 @@ class FasterRCNN(Detector):
         box_loss: `BoxLoss`.
         cascade: `Cascade`, for Cascade R-CNN: further box heads, each on the former's boxes; None: one.
         decoder: `DetectionDecoder`.
+        keypoint_branch: `KeypointBranch`, or None for a detector without keypoints; see `keras_rcnn.models.keypoints`.
         preprocessor: `Preprocessor`: how photos are resized and normalised; None: as the backbone's weights expect.
         class_names: list of K names.
 
@@ -63,6 +64,7 @@ class FasterRCNN(Detector):
         box_loss: keras.layers.Layer | None = None,
         cascade: layers.Cascade | None = None,
         decoder: keras.layers.Layer | None = None,
+        keypoint_branch: keras.layers.Layer | None = None,
         preprocessor: Preprocessor | None = None,
         class_names: Sequence[str] | None = None,
         name: str = "faster_rcnn",

@@ -26,6 +26,11 @@ def target_inputs() -> dict[str, Any]:
     }
 
 
+def keypoint_inputs(count: int) -> dict[str, Any]:
+    """The further target of a detector with keypoints: x, y and visibility of each object's K keypoints."""
+    return {"keypoints": keras.Input((None, count, 3), name="keypoints", dtype="float32")}
+
+
 def mask_inputs() -> dict[str, Any]:
     """The further targets of a detector with masks: each object's mask [H, W] and where in the image it lies."""
     return {

@@ -29,6 +29,7 @@ class MaskRCNN(Detector):
         mask_head: `MaskHead`.
         mask_loss: `MaskLoss`.
         mask_decoder: `MaskDecoder`.
+        keypoint_branch: `KeypointBranch`, or None for a detector without keypoints; see `keras_rcnn.models.keypoints`.
         preprocessor: `Preprocessor`: how photos are resized and normalised; None: as the backbone's weights expect.
         class_names: list of K names.
         neck: `FPN` or `SingleLevel`; it and all further parts are as in `FasterRCNN`.
@@ -63,6 +64,7 @@ class MaskRCNN(Detector):
         mask_head: keras.layers.Layer | None = None,
         mask_loss: keras.layers.Layer | None = None,
         mask_decoder: keras.layers.Layer | None = None,
+        keypoint_branch: keras.layers.Layer | None = None,
         preprocessor: Preprocessor | None = None,
         class_names: Sequence[str] | None = None,
         name: str = "mask_rcnn",

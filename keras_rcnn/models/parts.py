@@ -28,8 +28,10 @@ def check_fit(parts: Mapping[str, Any]) -> None:
         )
     if neck is None or not hasattr(neck, "roi_levels"):
         return
-    for key in ("box_pool", "mask_pool"):
-        strides = getattr(parts.get(key), "strides", None)
+    pools = {key: parts.get(key) for key in ("box_pool", "mask_pool")}
+    pools["keypoint_branch's pool"] = getattr(parts.get("keypoint_branch"), "pool", None)
+    for key, pool in pools.items():
+        strides = getattr(pool, "strides", None)
         if strides is not None and len(strides) > neck.roi_levels():
             raise ValueError(
                 f"{key} pools from {len(strides)} levels, of strides {list(strides)[:8]}; the neck has "

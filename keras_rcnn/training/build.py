@@ -19,6 +19,7 @@ from keras_rcnn.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
 from keras_rcnn.ops.losses import class_balanced_weights
 from keras_rcnn.precision import policy
 from keras_rcnn.presets import detector_class, from_preset
+from keras_rcnn.skeletons import Skeleton
 from keras_rcnn.training.settings import BUILT, RecipeError, Settings
 
 # what the settings roi_samples, background_iou and nms_iou are when a recipe leaves them None
@@ -94,6 +95,8 @@ def check(settings: Settings, detector: type[Detector]) -> list[str]:
             f"augment has copy_paste, which cuts objects out by their masks, and a {detector.__name__} is trained "
             "without them: set masks = True, or leave copy_paste out."
         )
+    if settings.keypoints and not issubclass(detector, (FasterRCNN, MaskRCNN)):
+        problems.append(f"keypoints = True, but a {detector.__name__} has none: take a Faster or Mask R-CNN.")
     if settings.box_regression is not None and issubclass(detector, RCNN):
         problems.append(f"box_regression = {settings.box_regression!r}: R-CNN's boxes are no part of its loss.")
     if settings.cascade and issubclass(detector, RCNN):
@@ -258,15 +261,26 @@ def class_counts(dataset: Dataset, difficult: bool = False) -> np.ndarray:
     return np.bincount(np.concatenate(labels), minlength=len(dataset.class_names))
 
 
-def build_model(settings: Settings, class_names: Sequence[str], counts: np.ndarray | None = None) -> Detector:
+def build_model(
+    settings: Settings,
+    class_names: Sequence[str],
+    counts: np.ndarray | None = None,
+    skeleton: Skeleton | None = None,
+) -> Detector:
     """The detector that checked settings describe: a preset with new predictors, or a new one on a backbone.
 
     Args:
         settings: `Settings`.
         class_names: list of str.
         counts: int `[classes]`, how many objects there are to learn from, for `class_balance`.
+        skeleton: the data's keypoints, for `keypoints`.
+
+    Raises:
+        RecipeError: there are keypoints to be learned, and the data or the preset has none.
     """
-    model = _detector(settings, class_names)
+    model = _detector(settings, class_names, skeleton)
+    if settings.keypoints and model.skeleton is None:
+        raise RecipeError(f"keypoints = True, but the preset {settings.base} has no keypoint branch.")
     loss, decoder = model.parts["box_loss"], model.parts["decoder"]
     if settings.box_regression is not None:
         loss.regression = settings.box_regression
@@ -279,7 +293,7 @@ def build_model(settings: Settings, class_names: Sequence[str], counts: np.ndarr
     return model
 
 
-def _detector(settings: Settings, class_names: Sequence[str]) -> Detector:
+def _detector(settings: Settings, class_names: Sequence[str], skeleton: Skeleton | None) -> Detector:
     if settings.base is not None:
         model = from_preset(settings.base, class_names=class_names)
         model.thresholds = None  # what it learns will score otherwise
@@ -319,6 +333,8 @@ def _detector(settings: Settings, class_names: Sequence[str]) -> Detector:
         decoder = layers.DetectionDecoder(iou_threshold=nms_iou, max_detections=settings.max_detections)
         parts |= {"cascade": layers.Cascade() if settings.cascade else None}
         parts |= {"decoder": decoder, **_shared_map(settings, backbone, num_classes, detector)}
+    if settings.keypoints:
+        parts["keypoint_branch"] = _keypoint_branch(settings, parts["box_pool"], skeleton)
     model = detector(backbone, num_classes, **parts)
     if head_weights:
         assign(model.get_layer("box_head"), head_weights)
@@ -355,6 +371,15 @@ def _shared_map(settings: Settings, backbone: Backbone, num_classes: int, detect
         parts["mask_pool"] = layers.RoIAlign(14, **pool, name="mask_pool")
         parts["mask_head"] = layers.MaskHead(num_classes, convs, channels=convs[-1])
     return parts
+
+
+def _keypoint_branch(settings: Settings, pool: Any, skeleton: Skeleton | None) -> layers.KeypointBranch:
+    if skeleton is None:
+        raise RecipeError("keypoints = True, but the training data have no keypoints.")
+    config = {**pool.get_config(), "size": 14, "name": "keypoint_pool"}
+    convs, names = settings.keypoint_head_channels, skeleton.names
+    head = layers.KeypointHead(len(names), convs, names=list(names), bones=[list(bone) for bone in skeleton.bones])
+    return layers.KeypointBranch(head, type(pool).from_config(config))
 
 
 def _has_batch_norm(name: str) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.files import aside
 from keras_rcnn.interfaces import FilePath
-from keras_rcnn.models.detector import build_optimizer
+from keras_rcnn.models.optimizer import build_optimizer
 from keras_rcnn.training.callbacks import is_finite
 
 logger = logging.getLogger(__name__)

@@ -79,7 +79,8 @@ class Pictures(keras.callbacks.Callback):
                 record = self.dataset[i]
                 options = {} if self.proposals is None else {"proposals": self.proposals[record]}
                 image = record.read()
-                picture = draw(image, self.model.detect(image, score=self.score, **options))
+                found = self.model.detect(image, score=self.score, **options)
+                picture = draw(image, found, skeleton=self.model.skeleton)
                 tf.summary.image(f"detections/{i}", _shrunk(picture, self.side)[None])
         self._writer.flush()
 

@@ -95,6 +95,8 @@ class Run:
         settings, callbacks, evaluation, monitor = self.settings, [], None, "loss"
         if evaluated and self.validation is not None:
             monitor = "val_segm_AP50" if model.has_masks and has_masks(self.validation) else "val_AP50"
+            if model.skeleton is not None and self.validation.skeleton is not None:
+                monitor = "val_keypoints_AP50"
             evaluation = EvaluateCallback(
                 self.validation,
                 every=settings.evaluate_every,
@@ -155,6 +157,7 @@ class Run:
             repeat_threshold=settings.repeat_threshold,
             difficult=settings.difficult,
             masks=model.has_masks,
+            keypoints=model.skeleton is not None,
             proposals=proposals or self.proposals,
         )
         with self.devices.scope():

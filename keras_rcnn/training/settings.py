@@ -115,6 +115,7 @@ class Settings(BaseModel):
         '`"rcnn"`, `"fast_rcnn"`, `"faster_rcnn"` or `"mask_rcnn"`; `None` is Faster R-CNN, or with `masks` Mask R-CNN',
     )
     masks: StrictBool = _model(False, "train masks too")
+    keypoints: StrictBool = _model(False, "train keypoints too, those of COCO's annotations; a `base` must have them")
     backbone: StrictStr = _parts(
         "efficientnet_lite0",
         'or `"mobilenet_v3_large"`, `"resnet18"` to `"resnet152"`, `"resnext50_32x4d"`, `"resnext101_32x8d"`, '
@@ -143,6 +144,9 @@ class Settings(BaseModel):
     cascade: StrictBool = _parts(False, "Cascade R-CNN: three box heads, each on the boxes of the one before")
     mask_head_channels: Annotated[tuple[Count, ...], Field(min_length=1)] = _parts(
         (128,) * 4, "channels of the mask head's convolutions"
+    )
+    keypoint_head_channels: Annotated[tuple[Count, ...], Field(min_length=1)] = _parts(
+        (128,) * 4, "channels of the keypoint head's convolutions; the paper's are eight of 512"
     )
     max_detections: Count = _parts(100, "the most detections per image")
 

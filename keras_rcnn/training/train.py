@@ -86,13 +86,13 @@ def _built(
     fixed = [*settings.changed(), *(BUILT if settings.base is not None else ())]
     with devices.scope(), precision(settings.precision):
         counts = build.class_counts(training, settings.difficult)
-        model = build.build_model(settings, training.class_names, counts)
+        model = build.build_model(settings, training.class_names, counts, training.skeleton)
         suggested = suggestions(training, View.of(model), fixed) if settings.auto else {}
         if suggested:
             logger.info("Chosen for the data: %s", ", ".join(f"{key}={value}" for key, value in suggested.items()))
             settings = settings.replace(**suggested)
             keras.utils.set_random_seed(settings.seed)  # as if these had been given
-            model = build.build_model(settings, training.class_names, counts)
+            model = build.build_model(settings, training.class_names, counts, training.skeleton)
     if distribute.is_chief(devices):
         logger.info(short_text(survey(training, validation, View.of(model), fixed=fixed, compare_photos=False)))
     return settings, model

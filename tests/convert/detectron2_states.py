@@ -93,6 +93,11 @@ def _heads(config, first, channels):
     for number in stages:
         yield from dense(f"roi_heads.box_predictor{number}.cls_score", classes + 1, features)
         yield from dense(f"roi_heads.box_predictor{number}.bbox_pred", 4 if cascade else 4 * classes, features)
+    for i, out in enumerate(config["MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"] if config["MODEL.KEYPOINT_ON"] else ()):
+        yield from conv(f"roi_heads.keypoint_head.conv_fcn{i + 1}", out, 512 if i else channels, 3)
+    if config["MODEL.KEYPOINT_ON"]:
+        yield "roi_heads.keypoint_head.score_lowres.weight", (512, 17, 4, 4)
+        yield "roi_heads.keypoint_head.score_lowres.bias", (17,)
     if not config["MODEL.MASK_ON"]:
         return
     if first != "res4":

@@ -18,6 +18,7 @@ from tests.shared import SHARED, whole_model
 
 pytestmark = needs_detectron2
 
+KEYPOINTS = "keypoint_rcnn_R_50_FPN_1x"
 MASK, FAST, C4 = "mask_rcnn_R_50_FPN_1x", "fast_rcnn_R_50_FPN_1x", "mask_rcnn_R_50_C4_1x"
 MODELS = (
     MASK,
@@ -31,6 +32,7 @@ MODELS = (
     "faster_rcnn_R_50_C4_1x",
     "voc_faster_rcnn_R_50_C4",
     "mask_rcnn_R_50_DC5_1x",
+    KEYPOINTS,
 )
 IN_CI = {(MASK, "coffee_small"), (FAST, "coffee_small"), (C4, "coffee_small"), (MASK, "train")}
 # (model, photo of the batch) -> a detection whose proposal has a side of 224 px to 1e-6: it is rounding that decides
@@ -102,6 +104,13 @@ def same_masks(ours, theirs, partner, suffix=""):
     assert (ours != wanted.astype(bool)[partner]).sum() < 0.005 * wanted.sum()
 
 
+def same_keypoints(ours, theirs, partner, noise=None):
+    """0.5 px; the score, which is of exponentials and may be over 1, to 1 % or 2e-3."""
+    theirs = theirs[partner]
+    assert np.abs(ours - theirs)[..., :2].max() < 0.5 + (noise or {}).get("max_keypoint_err_px", 0)
+    np.testing.assert_allclose(ours[..., 2], theirs[..., 2], rtol=1e-2, atol=2e-3)
+
+
 @pytest.mark.parametrize(("name", "photo"), cases(lambda case: case != "batch2"))
 def test_every_stage(name, photo):
     theirs, case = golden(f"{name}__{photo}.npz"), golden(f"{name}.json")["cases"][photo]
@@ -136,6 +145,18 @@ def test_every_stage(name, photo):
         noise = case["vs_float64"].get("max_mask_prob_err", 0)
         assert np.abs(outputs["masks"][: len(partner)] - theirs["mask_probs"][partner]).max() < 2e-3 + noise
         same_masks(found["masks"], theirs, partner)
+    if "keypoints" in found:
+        same_keypoints(found["keypoints"], theirs["keypoints"], partner, case["vs_float64"])
+        check_heatmaps(model, out["features"], theirs)
+
+
+def check_heatmaps(model, features, theirs):
+    """What the keypoint branch pools and says in Detectron2's own boxes."""
+    branch, boxes = model.parts["keypoint_branch"], theirs["raw_boxes_network_frame"][None]
+    pooled = branch.pool([np.asarray(value) for value in features], boxes)
+    logits = np.asarray(branch.head(pooled))[0]
+    close(chw_of_regions(logits)[0], theirs["kp_heatmap_det0"], 2e-3, "heatmaps")
+    close(chw_of_regions(logits)[:, :, ::8, ::8], theirs["kp_heatmaps_every8"], 2e-3, "heatmaps")
 
 
 def check_proposals(out, theirs):
@@ -204,6 +225,8 @@ def test_batch_of_two(name, case):
         partner = same_detections(ours, {key: theirs[f"{key}_{i}"] for key in ("boxes", "scores", "classes")})
         if "masks" in ours:
             same_masks(ours["masks"], theirs, partner, f"_{i}")
+        if "keypoints" in ours:
+            same_keypoints(ours["keypoints"], theirs[f"keypoints_{i}"], partner)
 
 
 def without(theirs, photo, index):
@@ -223,6 +246,7 @@ LOSSES = {
     "loss_box_reg": "loss_box_reg",
     "loss_rpn_cls": "loss_objectness",
     "loss_rpn_loc": "loss_rpn_box_reg",
+    "loss_keypoint": "loss_keypoint",
 }
 TRAINED = [
     whole_model(name, in_ci=(name, "train") in IN_CI)
@@ -248,6 +272,11 @@ def training_batch(model, name, info):
         height, width = x["images"].shape[1:3]
         y["masks"] = np.zeros((2, 6, 8, 8), np.uint8)
         y["mask_frames"] = np.tile(np.float32([0, 0, width, height]), (2, 6, 1))
+    if model.skeleton is not None:
+        y["keypoints"] = np.zeros((2, 6, len(model.skeleton), 3), np.float32)
+        for i, photo in enumerate(photos):
+            points = np.float32(info["targets"][photo]["keypoints"])
+            y["keypoints"][i, : len(points)] = points
     return {**x, **y}
 
 
@@ -265,6 +294,7 @@ def test_training_losses(name):
         graph["mask_labels"] = layers["mask_targets"]._inbound_nodes[0].output_tensors[1]
     whole = keras.Model(model.training_graph.input, graph)
     out = whole(training_batch(model, name, info), training=True)
+    assert "loss_keypoint" in info["losses"] or model.skeleton is None
     for key, value in info["losses"].items():
         if key in LOSSES:
             assert float(np.mean(out[LOSSES[key]])) == pytest.approx(value, rel=1e-3), key

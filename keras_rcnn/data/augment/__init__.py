@@ -5,7 +5,8 @@ Every transform is called as `transform(image, boxes, labels, masks, rng)` and r
 - image: uint8 RGB `[h, w, 3]`;
 - boxes: float32 `[n, 4]`, xyxy px;
 - labels: int32 `[n]`; `PROPOSAL` marks a box that is no object but a proposal, and moves along;
-- masks: list of `n` `InstanceMask`, or None;
+- masks: list of `n` `InstanceMask`, or None; with keypoints each is a `keras_rcnn.data.keypoints.Posed`, which
+  `keras_rcnn.data.keypoints.like` makes anew where a transform moves it; without masks their crops are then empty;
 - rng: `numpy.random.Generator`.
 
 `keeps_size` says that the image's size never changes.

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_rcnn.data.keypoints import hidden, like
 from keras_rcnn.data.masks import InstanceMask
 
 Masks = list[InstanceMask] | None
@@ -27,8 +28,12 @@ def areas(boxes: np.ndarray) -> np.ndarray:
 
 def moved(masks: Iterable[InstanceMask], scale: ArrayLike, offset: ArrayLike) -> list[InstanceMask]:
     """Masks with their frames `[x1, y1, x2, y2]` at `frame * scale - offset`, two numbers each."""
-    scale, offset = np.tile(scale, 2), np.tile(offset, 2)
-    return [InstanceMask(crop, float32(frame * scale - offset)) for crop, frame in masks]
+    scales, offsets = np.tile(scale, 2), np.tile(offset, 2)
+
+    def move(points: np.ndarray) -> np.ndarray:
+        return points * scales[:2] - offsets[:2]
+
+    return [like(mask, mask.crop, float32(mask.frame * scales - offsets), move) for mask in masks]
 
 
 def trimmed(mask: InstanceMask, view: tuple[int, int, int, int]) -> InstanceMask | None:
@@ -42,6 +47,8 @@ def trimmed(mask: InstanceMask, view: tuple[int, int, int, int]) -> InstanceMask
         `InstanceMask`, its frame the box around the mask.
     """
     crop, frame = mask
+    if not crop.size:
+        return None
     steps = (frame[2:] - frame[:2]) / (crop.shape[1], crop.shape[0])
     ends = np.ceil((np.reshape(view, (2, 2)) - frame[:2]) / steps - 0.5)
     (left, top), (right, bottom) = np.clip(ends, 0, (crop.shape[1], crop.shape[0])).astype(int)
@@ -52,7 +59,8 @@ def trimmed(mask: InstanceMask, view: tuple[int, int, int, int]) -> InstanceMask
         return None
     left, top = left + x, top + y
     corners = np.array([[left, top], [left + width, top + height]])
-    return InstanceMask(crop[top : top + height, left : left + width], float32((corners * steps + frame[:2]).ravel()))
+    frame = float32((corners * steps + frame[:2]).ravel())
+    return like(mask, crop[top : top + height, left : left + width], frame)
 
 
 def in_view(
@@ -77,8 +85,10 @@ def in_view(
     visible = np.clip(boxes, np.tile(limit[:2], 2), np.tile(limit[2:], 2))
     kept = enough(boxes, visible, min_visible)
     if masks is not None:
-        masks = list(masks)
+        masks = [hidden(mask, view) for mask in masks]
         for i in np.flatnonzero(kept & (visible != boxes).any(axis=1) & (labels != PROPOSAL)):
+            if not masks[i].crop.size:  # keypoints alone
+                continue
             part = trimmed(masks[i], view)
             if part is None:
                 kept[i] = False

@@ -1,9 +1,12 @@
 """Mirrored and turned photos."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
 from keras_rcnn.data.augment.objects import FILL, PROPOSAL, Masks, Sample, enough, float32, trimmed
+from keras_rcnn.data.keypoints import like
 from keras_rcnn.data.masks import LIMIT, InstanceMask
 from keras_rcnn.data.request import check_number
 
@@ -60,8 +63,14 @@ class Rotate90:
             width = image.shape[1]
             image, boxes = np.rot90(image), _turn(boxes, width)
             if masks is not None:
-                masks = [InstanceMask(np.rot90(crop), _turn(frame, width)) for crop, frame in masks]
+                move = _turn_points(width)
+                masks = [like(mask, np.rot90(mask.crop), _turn(mask.frame, width), move) for mask in masks]
         return np.ascontiguousarray(image), boxes, labels, masks
+
+
+def _turn_points(width: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The function that turns points `[n, 2]` of an image of this width by 90 degrees, counterclockwise."""
+    return lambda points: np.stack([points[:, 1], width - points[:, 0]], axis=1)
 
 
 class Rotate:
@@ -112,6 +121,9 @@ class Rotate:
             if labels[i] == PROPOSAL:
                 parts[i] = InstanceMask(mask.crop, turned[i])
                 continue
+            if not mask.crop.size:  # keypoints alone
+                parts[i] = like(mask, mask.crop, turned[i], lambda points: points @ turn.T + matrix[:, 2])
+                continue
             part = _turned_mask(mask, matrix, width, height, self.min_visible)
             kept[i] = part is not None
             if part is not None:
@@ -152,7 +164,8 @@ def _turned_mask(
     before, after = np.count_nonzero(crop) * old.prod(), np.count_nonzero(turned) * steps.prod()
     if not after or after < min_visible * before:
         return None
-    return trimmed(InstanceMask(turned, float32([*low, *high])), (0, 0, width, height))
+    mask = like(mask, turned, float32([*low, *high]), lambda points: points @ matrix[:, :2].T + matrix[:, 2])
+    return trimmed(mask, (0, 0, width, height))
 
 
 def _flip(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, masks: Masks, axis: int) -> Sample:
@@ -163,8 +176,11 @@ def _flip(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, masks: Masks
         frames[..., low], frames[..., high] = side - frames[..., high], side - frames[..., low]
         return frames
 
+    def opposite(points: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(2) == low, side - points, points)
+
     if masks is not None:
-        masks = [InstanceMask(np.flip(crop, axis), mirror(frame)) for crop, frame in masks]
+        masks = [like(mask, np.flip(mask.crop, axis), mirror(mask.frame), opposite, mirror=True) for mask in masks]
     return np.ascontiguousarray(np.flip(image, axis)), mirror(boxes), labels, masks
 
 
