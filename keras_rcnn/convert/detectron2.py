@@ -296,7 +296,7 @@ def _mask_head(tensors: Tensors, config: Mapping[str, Any], classes: int | None)
         raise ConversionError(f"{tensors.model}: masks of {rows} classes, boxes of {classes}.")
 
 
-def _keypoint_head(tensors, config):
+def _keypoint_head(tensors: Tensors, config: Mapping[str, Any]) -> None:
     theirs, ours = "roi_heads.keypoint_head", "keypoint_branch/keypoint_head"
     for i in range(len(config["MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"])):
         tensors.conv(f"{theirs}.conv_fcn{i + 1}", f"{ours}/conv_{i}", bias=True)

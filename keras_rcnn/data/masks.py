@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from keras_rcnn.data.fields import number, numbers, shown
 from keras_rcnn.data.images import ImageError, read_mask_file
 from keras_rcnn.data.problems import DataError
-from keras_rcnn.interfaces import Segmentation
+from keras_rcnn.interfaces import RLE, Segmentation
 
 FAR = 100_000  # px: pycocotools walks along a polygon's edges and takes memory for each px, or ends the process
 LIMIT = 1024  # px a side of a crop: larger ones are thinned out, so that full-frame objects stay bounded as well
@@ -144,7 +144,7 @@ def rle_window(counts: np.ndarray, height: int, width: int, window: tuple[int, i
     return columns.reshape(x2 - x1, height).T[y1:y2]
 
 
-def _rle_window(segmentation: dict[str, Any], window: tuple[int, int, int, int]) -> np.ndarray:
+def _rle_window(segmentation: dict[str, Any] | RLE, window: tuple[int, int, int, int]) -> np.ndarray:
     size = segmentation["size"]
     if len(size) != 2 or not all(isinstance(side, (int, np.integer)) for side in size):
         raise DataError(f"the size of a run-length mask is {shown(size)}; it should be [height, width] in whole px")
