@@ -109,7 +109,7 @@ def _text(record: Mapping[str, Any], handle: str, pictures: Sequence[str]) -> st
         f"# {_line(record.get('title') or record.get('name') or 'Detector')}",
         f"A {kind}{over}, a preset of keras_rcnn for Keras 3.",
         *(f"![{_line(record.get('name') or 'picture')}]({name})" for name in pictures),
-        f"## Use\n\nWith keras_rcnn and the extra `hub`:\n\n```bash\nkeras-rcnn detect photo.jpg --preset {handle}\n```",
+        f"## Use\n\nWith keras_rcnn, extra `hub`:\n\n```bash\nkeras-rcnn detect photo.jpg --preset {handle}\n```",
         f"```python\n{python}\n```",
         f"## Classes\n\n{_classes(detector['config'])}",
         f"## Measured\n\n{_measured(record)}",
