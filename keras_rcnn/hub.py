@@ -147,8 +147,8 @@ def hub_package(hub: str) -> Any:
         return importlib.import_module(PACKAGES[hub])
     except ImportError as error:
         raise PresetError(
-            f"{hub}:// needs the package {PACKAGES[hub]}: pip install 'keras-rcnn-zoo[hub]', or pip install "
-            f"{PACKAGES[hub]}."
+            f"{hub}:// needs the package {PACKAGES[hub]}: pip install {PACKAGES[hub]}, or keras_rcnn with the extra "
+            "hub, which from a checkout is pip install -e '.[hub]'."
         ) from error
 
 

@@ -98,7 +98,7 @@ def _text(record: Mapping[str, Any], handle: str, pictures: Sequence[str]) -> st
     detector = record["detector"]
     kind = KINDS.get(detector.get("class_name", ""), detector.get("class_name") or "detector")
     backbone = (detector["config"].get("backbone") or {}).get("class_name")
-    over = f" on a {backbone} backbone" if backbone else ""
+    over = f" with the backbone {backbone}" if backbone else ""
     masks = " and masks" if kind == "Mask R-CNN" else ""
     python = (
         f'import keras_rcnn\n\nmodel = keras_rcnn.from_preset("{handle}")\n'
@@ -107,9 +107,9 @@ def _text(record: Mapping[str, Any], handle: str, pictures: Sequence[str]) -> st
     )
     parts = [
         f"# {_line(record.get('title') or record.get('name') or 'Detector')}",
-        f"A {kind}{over}, a preset of [keras_rcnn](https://pypi.org/project/keras-rcnn-zoo/) for Keras 3.",
+        f"A {kind}{over}, a preset of keras_rcnn for Keras 3.",
         *(f"![{_line(record.get('name') or 'picture')}]({name})" for name in pictures),
-        f"## Use\n\n```bash\npip install 'keras-rcnn-zoo[hub]'\nkeras-rcnn detect photo.jpg --preset {handle}\n```",
+        f"## Use\n\nWith keras_rcnn, extra `hub`:\n\n```bash\nkeras-rcnn detect photo.jpg --preset {handle}\n```",
         f"```python\n{python}\n```",
         f"## Classes\n\n{_classes(detector['config'])}",
         f"## Measured\n\n{_measured(record)}",

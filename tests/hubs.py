@@ -223,7 +223,7 @@ def no_proxy(monkeypatch):
 @pytest.fixture
 def hf(monkeypatch, tmp_path, no_proxy):
     """A Hugging Face of one's own, with an empty cache."""
-    pytest.importorskip("huggingface_hub", reason="pip install 'keras-rcnn-zoo[hub]'")
+    pytest.importorskip("huggingface_hub", reason="pip install -e '.[hub]'")
     from huggingface_hub import constants
     from huggingface_hub.utils import _http
 
@@ -246,7 +246,7 @@ def hf(monkeypatch, tmp_path, no_proxy):
 @pytest.fixture
 def kaggle(monkeypatch, tmp_path, no_proxy):
     """A Kaggle of one's own, with an empty cache."""
-    pytest.importorskip("kagglehub", reason="pip install 'keras-rcnn-zoo[hub]'")
+    pytest.importorskip("kagglehub", reason="pip install -e '.[hub]'")
     from kagglesdk import kaggle_env
 
     running = Kaggle()

@@ -112,7 +112,7 @@ def test_without_the_package(handle, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     package = "huggingface_hub" if handle == HF else "kagglehub"
-    with pytest.raises(PresetError, match=f"needs the package {package}: pip install 'keras-rcnn-zoo.hub.'"):
+    with pytest.raises(PresetError, match=f"needs the package {package}: pip install {package}, or"):
         from_preset(handle)
 
 

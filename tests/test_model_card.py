@@ -58,7 +58,7 @@ def test_the_zoos_card():
 
 
 def test_hugging_face_reads_it():
-    hub = pytest.importorskip("huggingface_hub", reason="pip install 'keras-rcnn-zoo[hub]'")
+    hub = pytest.importorskip("huggingface_hub", reason="pip install -e '.[hub]'")
     card = hub.ModelCard(model_card(read_preset(zoo_folder() / "nuclei_mrcnn"), HANDLE))
     assert card.data.license == "other" and card.data.library_name == "keras_rcnn"
     assert [result.metric_value for result in card.data.eval_results] == [0.516, 0.5012]
