@@ -1,5 +1,10 @@
 """What tests of several rooms need."""
 
+import os
+
+# XLA compiles in half the time without the passes that make code fast; read when TensorFlow or JAX is imported
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+
 import keras
 import pytest
 
