@@ -91,7 +91,7 @@ def detectron2_record(row):
 
 def title(name):
     """`"Mask R-CNN, ResNet-50 + FPN, 3x"` of `"mask_rcnn_R_50_FPN_3x"`."""
-    family, _, rest = name.partition("_rcnn_")
+    family, _, rest = name.partition("_" if name.startswith("rpn_") else "_rcnn_")
     body = next(body for body in BODIES if rest.startswith(body))
     neck, *more = rest.removeprefix(f"{body}_").split("_")
     words = [OTHER.get(word, word.replace("ep", " epochs")) for word in more]
