@@ -156,12 +156,13 @@ def check_detectron2(model, state):
     if f"{resnet}conv2.norm.running_var" in state:
         variance = state[f"{resnet}conv2.norm.running_var"]
         np.testing.assert_array_equal(value_of(model, "stage2_block1_bn2/moving_variance"), variance)
-    box = "roi_heads.box_predictor."
+    stage = ".0" if "roi_heads.box_head.0.fc1.weight" in state else ""  # a cascade's first
+    box = f"roi_heads.box_predictor{stage}."
     for theirs, ours in (("cls_score", "logits"), ("bbox_pred", "deltas")):
         row = state[f"{box}{theirs}.weight"][2]
         np.testing.assert_array_equal(value_of(model, f"box_predictor/{ours}/kernel")[:, 2], row)
         np.testing.assert_array_equal(value_of(model, f"box_predictor/{ours}/bias"), state[f"{box}{theirs}.bias"])
-    if (dense := state.get("roi_heads.box_head.fc1.weight")) is not None:  # C4 has none
+    if (dense := state.get(f"roi_heads.box_head{stage}.fc1.weight")) is not None:  # C4 has none
         expected = hwc(dense[3], dense.shape[1] // 49)
         np.testing.assert_array_equal(value_of(model, "box_head/fc_0/kernel")[:, 3], expected)
     else:
