@@ -18,7 +18,7 @@ PAGE = "https://github.com/facebookresearch/detectron2/blob/main/MODEL_ZOO.md"
 DATA = {
     "LVISv0.5-InstanceSegmentation": ("lvis_", "LVIS", "LVIS v0.5 val"),
     "Cityscapes": ("cityscapes_", "Cityscapes", "Cityscapes val"),
-    "PascalVOC-Detection": ("voc_", "VOC", "VOC2007 test, COCO's AP"),
+    "PascalVOC-Detection": ("voc_", "VOC", "VOC2007 test, COCO AP"),
 }
 FAMILIES = {"rpn": "RPN", "fast": "Fast R-CNN", "faster": "Faster R-CNN", "mask": "Mask R-CNN"}
 FAMILIES |= {"keypoint": "Keypoint R-CNN", "cascade_mask": "Cascade Mask R-CNN", "scratch_mask": "Mask R-CNN"}
