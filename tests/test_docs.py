@@ -192,7 +192,7 @@ INSTEAD = {
     "256": "8",
     "128": "8",
 }
-QUICK = ("check", "detect", "evaluate", "proposals", "compress", "convert-data")
+QUICK = ("check", "detect", "evaluate", "proposals", "compress", "convert-data", "presets")
 
 
 def commands():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -107,7 +108,7 @@ def presets_table(presets: Sequence[Mapping[str, Any]], markdown: bool = False) 
         scores = [figure(preset[key]) for key in ("AP", "mask_AP", "keypoint_AP")]
         size, measured = preset["size"], preset["dataset"] or "-"
         rows.append([preset["name"], *scores, f"{size / 1e6:.1f}" if size else "-", measured])
-    head = ["preset", "box AP", "mask AP", "keypoint AP", "MB", "measured on"]
+    head = ["preset", "box AP", "mask AP", "point AP", "MB", "measured on"]
     if not any(preset["keypoint_AP"] for preset in presets):
         head, rows = [*head[:3], *head[4:]], [[*row[:3], *row[4:]] for row in rows]
     if markdown:
@@ -116,7 +117,7 @@ def presets_table(presets: Sequence[Mapping[str, Any]], markdown: bool = False) 
         rows = [[f"`{row[0]}`", *row[1:], *words] for row, words in zip(rows, more)]
         return "\n".join(f"| {' | '.join(row)} |" for row in [[*head, "what it is", "licence"], align, *rows])
     here = ["yes" if preset["local"] else "no" for preset in presets]
-    rows = [[*row[:-1], word, row[-1].partition(", published")[0]] for row, word in zip(rows, here)]
+    rows = [[*row[:-1], word, re.split(r" \(|, published", row[-1])[0]] for row, word in zip(rows, here)]
     return table([*head[:-1], "here", head[-1]], rows, left=(0, len(head) - 1, len(head)))
 
 

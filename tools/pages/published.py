@@ -18,7 +18,7 @@ PAGE = "https://github.com/facebookresearch/detectron2/blob/main/MODEL_ZOO.md"
 DATA = {
     "LVISv0.5-InstanceSegmentation": ("lvis_", "LVIS", "LVIS v0.5 val"),
     "Cityscapes": ("cityscapes_", "Cityscapes", "Cityscapes val"),
-    "PascalVOC-Detection": ("voc_", "VOC", "VOC2007 test, COCO's AP"),
+    "PascalVOC-Detection": ("voc_", "VOC", "VOC2007 test, COCO AP"),
 }
 FAMILIES = {"rpn": "RPN", "fast": "Fast R-CNN", "faster": "Faster R-CNN", "mask": "Mask R-CNN"}
 FAMILIES |= {"keypoint": "Keypoint R-CNN", "cascade_mask": "Cascade Mask R-CNN", "scratch_mask": "Mask R-CNN"}
@@ -91,7 +91,7 @@ def detectron2_record(row):
 
 def title(name):
     """`"Mask R-CNN, ResNet-50 + FPN, 3x"` of `"mask_rcnn_R_50_FPN_3x"`."""
-    family, _, rest = name.partition("_rcnn_")
+    family, _, rest = name.partition("_" if name.startswith("rpn_") else "_rcnn_")
     body = next(body for body in BODIES if rest.startswith(body))
     neck, *more = rest.removeprefix(f"{body}_").split("_")
     words = [OTHER.get(word, word.replace("ep", " epochs")) for word in more]
