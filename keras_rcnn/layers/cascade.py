@@ -144,6 +144,8 @@ class Cascade(keras.layers.Layer):
             stages = range(1, len(self.ious) + 1)
             self.heads = [_like(parts["box_head"], i) for i in stages]
             self.predictors = [_like(box_predictor, i) for i in stages]
+        if any(getattr(one, "num_classes", None) != box_predictor.num_classes for one in self.predictors):
+            raise ValueError("The cascade belongs to a detector of another number of classes: make a new Cascade.")
         pooled = parts["box_pool"]
         scaled = ScaledGradient(1 / (len(self.ious) + 1), name="scaled_gradient")
         weights = (box_targets.weights_of_deltas, *self.weights_of_deltas)

@@ -76,6 +76,9 @@ def test_what_is_no_cascade_is_refused():
         layers.Cascade(ious=(0.6,))
     with pytest.raises(ValueError, match="class_agnostic=True"):
         cascade(box_predictor=layers.BoxPredictor(2))
+    taken = cascade().parts["cascade"]
+    with pytest.raises(ValueError, match="another number of classes"):
+        cascade(num_classes=3, cascade=taken)
     with pytest.raises(ValueError, match="box_loss is a BoxLoss, not a ClassLoss"):
         cascade(box_loss=layers.ClassLoss())
 
