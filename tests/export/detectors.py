@@ -6,24 +6,38 @@ import keras
 import numpy as np
 from PIL import Image
 
+from keras_rcnn import layers
 from keras_rcnn.data import Preprocessor
+from tests.models.keypoint_figures import keypoint_branch
 from tests.models.test_fast_rcnn import fast_rcnn, rcnn
 from tests.models.test_mask_rcnn import tiny_mask_rcnn
 from tests.models.tiny import shapes, tiny_detector
 
 NAMES = ["square", "Bärchen"]
-BUILD = {"faster": tiny_detector, "mask": tiny_mask_rcnn, "fast": fast_rcnn, "rcnn": rcnn}
+
+
+def with_keypoints(**parts):
+    return tiny_detector(**parts, keypoint_branch=keypoint_branch(), decoder=layers.DetectionDecoder(max_detections=30))
+
+
+BUILD = {
+    "faster": tiny_detector,
+    "mask": tiny_mask_rcnn,
+    "fast": fast_rcnn,
+    "rcnn": rcnn,
+    "keypoints": with_keypoints,
+}
 
 
 def detector(kind):
-    """One of the four, always the same."""
+    """One of them, always the same."""
     keras.utils.set_random_seed(7)
     model = BUILD[kind](class_names=NAMES, preprocessor=Preprocessor(128, 160))
     rng = np.random.default_rng(1)
     for weight in model.weights:
         if "predictor" in weight.path or "objectness" in weight.path:
             weight.assign(rng.standard_normal(weight.shape) * 0.3)
-        elif "mask_head" in weight.path:
+        elif "mask_head" in weight.path or "keypoint_head" in weight.path:
             weight.assign(rng.standard_normal(weight.shape) * 0.1)
     return model
 
