@@ -114,8 +114,8 @@ def _decoded(maps: Tensor, box: Tensor, longest: Any) -> Tensor:
         weights.append(_cubic(near, whole[axis], size))
     values = ops.matmul(ops.matmul(weights[1], border[:, None]), ops.swapaxes(weights[0], 2, 3))
     values = ops.reshape(values, (-1, PEAKS * window * window))
-    best = ops.max(values, axis=1, keepdims=True)
-    index = ops.cast(ops.argmax(values, axis=1), "int32")[:, None]
+    best, index = ops.top_k(values, 1)  # LiteRT lacks what Keras's argmax is made of
+    index = ops.cast(index, "int32")
     peak, inside = index // (window * window), index % (window * window)
     points = []
     for axis, at in ((0, inside % window), (1, inside // window)):

@@ -20,6 +20,7 @@ from keras_rcnn.ops.losses import class_balanced_weights
 from keras_rcnn.precision import policy
 from keras_rcnn.presets import detector_class, from_preset
 from keras_rcnn.skeletons import Skeleton
+from keras_rcnn.training.keypoints import keypoint_branch
 from keras_rcnn.training.settings import BUILT, RecipeError, Settings
 
 # what the settings roi_samples, background_iou and nms_iou are when a recipe leaves them None
@@ -334,7 +335,7 @@ def _detector(settings: Settings, class_names: Sequence[str], skeleton: Skeleton
         parts |= {"cascade": layers.Cascade() if settings.cascade else None}
         parts |= {"decoder": decoder, **_shared_map(settings, backbone, num_classes, detector)}
     if settings.keypoints:
-        parts["keypoint_branch"] = _keypoint_branch(settings, parts["box_pool"], skeleton)
+        parts["keypoint_branch"] = keypoint_branch(settings, parts["box_pool"], skeleton)
     model = detector(backbone, num_classes, **parts)
     if head_weights:
         assign(model.get_layer("box_head"), head_weights)
@@ -371,15 +372,6 @@ def _shared_map(settings: Settings, backbone: Backbone, num_classes: int, detect
         parts["mask_pool"] = layers.RoIAlign(14, **pool, name="mask_pool")
         parts["mask_head"] = layers.MaskHead(num_classes, convs, channels=convs[-1])
     return parts
-
-
-def _keypoint_branch(settings: Settings, pool: Any, skeleton: Skeleton | None) -> layers.KeypointBranch:
-    if skeleton is None:
-        raise RecipeError("keypoints = True, but the training data have no keypoints.")
-    config = {**pool.get_config(), "size": 14, "name": "keypoint_pool"}
-    convs, names = settings.keypoint_head_channels, skeleton.names
-    head = layers.KeypointHead(len(names), convs, names=list(names), bones=[list(bone) for bone in skeleton.bones])
-    return layers.KeypointBranch(head, type(pool).from_config(config))
 
 
 def _has_batch_norm(name: str) -> bool:

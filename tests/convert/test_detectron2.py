@@ -159,6 +159,7 @@ def test_other_tensors_are_refused(change):
         (MASK, "mask_rcnn_R_50_FPN"),
         ("fast_rcnn_R_50_FPN_1x", "fast_rcnn_R_50_FPN"),
         ("mask_rcnn_R_101_C4_3x", "R_101_C4"),
+        ("keypoint_rcnn_R_50_FPN_1x", "keypoint_rcnn_R_50_FPN"),
     ],
 )
 def test_another_models_weights_are_named(given, guess):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from keras_rcnn import layers
 from keras_rcnn.data import Preprocessor
+from tests.models.keypoint_figures import keypoint_branch
 from tests.models.test_fast_rcnn import fast_rcnn, rcnn
 from tests.models.test_mask_rcnn import tiny_mask_rcnn
 from tests.models.tiny import shapes, tiny_detector
@@ -20,7 +21,19 @@ def cascade(**changes):
     return tiny_mask_rcnn(cascade=layers.Cascade(), box_predictor=None, **changes)
 
 
-BUILD = {"faster": tiny_detector, "mask": tiny_mask_rcnn, "fast": fast_rcnn, "rcnn": rcnn, "cascade": cascade}
+def with_keypoints(**parts):
+    """A Keypoint R-CNN."""
+    return tiny_detector(**parts, keypoint_branch=keypoint_branch(), decoder=layers.DetectionDecoder(max_detections=30))
+
+
+BUILD = {
+    "faster": tiny_detector,
+    "mask": tiny_mask_rcnn,
+    "fast": fast_rcnn,
+    "rcnn": rcnn,
+    "cascade": cascade,
+    "keypoints": with_keypoints,
+}
 
 
 def detector(kind):
@@ -31,7 +44,7 @@ def detector(kind):
     for weight in model.weights:
         if "predictor" in weight.path or "objectness" in weight.path:
             weight.assign(rng.standard_normal(weight.shape) * 0.3)
-        elif "mask_head" in weight.path:
+        elif "mask_head" in weight.path or "keypoint_head" in weight.path:
             weight.assign(rng.standard_normal(weight.shape) * 0.1)
     return model
 

@@ -203,6 +203,17 @@ def test_precisions_shrink_the_file(tmp_path):
 
 
 @pytest.mark.slow
+def test_keypoints_come_back_to_the_photo(tmp_path):
+    _, result = export("keypoints", tmp_path / "model.tflite", size=128)
+    assert all(row["ok"] for row in result["parity"])
+    found = LiteRTDetector(result["path"]).detect(photos()[0], 0.0)
+    low, high = found["boxes"][:, None, :2] - 1, found["boxes"][:, None, 2:] + 1
+    assert found["keypoints"].shape == (len(found["boxes"]), 5, 3) and len(found["boxes"])
+    assert ((found["keypoints"][..., :2] >= low) & (found["keypoints"][..., :2] <= high)).all()
+    assert np.ptp(found["keypoints"][..., 0]) > 128  # in px of the photo, which is larger than the input
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fast", "rcnn"])
 def test_proposals_are_an_input(kind, tmp_path):
     _, result = export(kind, tmp_path / "model.tflite", size=128)

@@ -21,7 +21,7 @@ def export(kind, path):
 
 # the others differ in what is behind the proposals
 @pytest.mark.parametrize(
-    "kind", ["mask", *(pytest.param(one, marks=pytest.mark.slow) for one in ("faster", "fast", "rcnn"))]
+    "kind", ["mask", *(pytest.param(one, marks=pytest.mark.slow) for one in ("faster", "fast", "rcnn", "keypoints"))]
 )
 def test_answers_as_detect(kind, tmp_path):
     model, result = export(kind, tmp_path / "model.onnx")

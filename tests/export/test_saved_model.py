@@ -11,7 +11,7 @@ from keras_rcnn.data import ImageError
 from keras_rcnn.export import ExportError, ParityError, graph, parity, saved_model
 from tests.export.detectors import NAMES, detector, encoded, photos, proposals, valid
 
-KINDS = ["faster", "mask", "fast", "rcnn"]
+KINDS = ["faster", "mask", "fast", "rcnn", pytest.param("keypoints", marks=pytest.mark.slow)]
 
 
 def same(expected, found, size):
