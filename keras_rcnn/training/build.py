@@ -263,10 +263,7 @@ def class_counts(dataset: Dataset, difficult: bool = False) -> np.ndarray:
 
 
 def build_model(
-    settings: Settings,
-    class_names: Sequence[str],
-    counts: np.ndarray | None = None,
-    skeleton: Skeleton | None = None,
+    settings: Settings, class_names: Sequence[str], counts: np.ndarray | None = None, skeleton: Skeleton | None = None
 ) -> Detector:
     """The detector that checked settings describe: a preset with new predictors, or a new one on a backbone.
 
