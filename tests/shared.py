@@ -12,7 +12,16 @@ SHARED = Path(os.environ.get("KERAS_RCNN_SHARED", Path(__file__).resolve().paren
 needs_golden = pytest.mark.skipif(
     not (SHARED / "golden").is_dir(), reason=f"torchvision's golden files are not at {SHARED / 'golden'}"
 )
+# an hour of CI has room for a few whole models on whole photos; the others are run by
+# KERAS_RCNN_ALL_GOLDEN=1 pytest -m slow
+gated = pytest.mark.skipif(not os.environ.get("KERAS_RCNN_ALL_GOLDEN"), reason="KERAS_RCNN_ALL_GOLDEN=1")
 needs_data = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the data sets are not at {SHARED / 'data'}")
+
+
+def whole_model(*values, in_ci):
+    """A slow case of a parametrised test, which CI runs if `in_ci`."""
+    marks = [pytest.mark.slow] if in_ci else [pytest.mark.slow, gated]
+    return pytest.param(*values, marks=marks, id="-".join(map(str, values)))
 
 
 def golden(name):

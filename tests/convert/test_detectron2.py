@@ -22,6 +22,7 @@ from keras_rcnn.convert.detectron2_names import detectron2_class_names
 from keras_rcnn.detectron2_detectors import detectron2_detector
 from tests.convert.detectron2_states import random_state, tensors
 from tests.detectron2 import DETECTRON2, OUT_OF_SCOPE, configs, needs_detectron2
+from tests.shared import whole_model
 
 FPN, MASK = "faster_rcnn_R_50_FPN_1x", "mask_rcnn_R_50_FPN_1x"
 
@@ -49,9 +50,17 @@ def test_the_tensors_are_those_of_detectron2(path, facts):
     assert hashlib.sha256(lines.encode()).hexdigest()[:16] == facts["sha256_16_of_names_and_shapes"]
 
 
-@pytest.mark.slow
+# a family each: DC5, FPN with normed heads, ResNeXt, and the one with two convolutions in its RPN
+IN_CI = (
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x.yaml",
+    "Misc/mask_rcnn_R_50_FPN_3x_gn.yaml",
+    "COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml",
+    "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py",
+)
+
+
 @needs_detectron2
-@pytest.mark.parametrize("path", configs())
+@pytest.mark.parametrize("path", [whole_model(path, in_ci=path in IN_CI) for path in configs()])
 def test_every_tensor_has_its_place(path):
     state = random_state(path)
     values = convert_detectron2(path, state)

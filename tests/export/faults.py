@@ -7,7 +7,7 @@ import inspect
 import numpy as np
 import tensorflow as tf
 
-from keras_rcnn.export import graph
+from keras_rcnn.export import graph, masks_by
 from tests.export import torchvision_six
 
 
@@ -47,16 +47,16 @@ def changed(thing, **values):
             setattr(thing, key, value)
 
 
-def source(name, old, new):
-    """A fault: in the source of a function of `keras_rcnn.export.graph` one text is another."""
-    text = inspect.getsource(getattr(graph, name))
+def source(name, old, new, module=graph):
+    """A fault: in the source of a function of `keras_rcnn.export` one text is another."""
+    text = inspect.getsource(getattr(module, name))
     if text.count(old) != 1:
-        raise ValueError(f"{old!r} is not once in graph.{name}: the fault has to be written anew.")
-    space = dict(vars(graph))
+        raise ValueError(f"{old!r} is not once in {module.__name__}.{name}: the fault has to be written anew.")
+    space = dict(vars(module))
 
     def context(_):
-        exec(compile(text.replace(old, new), f"graph.{name}, changed", "exec"), space)  # noqa: S102
-        return changed(graph, **{name: space[name]})
+        exec(compile(text.replace(old, new), f"{module.__name__}.{name}, changed", "exec"), space)  # noqa: S102
+        return changed(module, **{name: space[name]})
 
     return context
 
@@ -141,7 +141,7 @@ FAULTS = {
     "boxes in whole pixels": (_none, _whole),
     "resize without half-pixel centres": (source("_resize_axis", "+ 0.5) - 0.5", ")"), None),
     "resize without the first half": (source("_resize_axis", "+ 0.5) - 0.5", ") - 0.5"), None),
-    "pixels by 256": (source("preprocess", "/ 255.0", "/ 256.0"), None),
+    "pixels by 256": (source("normalise", "/ 255.0", "/ 256.0"), None),
     "NMS of detections from 0.6": (_part("decoder", iou_threshold=lambda part: part.iou_threshold + 0.1), None),
     "NMS of proposals from 0.65": (_part("proposals", iou_threshold=lambda part: part.iou_threshold - 0.05), None),
     "half as many proposals": (_part("proposals", post_nms=lambda part: [n // 2 for n in part.post_nms]), None),
@@ -149,4 +149,4 @@ FAULTS = {
     "weights in float16": (_float16, None),
 }
 # of pasted masks
-PASTED = {"paste without the first half": (source("_probabilities", "+ 0.5) * scale", ") * scale"), None)}
+PASTED = {"paste without the first half": (source("_resized", "+ 0.5) * scale", ") * scale", masks_by), None)}

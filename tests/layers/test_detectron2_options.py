@@ -203,7 +203,7 @@ def test_strides_of_a_resnet():
 
 def test_a_stage_for_each_region():
     pool = layers.RoIAlign(14, (16,), samples=0, aligned=True)
-    regions = ResNetRegions(pool, chunk=4)
+    regions = ResNetRegions(pool, norm="group", epsilon=1e-4, momentum=0.8, stride_in_1x1=True, chunk=4)
     rng = np.random.default_rng(0)
     features = [rng.random((2, 8, 9, 1024), np.float32)]
     boxes = np.float32([[[0, 0, 64, 64], [8, 8, 100, 90], [5, 6, 50, 70], [1, 2, 30, 40], [0, 0, 144, 128]]] * 2)
@@ -211,6 +211,7 @@ def test_a_stage_for_each_region():
     assert whole.shape == (2, 5, 7, 7, 2048)
     np.testing.assert_allclose(numpy(regions(features, boxes)), whole, rtol=1e-4, atol=1e-4)  # in chunks
     again = ResNetRegions.from_config(regions.get_config())
+    assert again.get_config() == regions.get_config()
     assert [weight.path for weight in again.weights] == [weight.path for weight in regions.weights]
     mean = numpy(layers.RegionMean()(whole))
     np.testing.assert_allclose(mean, whole.mean((2, 3)), rtol=1e-5)

@@ -119,5 +119,5 @@ def test_losses_of_nothing_are_zero():
 
 
 def test_rpn_loss_refuses_an_unknown_normalisation():
-    with pytest.raises(ValueError, match="'sampled' or 'paper', not 'mean'"):
+    with pytest.raises(ValueError, match="'sampled', 'paper' or 'fixed', not 'mean'"):
         RPNLoss(normalisation="mean")

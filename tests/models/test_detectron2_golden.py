@@ -14,7 +14,7 @@ from keras_rcnn.detectron2_detectors import detectron2_detector
 from keras_rcnn.ops.losses import mask_loss
 from tests.detectron2 import DETECTRON2, golden, golden_state, needs_detectron2
 from tests.models.test_torchvision_golden import chw, close, same_set
-from tests.shared import SHARED
+from tests.shared import SHARED, whole_model
 
 pytestmark = needs_detectron2
 
@@ -32,7 +32,7 @@ MODELS = (
     "voc_faster_rcnn_R_50_C4",
     "mask_rcnn_R_50_DC5_1x",
 )
-QUICK = {(MASK, "coffee_small"), (FAST, "coffee_small")}
+IN_CI = {(MASK, "coffee_small"), (FAST, "coffee_small"), (C4, "coffee_small"), (MASK, "train")}
 # (model, photo of the batch) -> a detection whose proposal has a side of 224 px to 1e-6: it is rounding that decides
 # on which level it is pooled, and float64 has not been asked about batches
 ON_A_BORDER = {("mask_rcnn_R_50_FPN_400ep_LSJ", 1): 24}
@@ -40,14 +40,13 @@ MAPS = {"p2": 0, "p3": 1, "p4": 2, "p5": 3, "p6": 4, "res4": 0, "res5": 0}
 
 
 def cases(wanted):
-    """(model, case) of every golden file that passes, slow but for QUICK."""
-    found = []
-    for name in MODELS if DETECTRON2.is_dir() else ():
-        for case in sorted(golden(f"{name}.json")["cases"]):
-            if wanted(case):
-                quick = (name, case) in QUICK
-                found.append(pytest.param(name, case, marks=[] if quick else pytest.mark.slow, id=f"{name}-{case}"))
-    return found
+    """(model, case) of every golden file that passes."""
+    return [
+        whole_model(name, case, in_ci=(name, case) in IN_CI)
+        for name in (MODELS if DETECTRON2.is_dir() else ())
+        for case in sorted(golden(f"{name}.json")["cases"])
+        if wanted(case)
+    ]
 
 
 @functools.lru_cache(maxsize=1)  # one at a time: DC5's weights alone are 0.7 GB
@@ -226,7 +225,7 @@ LOSSES = {
     "loss_rpn_loc": "loss_rpn_box_reg",
 }
 TRAINED = [
-    pytest.param(name, marks=[] if name == FAST else pytest.mark.slow)
+    whole_model(name, in_ci=(name, "train") in IN_CI)
     for name in MODELS
     if DETECTRON2.is_dir() and "train" in golden(f"{name}.json")
 ]

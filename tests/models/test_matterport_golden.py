@@ -18,16 +18,16 @@ from keras_rcnn.ops import matterport
 from keras_rcnn.ops.boxes import iou
 from tests.matterport import facts, numbers, settings_of, to_pixels, to_shares, write_h5, xywh
 from tests.models.tiny import shapes
-from tests.shared import SHARED, needs_golden
+from tests.shared import SHARED, gated, needs_golden, whole_model
 
 pytestmark = needs_golden
 slow = pytest.mark.slow
 CASES = [
-    ("nucleus_resnet50", "coffee_crop"),
-    pytest.param("coco_resnet101", "china", marks=slow),
-    pytest.param("coco_resnet101", "astronaut_tall", marks=slow),
-    pytest.param("coco_resnet101", "china_1024", marks=slow),
-    pytest.param("balloon_resnet101", "coffee_small", marks=slow),
+    whole_model("nucleus_resnet50", "coffee_crop", in_ci=True),
+    whole_model("coco_resnet101", "china", in_ci=False),
+    whole_model("coco_resnet101", "astronaut_tall", in_ci=False),
+    whole_model("coco_resnet101", "china_1024", in_ci=False),
+    whole_model("balloon_resnet101", "coffee_small", in_ci=False),
 ]
 # losses further than 1e-3 from theirs: one region in 400 lost its last column there (with it, ours is within 1e-5)
 LOOSE = {("balloon_resnet101", "mrcnn_class"): 2e-3}
@@ -95,6 +95,7 @@ def test_detect(name, case, layers):
 
 
 @slow
+@gated
 def test_a_batch_of_two(layers):
     info, theirs = facts("coco_resnet101"), numbers("coco_resnet101__batch2")
     case = info["cases"]["batch2"]
@@ -124,8 +125,7 @@ def near(ours, theirs, tolerance, what):
     assert error <= limit, f"{what}: off by {error:.3g}, allowed {limit:.3g}"
 
 
-@slow
-@pytest.mark.parametrize(("name", "case"), [("nucleus_resnet50", "coffee_crop"), ("coco_resnet101", "china")])
+@pytest.mark.parametrize(("name", "case"), CASES[:2])
 def test_every_stage(name, case, layers):
     info, theirs = facts(name), numbers(f"{name}__{case}")
     config = info["configs"][info["cases"][case]["config"]]
@@ -162,8 +162,14 @@ def test_every_stage(name, case, layers):
 # === Training ===
 
 
-@slow
-@pytest.mark.parametrize("name", ["nucleus_resnet50", "balloon_resnet101", "coco_resnet101"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        whole_model("nucleus_resnet50", in_ci=True),
+        whole_model("balloon_resnet101", in_ci=False),
+        whole_model("coco_resnet101", in_ci=False),
+    ],
+)
 def test_losses(name, layers):
     """On its own sampled anchors and proposals: a proposal that noise moves over an IoU of 0.5 makes other targets."""
     theirs, info = numbers(f"{name}__train"), facts(name)["train"]
