@@ -1,7 +1,5 @@
 """Cascade Mask R-CNN with Detectron2's weights, stage by stage against its own outputs on a golden photo."""
 
-import os
-
 import keras
 import numpy as np
 import pytest
@@ -20,14 +18,10 @@ from tests.models.test_detectron2_golden import (
     training_batch,
 )
 from tests.models.test_torchvision_golden import close
-from tests.shared import SHARED
+from tests.shared import SHARED, gated
 
 NAME, STAGES = "cascade_mask_rcnn_R_50_FPN_1x", ("", "_1", "_2")
 pytestmark = [pytest.mark.slow, needs_detectron2]
-every_golden = pytest.mark.skipif(
-    not os.environ.get("KERAS_RCNN_ALL_GOLDEN"),
-    reason="tried with KERAS_RCNN_ALL_GOLDEN alone",
-)
 
 
 def outputs_of(graph, name, place):
@@ -75,7 +69,7 @@ def test_every_stage(photo="coffee_small"):
     same_masks(found["masks"], theirs, partner)
 
 
-@every_golden
+@gated
 def test_training_losses():
     tf = pytest.importorskip("tensorflow")
     theirs, info = golden(f"{NAME}__train.npz"), golden(f"{NAME}.json")["train"]
