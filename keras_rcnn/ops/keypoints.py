@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_rcnn.interfaces import Tensor
+from keras_rcnn.ops.backend import kernel
 from keras_rcnn.ops.losses import crossentropy, normalise
 
 # places along each side of a box at which its resized heatmap is looked at first, and how many of the peaks found
@@ -79,10 +80,12 @@ def decode_heatmaps(logits: Tensor, boxes: Tensor, longest: Any) -> Tensor:
     maps = ops.reshape(ops.moveaxis(logits, -1, 2), (-1, number, size, size))
     boxes = ops.reshape(boxes, (-1, 4))
 
+    either = kernel("either", ops.cond)
+
     def decoded(region: tuple[Tensor, Tensor]) -> Tensor:
         own, box = region
         exists = ops.all(box[2:] > box[:2])
-        return ops.cond(exists, lambda: _decoded(own, box, longest), lambda: ops.zeros((number, 3)))
+        return either(exists, lambda: _decoded(own, box, longest), lambda: ops.zeros((number, 3)))
 
     # one region after another: all at once are too much for the memory, and most are padding
     points = ops.map(decoded, (maps, boxes))
