@@ -224,7 +224,9 @@ def detectron2_config(name: str, overrides: Mapping[str, Any] | None = None) -> 
     """
     path = re.sub(r"\.(yaml|py)$", "", name)
     folder, _, stem = path.rpartition("/")
-    if not any(pattern.fullmatch(stem) for pattern in GRAMMAR):
+    # of those with Detectron's older RoIAlign only the ones without augmentation are known
+    older = folder == "Detectron1-Comparisons" and "_noaug_" not in stem
+    if older or not any(pattern.fullmatch(stem) for pattern in GRAMMAR):
         raise ConversionError(
             f"{name!r} is no config of Detectron2's zoo that converts; such are {', '.join(EXAMPLES)}. Its "
             "panoptic, RetinaNet, RegNet and RPN-only models do not, nor those with deformable convolutions "
