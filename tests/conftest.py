@@ -28,6 +28,16 @@ def listed_gpu(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", listed)
 
 
+def pytest_collection_modifyitems(items):
+    """What one costly fixture serves runs in one of xdist's processes (`--dist loadgroup`), so that it is made once."""
+    for item in items:
+        for name, definitions in item._fixtureinfo.name2fixturedefs.items():
+            scope = definitions[-1].scope
+            if definitions[-1].baseid.startswith("tests") and scope in ("module", "session"):
+                item.add_marker(pytest.mark.xdist_group(name if scope == "session" else item.path.stem))
+                break
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """What a test printed or logged goes to xdist's first process as UTF-8, which has no half of a surrogate pair."""
