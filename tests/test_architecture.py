@@ -330,7 +330,7 @@ def test_pre_commit_has_the_ruff_of_ci():
 
 
 def test_tools_are_thin():
-    for path in sorted((ROOT / "tools").glob("*.py")):
+    for path in sorted({*(ROOT / "tools").glob("*.py")} - {ROOT / "tools/mask_rcnn_to_coco.py"}):  # which users copy
         text = path.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= 24, f"{name(path)}: what it does belongs into tools/bench or tools/pages"
         assert ast.get_docstring(ast.parse(text)), f"{name(path)} has no docstring"
