@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from keras_rcnn.backbones.base import Backbone, Parts
-from keras_rcnn.interfaces import Tensor
+from keras_rcnn.interfaces import FilePath, Tensor
 from keras_rcnn.layers.fixed_norm import FixedBatchNormalization
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -24,13 +24,14 @@ class MatterportResNet(Backbone):
         depth: int: 50 or 101.
         freeze_at: int, 0 trains everything, 1 freezes the stem, N >= 2 everything up to the map C{N}; Matterport's
             `layers="heads"` is 5, its `"4+"` is 3.
-        weights: None; a converted file brings them.
+        weights: None, or the path of the ImageNet weights that `keras.applications` had first, for depth 50:
+            `resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5`.
         dtype: dtype policy of the layers.
 
     Call with float images [B, H, W, 3], RGB of 0 to 255 without their mean; returns a dict of maps.
 
     Raises:
-        ValueError: for another depth, or weights.
+        ValueError: for another depth, or weights that do not belong to it.
 
     Example:
 
@@ -44,14 +45,17 @@ class MatterportResNet(Backbone):
         self,
         depth: Literal[50, 101] = 101,
         freeze_at: int = 0,
-        weights: None = None,
+        weights: FilePath | None = None,
         dtype: str | keras.DTypePolicy | None = None,
         name: str | None = None,
     ) -> None:
         if depth not in BLOCKS:
             raise ValueError(f"MatterportResNet's depth is one of {list(BLOCKS)}, not {depth!r}.")
-        if weights is not None:
-            raise ValueError("MatterportResNet has no weights of its own: convert an .h5 file by convert_matterport.")
+        if weights is not None and depth != 50:
+            raise ValueError(
+                f"keras.applications had ImageNet weights of ResNet-50 in this form, not of {depth}. Convert a whole "
+                "detector: keras-rcnn convert matterport."
+            )
         parts = _MatterportParts(dtype)
         inputs = keras.Input((None, None, 3), name="images", dtype="float32")
         x = parts.activate(parts.convolve(inputs, 64, 7, 2, "stem"), "relu", "stem_relu")
@@ -70,6 +74,10 @@ class MatterportResNet(Backbone):
             config={"depth": depth, "freeze_at": freeze_at, "dtype": dtype},
             name=name or f"matterport_resnet{depth}",
         )
+        if weights is not None:
+            from keras_rcnn.convert import assign, convert_keras_applications, read_keras_h5
+
+            assign(self, convert_keras_applications("resnet50", read_keras_h5(weights)))
 
 
 class _MatterportParts(Parts):

@@ -12,6 +12,7 @@ from keras_rcnn.convert.detectron2 import (
 from keras_rcnn.convert.detectron2_settings import detectron2_config
 from keras_rcnn.convert.efficientnet_lite import convert_efficientnet_lite0
 from keras_rcnn.convert.errors import ConversionError, UnsafeWeightsError, WeightsFileError
+from keras_rcnn.convert.keras_applications import convert_keras_applications
 from keras_rcnn.convert.keras_file import read_keras_h5
 from keras_rcnn.convert.matterport import convert_matterport, matterport_facts
 from keras_rcnn.convert.numpy_pickles import read_detectron2_file
@@ -38,6 +39,7 @@ __all__ = [
     "convert_detectron2",
     "convert_detectron2_backbone",
     "convert_efficientnet_lite0",
+    "convert_keras_applications",
     "convert_matterport",
     "convert_mobilenet_v3_large",
     "convert_resnet",

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 
 from keras_rcnn.convert.caffe_file import read_caffemodel
 from keras_rcnn.convert.errors import ConversionError
+from keras_rcnn.convert.keras_applications import convert_keras_applications
+from keras_rcnn.convert.keras_file import read_keras_h5
 from keras_rcnn.convert.layouts import Tensors, conv, dense_after_flatten
 from keras_rcnn.convert.torch_file import read_torch_file
 from keras_rcnn.interfaces import FilePath
@@ -105,6 +107,8 @@ def convert_caffe(
 def read_caffe_weights(model: str, path: FilePath, heads: bool = True) -> dict[str, np.ndarray]:
     """The weights in a .caffemodel, or in the .safetensors that `keras-rcnn convert caffe` made of one, as ours.
 
+    VGG16's may also be in the `.h5` of `keras.applications`.
+
     Args:
         model: `"vgg16"`, `"caffenet"` or `"zf"`.
         path: str or path. The form is told from the content.
@@ -124,6 +128,8 @@ def read_caffe_weights(model: str, path: FilePath, heads: bool = True) -> dict[s
     >>> box_head = {path: value for path, value in values.items() if path.startswith("box_head/")}
     >>> assign(detector.get_layer("box_head"), box_head)
     """
+    if model == "vgg16" and str(path).endswith((".h5", ".hdf5")):
+        return convert_keras_applications(model, read_keras_h5(path), heads)
     if not _is_safetensors(path):
         return convert_caffe(model, read_caffemodel(path), heads=heads)
     values = read_torch_file(path)

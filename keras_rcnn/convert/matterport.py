@@ -95,7 +95,7 @@ def convert_matterport(layers: Mapping[str, Mapping[str, np.ndarray]]) -> dict[s
     facts = matterport_facts(layers)
     tensors = Tensors({f"{layer}/{name}": value for layer, own in layers.items() for name, value in own.items()}, MODEL)
     tensors.drop("anchors/Variable", "anchors/anchors")
-    _backbone(tensors, BLOCKS[101 if facts["BACKBONE"] == "resnet101" else 50])
+    resnet_layers(tensors, BLOCKS[101 if facts["BACKBONE"] == "resnet101" else 50])
     for level, theirs in enumerate(("c2p2", "c3p3", "c4p4", "c5p5")):
         _weighted(tensors, f"fpn_{theirs}", f"fpn/inner_{level}")
         _weighted(tensors, f"fpn_p{level + 2}", f"fpn/output_{level}")
@@ -108,7 +108,8 @@ def convert_matterport(layers: Mapping[str, Mapping[str, np.ndarray]]) -> dict[s
     return tensors.finish()
 
 
-def _backbone(tensors: Tensors, blocks: Sequence[int]) -> None:
+def resnet_layers(tensors: Tensors, blocks: Sequence[int]) -> None:
+    """Takes the layers of a ResNet as Matterport and the first `keras.applications` name them."""
     _weighted(tensors, "conv1", "stem_conv")
     _normed(tensors, "bn_conv1", "stem_bn")
     for stage, count in enumerate(blocks, start=1):
