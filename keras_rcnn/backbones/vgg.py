@@ -18,9 +18,8 @@ class VGG16(Backbone):
     7 x 7 for R-CNN's warped regions of 224 px. fc6 and fc7 are the detector's `BoxHead((4096, 4096), dropout=0.5)`.
 
     Args:
-        weights: None (random) or the path of VGG_ILSVRC_16_layers.caffemodel, of `keras.applications`' `.h5`,
-            of a Fast or Faster R-CNN's .caffemodel,
-            or of what `keras-rcnn convert caffe` made of one; heads in it are left out.
+        weights: None (random) or the path of VGG_ILSVRC_16_layers.caffemodel, of `keras.applications`' first `.h5`, of
+            a Fast or Faster R-CNN's .caffemodel, or of what `keras-rcnn convert caffe` made of one; heads in it are left out.
         freeze_at: int, N freezes conv1_x to convN_x; Fast and Faster R-CNN have 2.
         dtype: dtype policy of the layers.
 
