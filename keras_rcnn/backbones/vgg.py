@@ -19,7 +19,7 @@ class VGG16(Backbone):
 
     Args:
         weights: None (random) or the path of VGG_ILSVRC_16_layers.caffemodel, of `keras.applications`' first `.h5`, of
-            a Fast or Faster R-CNN's .caffemodel, or of what `keras-rcnn convert caffe` made of one; heads in it are left out.
+            a Fast or Faster R-CNN's .caffemodel, or of what `keras-rcnn convert caffe` made of one. Heads are left out.
         freeze_at: int, N freezes conv1_x to convN_x; Fast and Faster R-CNN have 2.
         dtype: dtype policy of the layers.
 
