@@ -137,6 +137,9 @@ SETTINGS = {
     "ranks": NULL | listed(NULL | WIDTH, 64),
     "dropout": Rule(lambda value: is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
     "class_agnostic": FLAG,
+    "num_keypoints": whole(1, 1000),
+    "names": NULL | listed(text(100), 1000, 1),
+    "bones": NULL | listed(listed(whole(0, 999), 2, 2), 10_000),
     # anchors and proposals
     "sizes": listed(listed(POSITIVE, 100, 1), 16, 1),
     "aspect_ratios": listed(number(0, 1000, open_low=True), 100, 1),

@@ -173,7 +173,7 @@ class Preprocessor:
         Raises:
             ValueError: If there are no sizes.
         """
-        if not sizes:
+        if not len(sizes):
             raise ValueError("There is no image in the batch, so it has no size. Give the size of at least one.")
         if self.fixed_size is not None:
             return self.fixed_size

@@ -80,7 +80,7 @@ class Pictures(keras.callbacks.Callback):
                 options = {} if self.proposals is None else {"proposals": self.proposals[record]}
                 image = record.read()
                 found = self.model.detect(image, score=self.score, **options)
-                picture = draw(image, found, skeleton=self.model.skeleton)
+                picture = draw(image, found, skeleton=getattr(self.model, "skeleton", None))
                 tf.summary.image(f"detections/{i}", _shrunk(picture, self.side)[None])
         self._writer.flush()
 

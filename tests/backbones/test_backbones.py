@@ -205,7 +205,7 @@ def test_arguments_are_checked():
     with pytest.raises(ValueError, match="tiny"):
         ConvNeXt("large")
     with pytest.raises(ValueError, match="'frozen', 'batch'"):
-        EfficientNetLite0(norm="group")
+        EfficientNetLite0(norm="layer")
     for value in (-1, 6, "all"):
         with pytest.raises(ValueError, match=r"freeze_at is 0 .* to 5"):
             EfficientNetLite0(freeze_at=value)
