@@ -79,6 +79,7 @@ def test_pasted_masks_of_a_noisy_model(noisy, patient):
 
 @pytest.mark.slow
 def test_nothing_is_left_of_a_wrong_file(nuclei, tmp_path):
-    with source("preprocess", "- mean)", "- mean - 1 / 255)")(nuclei), pytest.raises(ParityError, match="noise"):
+    darker = source("normalise", "255.0 - mean)", "255.0 - mean - 1 / 255)")
+    with darker(nuclei), pytest.raises(ParityError, match="noise"):
         keras_rcnn.export_model(nuclei, tmp_path / "new" / "served", photos=[PHOTO])
     assert not list(tmp_path.iterdir())
