@@ -41,7 +41,8 @@ ELSEWHERE = {
     **dict.fromkeys(
         [f"backbones.{name}" for name in ("alexnet", "convnext", "imagenet", "zf", "vgg", "mobilenet_v3", "resnet")]
         + ["convert.torch_file", "convert.torchvision", "convert.caffe_file", "convert.caffe", "convert.detectron2"]
-        + ["convert.numpy_pickles"],
+        + ["convert.numpy_pickles", "convert.keras_applications", "convert.keras_file", "convert.matterport"]
+        + ["matterport_detectors"],
         "published weights, which cannot be had here",
     ),
     **dict.fromkeys(["training.cluster", "training.distribute"], "several machines or devices"),
@@ -52,7 +53,7 @@ ELSEWHERE = {
         "an image with its objects; tests/data/test_augment.py has them",
     ),
     **dict.fromkeys(
-        [f"evaluation.{name}" for name in ("confusion", "curves", "errors", "matches")],
+        [f"evaluation.{name}" for name in ("confusion", "curves", "errors", "keypoints", "matches")],
         "detections of a data set; docs/pages/data.md has them",
     ),
     "hub_push": "a hub; tests/test_hub_push.py has one",

@@ -102,7 +102,8 @@ class Cascade(keras.layers.Layer):
 
     Example:
 
-    >>> model = FasterRCNN(keras_rcnn.backbones.ResNet(50), num_classes=3, cascade=keras_rcnn.layers.Cascade())
+    >>> backbone = keras_rcnn.backbones.ResNet(50)
+    >>> model = keras_rcnn.FasterRCNN(backbone, num_classes=3, cascade=keras_rcnn.layers.Cascade())
     """
 
     def __init__(

@@ -20,7 +20,7 @@ class FixedBatchNormalization(keras.layers.BatchNormalization):
 
     Example:
 
-    >>> FixedBatchNormalization(epsilon=1e-3)(features, training=True)
+    >>> FixedBatchNormalization(epsilon=1e-3)(images, training=True)
     """
 
     def __init__(self, epsilon: float = 1e-3, **kwargs: Any) -> None:
