@@ -207,8 +207,8 @@ def words(line):
 
 
 def runnable(line):
-    """Whether a command needs nothing but what tests/standing.py makes."""
-    recipe = line.startswith("keras-rcnn train ") and ".py" in line
+    """Whether a command needs nothing but what tests/standing.py makes; keypoints are trained in tests/training."""
+    recipe = line.startswith("keras-rcnn train ") and (".py" in line or "keypoints=True" in line)
     elsewhere = words(line)[0] in ("convert", "push") or "--server" in line or "://" in line
     return line.startswith("keras-rcnn ") and not recipe and not elsewhere
 
