@@ -113,41 +113,44 @@ def _download(folder: Path, record: Mapping[str, Any], target: Path, save: Calla
         raise PresetError(f"{folder / PRESET}: there is no converter {weights['converter']!r}.")
     convert = CONVERTERS[weights["converter"]].convert
     with contextlib.ExitStack() as stack:
-        source = _source(folder, weights, stack)
-        digest, size = sha256_of(source), source.stat().st_size
+        source, first_seen = _source(folder, weights, stack)
         try:
             values = convert(weights["model"], source)
         except ValueError as error:  # ConversionErrors, and a model of another name
             reason = f"the weights of {weights['url']} are not what they should be: {error}"
             raise PresetError(f"{folder.name}: {reason}") from error
         model = build_detector(record["detector"], folder / PRESET, values, source)
-        if "sha256_prefix" not in weights:  # whose weights are these: that is known by now
-            record_pin(weights["url"], folder.name, digest, size)
+        if first_seen is not None:  # whose weights are these: that is known by now
+            record_pin(weights["url"], folder.name, first_seen, source.stat().st_size)
         known = {key: value for key, value in record.items() if key not in ("detector", "weights")}
         save(model, target, **{**known, "source": f"{weights['url']}, converted"})
 
 
-def _source(folder: Path, weights: Mapping[str, Any], stack: contextlib.ExitStack) -> Path:
-    """The published file, checked: one that lies there, or downloaded until the stack ends."""
+def _source(folder: Path, weights: Mapping[str, Any], stack: contextlib.ExitStack) -> tuple[Path, str | None]:
+    """The published file, checked, and its SHA-256 if that was unknown: one that lies there, or downloaded until the
+    stack ends.
+    """
     downloads = cache_folder() / "downloads"
     by_hand, prefix, size = downloads / weights["file"], weights.get("sha256_prefix") or "", weights.get("size")
     if by_hand.is_file():
         try:
-            return checked(by_hand, prefix) if prefix else _as_first_seen(by_hand, weights, str(by_hand))
+            if prefix:
+                return checked(by_hand, prefix), None
+            return by_hand, _as_first_seen(by_hand, weights, str(by_hand))
         except DownloadError as error:
             raise PresetError(str(error)) from error
     size, most = (size, None) if prefix else (None, size and ROOM * size)
     try:
         path = stack.enter_context(downloaded(weights["url"], downloads, prefix, size, most))
-        return path if prefix else _as_first_seen(path, weights, weights["url"])
+        return path, None if prefix else _as_first_seen(path, weights, weights["url"])
     except DownloadError as error:
         raise PresetError(f"{folder.name}: {error}\n{_advice(weights, by_hand)}") from error
     except OSError as error:
         raise PresetError(f"{folder.name}: {error.strerror}") from error
 
 
-def _as_first_seen(path: Path, weights: Mapping[str, Any], where: str) -> Path:
-    """The path of a file of unknown SHA-256, if its MD5 is right as far as that is known, and it is what it was."""
+def _as_first_seen(path: Path, weights: Mapping[str, Any], where: str) -> str:
+    """The SHA-256 of a file, if its MD5 is right as far as that is known, and it is what it was at the first time."""
     md5 = weights.get("md5_prefix") or ""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -155,8 +158,9 @@ def _as_first_seen(path: Path, weights: Mapping[str, Any], where: str) -> Path:
         raise DownloadError(
             f"{where} is not the file that it should be: its MD5 begins with {digest[: len(md5)]} instead of {md5}."
         )
-    check_pin(weights["url"], sha256_of(path), where)
-    return path
+    sha256 = sha256_of(path)
+    check_pin(weights["url"], sha256, where)
+    return sha256
 
 
 def _advice(weights: Mapping[str, Any], by_hand: Path) -> str:

@@ -77,20 +77,18 @@ def test_another_file_at_the_next_download_is_refused(server, unknown, tmp_path)
     assert read_pins()[server.url].sha256 == new
 
 
-def test_the_md5_is_compared(server, unknown, tmp_path):
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"md5_prefix": "000000"}, "(?s)its MD5 begins with .* instead of 000000.*keras-rcnn convert"),
+        ({"model": "fasterrcnn_resnet50_fpn"}, "are not what they should be"),
+    ],
+)
+def test_what_is_not_the_file_is_not_recorded(server, unknown, tmp_path, changed, message):
     name, path, record = unknown
-    record["weights"]["md5_prefix"] = "000000"
+    record["weights"].update(changed)
     path.write_text(json.dumps(record))
-    with pytest.raises(PresetError, match="(?s)its MD5 begins with .* instead of 000000.*keras-rcnn convert"):
-        from_preset(name)
-    assert files(tmp_path / "home") == []
-
-
-def test_what_does_not_convert_is_not_recorded(server, unknown, tmp_path):
-    name, path, record = unknown
-    record["weights"]["model"] = "fasterrcnn_resnet50_fpn"
-    path.write_text(json.dumps(record))
-    with pytest.raises(PresetError, match="are not what they should be"):
+    with pytest.raises(PresetError, match=message):
         from_preset(name)
     assert files(tmp_path / "home") == []
 

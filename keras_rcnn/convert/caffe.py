@@ -111,7 +111,7 @@ def read_caffe_weights(model: str, path: FilePath, heads: bool = True) -> dict[s
 
     Args:
         model: `"vgg16"`, `"caffenet"` or `"zf"`.
-        path: str or path. The form is told from the content.
+        path: str or path. A `.h5` or `.hdf5` is known by its name; of the others the content tells.
         heads: whether all are wanted, or the backbone's alone.
 
     Returns:

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_rcnn.convert.errors import ConversionError
 from keras_rcnn.convert.layouts import Tensors
-from keras_rcnn.convert.matterport import resnet_layers
+from keras_rcnn.convert.matterport import keras_layer, resnet_layers
 
 MODELS = ("resnet50", "vgg16")
 _CLASSIFIERS = ("fc1000", "predictions")
@@ -48,11 +48,11 @@ def convert_keras_applications(
     else:
         for block, convs in enumerate((2, 2, 3, 3, 3), start=1):
             for i in range(1, convs + 1):
-                _layer(tensors, f"block{block}_conv{i}", f"conv{block}_{i}", 4)
+                keras_layer(tensors, f"block{block}_conv{i}", f"conv{block}_{i}")
         first = "conv1_1"
         for i in (1, 2):
             if heads and f"fc{i}/kernel" in tensors.left:
-                _layer(tensors, f"fc{i}", f"box_head/fc_{i - 1}", 2)
+                keras_layer(tensors, f"fc{i}", f"box_head/fc_{i - 1}", rank=2)
             tensors.drop(f"fc{i}/kernel", f"fc{i}/bias")
     if f"{first}/kernel" in tensors.taken:
         tensors.taken[f"{first}/kernel"] = np.ascontiguousarray(tensors.taken[f"{first}/kernel"][:, :, ::-1])
@@ -63,8 +63,3 @@ def convert_keras_applications(
             "and that model to backbones.from_features."
         )
     return tensors.finish(hint)
-
-
-def _layer(tensors: Tensors, theirs: str, ours: str, rank: int) -> None:
-    tensors.move(f"{theirs}/kernel", f"{ours}/kernel", rank=rank)
-    tensors.move(f"{theirs}/bias", f"{ours}/bias")

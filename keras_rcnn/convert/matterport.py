@@ -97,11 +97,11 @@ def convert_matterport(layers: Mapping[str, Mapping[str, np.ndarray]]) -> dict[s
     tensors.drop("anchors/Variable", "anchors/anchors")
     resnet_layers(tensors, BLOCKS[101 if facts["BACKBONE"] == "resnet101" else 50])
     for level, theirs in enumerate(("c2p2", "c3p3", "c4p4", "c5p5")):
-        _weighted(tensors, f"fpn_{theirs}", f"fpn/inner_{level}")
-        _weighted(tensors, f"fpn_p{level + 2}", f"fpn/output_{level}")
-    _weighted(tensors, "rpn_conv_shared", "rpn_head/conv")
-    _weighted(tensors, "rpn_class_raw", "rpn_head/objectness")
-    _weighted(tensors, "rpn_bbox_pred", "rpn_head/deltas")
+        keras_layer(tensors, f"fpn_{theirs}", f"fpn/inner_{level}")
+        keras_layer(tensors, f"fpn_p{level + 2}", f"fpn/output_{level}")
+    keras_layer(tensors, "rpn_conv_shared", "rpn_head/conv")
+    keras_layer(tensors, "rpn_class_raw", "rpn_head/objectness")
+    keras_layer(tensors, "rpn_bbox_pred", "rpn_head/deltas")
     tensors.edit("rpn_head/deltas", _xywh)
     _box_head(tensors, facts["NUM_CLASSES"])
     _mask_head(tensors, facts["NUM_CLASSES"])
@@ -110,25 +110,25 @@ def convert_matterport(layers: Mapping[str, Mapping[str, np.ndarray]]) -> dict[s
 
 def resnet_layers(tensors: Tensors, blocks: Sequence[int]) -> None:
     """Takes the layers of a ResNet as Matterport and the first `keras.applications` name them."""
-    _weighted(tensors, "conv1", "stem_conv")
+    keras_layer(tensors, "conv1", "stem_conv")
     _normed(tensors, "bn_conv1", "stem_bn")
     for stage, count in enumerate(blocks, start=1):
         for block in range(count):
             theirs, ours = f"{stage + 1}{chr(ord('a') + block)}_branch", f"stage{stage}_block{block}"
             for i, branch in enumerate("abc", start=1):
-                _weighted(tensors, f"res{theirs}2{branch}", f"{ours}_conv{i}")
+                keras_layer(tensors, f"res{theirs}2{branch}", f"{ours}_conv{i}")
                 _normed(tensors, f"bn{theirs}2{branch}", f"{ours}_bn{i}")
             if block == 0:
-                _weighted(tensors, f"res{theirs}1", f"{ours}_shortcut_conv")
+                keras_layer(tensors, f"res{theirs}1", f"{ours}_shortcut_conv")
                 _normed(tensors, f"bn{theirs}1", f"{ours}_shortcut_bn")
 
 
 def _box_head(tensors: Tensors, classes: int) -> None:
     for i in (0, 1):
-        _weighted(tensors, f"mrcnn_class_conv{i + 1}", f"box_head/fc_{i}", _flattened)
+        keras_layer(tensors, f"mrcnn_class_conv{i + 1}", f"box_head/fc_{i}", _flattened)
         _normed(tensors, f"mrcnn_class_bn{i + 1}", f"box_head/fc_{i}_bn")
-    _weighted(tensors, "mrcnn_class_logits", "box_predictor/logits", rank=2)
-    _weighted(tensors, "mrcnn_bbox_fc", "box_predictor/deltas", rank=2)
+    keras_layer(tensors, "mrcnn_class_logits", "box_predictor/logits", rank=2)
+    keras_layer(tensors, "mrcnn_bbox_fc", "box_predictor/deltas", rank=2)
     if tensors.rows("box_predictor/deltas") not in (None, 4 * classes):
         raise ConversionError(
             f"{MODEL}: mrcnn_bbox_fc has {tensors.rows('box_predictor/deltas')} outputs; four for each of {classes} "
@@ -140,11 +140,11 @@ def _box_head(tensors: Tensors, classes: int) -> None:
 
 def _mask_head(tensors: Tensors, classes: int) -> None:
     for i in range(4):
-        _weighted(tensors, f"mrcnn_mask_conv{i + 1}", f"mask_head/conv_{i}")
+        keras_layer(tensors, f"mrcnn_mask_conv{i + 1}", f"mask_head/conv_{i}")
         _normed(tensors, f"mrcnn_mask_bn{i + 1}", f"mask_head/conv_{i}_bn")
     tensors.move("mrcnn_mask_deconv/kernel", "mask_head/deconv/kernel", rank=4)
     tensors.move("mrcnn_mask_deconv/bias", "mask_head/deconv/bias")
-    _weighted(tensors, "mrcnn_mask", "mask_head/logits")
+    keras_layer(tensors, "mrcnn_mask", "mask_head/logits")
     if tensors.rows("mask_head/logits") not in (None, classes):
         raise ConversionError(
             f"{MODEL}: mrcnn_mask has {tensors.rows('mask_head/logits')} masks for {classes} classes."
@@ -152,7 +152,7 @@ def _mask_head(tensors: Tensors, classes: int) -> None:
     tensors.edit("mask_head/logits", lambda values: values[..., 1:])
 
 
-def _weighted(tensors: Tensors, theirs: str, ours: str, layout: Layout | None = None, rank: int = 4) -> None:
+def keras_layer(tensors: Tensors, theirs: str, ours: str, layout: Layout | None = None, rank: int = 4) -> None:
     """Takes a layer's kernel and bias."""
     tensors.move(f"{theirs}/kernel", f"{ours}/kernel", layout, rank)
     tensors.move(f"{theirs}/bias", f"{ours}/bias")

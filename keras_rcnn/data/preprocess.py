@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self, cast
 
 import keras
@@ -275,13 +275,11 @@ class Preprocessor:
 
     def restore_points(self, points: np.ndarray, original: Sequence[int], resized: ArrayLike) -> np.ndarray:
         """Keypoints `[..., 3]`, x, y and score or visibility, of the resized image -> of the original one; float32."""
-        boxes = self.restore(np.concatenate([points[..., :2]] * 2, axis=-1), original, resized)
-        return np.concatenate([boxes[..., :2], points[..., 2:]], axis=-1).astype(np.float32)
+        return _points_by(self.restore, points, original, resized)
 
     def place_points(self, points: np.ndarray, original: Sequence[int], resized: ArrayLike) -> np.ndarray:
         """The reverse of `restore_points`."""
-        boxes = self.place(np.concatenate([points[..., :2]] * 2, axis=-1), original, resized)
-        return np.concatenate([boxes[..., :2], points[..., 2:]], axis=-1).astype(np.float32)
+        return _points_by(self.place, points, original, resized)
 
     def pasted(self, crops: np.ndarray, boxes: np.ndarray, size: tuple[int, int], form: MaskForm) -> Any:
         """Masks in their boxes, both of the original image, as `detect(masks=form)` answers them.
@@ -299,6 +297,14 @@ def scale_boxes(boxes: ArrayLike, old: Any, new: Any) -> np.ndarray:
     """Boxes of an image of size `old` (height, width) -> of the same image at size `new`; float32 `[..., 4]`."""
     height, width = np.float32(new[0]) / np.float32(old[0]), np.float32(new[1]) / np.float32(old[1])
     return np.asarray(boxes, np.float32) * np.array([width, height, width, height], np.float32)
+
+
+def _points_by(
+    move: Callable[..., np.ndarray], points: np.ndarray, original: Sequence[int], resized: ArrayLike
+) -> np.ndarray:
+    """Keypoints `[..., 3]` moved as `restore` or `place` moves boxes."""
+    boxes = move(np.concatenate([points[..., :2]] * 2, axis=-1), original, resized)
+    return np.concatenate([boxes[..., :2], points[..., 2:]], axis=-1).astype(np.float32)
 
 
 def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -158,13 +158,42 @@ def _run(dataset: Dataset, detections: Sequence[Detections], iou_type: IoUType, 
 
 
 def _coco_objects(dataset: Dataset, detections: Sequence[Detections], iou_type: IoUType) -> tuple[COCO, COCO]:
-    """The ground truth and the detections as two pycocotools `COCO` objects."""
+    def truth(record: Record) -> list[dict[str, Any]]:
+        return [
+            {"segmentation": _segmentation(record, i)} if iou_type == "segm" else {} for i in range(len(record.boxes))
+        ]
+
+    def found(record: Record, own: Detections) -> list[dict[str, Any]]:
+        boxes, scores, labels, masks = checked_detections(record, own, len(dataset.class_names), iou_type)
+        areas = boxes[:, 2] * boxes[:, 3] if masks is None else _mask_areas(masks)
+        rows = [
+            {"label": label, "score": float(score), "bbox": box.tolist(), "area": float(area)}
+            for label, score, box, area in zip(labels, scores, boxes, areas, strict=True)
+        ]
+        return rows if masks is None else [{**row, "segmentation": mask} for row, mask in zip(rows, masks, strict=True)]
+
+    return coco_objects(dataset, detections, truth, found)
+
+
+def coco_objects(
+    dataset: Dataset,
+    detections: Sequence[Detections],
+    truth: Callable[[Record], Sequence[Mapping[str, Any]]],
+    found: Callable[[Record, Detections], Sequence[Mapping[str, Any]]],
+) -> tuple[COCO, COCO]:
+    """The ground truth and the detections as two pycocotools `COCO` objects.
+
+    Args:
+        dataset, detections: as in `coco_metrics`.
+        truth: from a record to a dict for each of its objects: what it has besides box, area and class.
+        found: from a record and its detections to a dict for each of these: `label`, `score`, `bbox` as xywh, `area`,
+            and whatever else.
+    """
     pairs = paired(dataset, detections)
     images, objects, results = [], [], []
     for image, (record, own) in zip(image_ids(pairs), pairs, strict=True):
         images.append({"id": int(image), "height": int(record.height), "width": int(record.width)})
-        boxes = xywh(record.boxes)
-        for i, box in enumerate(boxes):
+        for i, (box, more) in enumerate(zip(xywh(record.boxes), truth(record), strict=True)):
             row = {
                 "id": len(objects) + 1,  # from 1: a match with id 0 reads as "no match" in COCOeval
                 "image_id": int(image),
@@ -173,32 +202,20 @@ def _coco_objects(dataset: Dataset, detections: Sequence[Detections], iou_type: 
                 "area": float(record.areas[i]),
                 "iscrowd": int(record.crowd[i]),
             }
-            if iou_type == "segm":
-                row["segmentation"] = _segmentation(record, i)
-            objects.append(row)
-        boxes, scores, labels, masks = checked_detections(record, own, len(dataset.class_names), iou_type)
-        areas = boxes[:, 2] * boxes[:, 3] if masks is None else _mask_areas(masks)
-        for i, box in enumerate(boxes):
-            row = {
-                "id": len(results) + 1,
-                "image_id": int(image),
-                "category_id": int(dataset.category_ids[labels[i]]),
-                "bbox": box.tolist(),
-                "area": float(areas[i]),
-                "iscrowd": 0,
-                "score": float(scores[i]),
-            }
-            if masks is not None:
-                row["segmentation"] = masks[i]
-            results.append(row)
+            objects.append({**row, **more})
+        for row in found(record, own):
+            category = int(dataset.category_ids[row["label"]])
+            results.append(
+                {**row, "id": len(results) + 1, "image_id": int(image), "category_id": category, "iscrowd": 0}
+            )
     categories = [
         {"id": int(category), "name": name}
         for name, category in zip(dataset.class_names, dataset.category_ids, strict=True)
     ]
-    return coco_of(images, categories, objects), coco_of(images, categories, results)
+    return _coco(images, categories, objects), _coco(images, categories, results)
 
 
-def coco_of(images: list[Any], categories: list[Any], annotations: list[Any]) -> COCO:
+def _coco(images: list[Any], categories: list[Any], annotations: list[Any]) -> COCO:
     """What would be in a COCO json file as a pycocotools `COCO`."""
     from pycocotools.coco import COCO
 

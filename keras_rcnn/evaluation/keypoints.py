@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_rcnn.data.records import Dataset, Record
-from keras_rcnn.evaluation.coco import checked_detections, coco_of, image_ids, mean_of, paired, xywh
+from keras_rcnn.evaluation.coco import checked_detections, coco_objects, mean_of, paired
 from keras_rcnn.interfaces import Detections
 
 MOST = 20  # detections an image and class that COCO's rule for keypoints looks at
@@ -111,40 +111,26 @@ def _checked(
 
 
 def _coco_objects(dataset: Dataset, detections: Sequence[Detections]) -> tuple[Any, Any]:
-    """The ground truth and the detections as two pycocotools `COCO` objects."""
-    pairs, count = paired(dataset, detections), len(dataset.skeleton or ())
-    images, objects, results = [], [], []
-    for image, (record, own) in zip(image_ids(pairs), pairs, strict=True):
-        images.append({"id": int(image), "height": int(record.height), "width": int(record.width)})
-        truth = np.zeros((len(record.boxes), count, 3)) if record.keypoints is None else record.keypoints
-        for i, box in enumerate(xywh(record.boxes)):
-            row = {
-                "id": len(objects) + 1,  # from 1: a match with id 0 reads as "no match" in COCOeval
-                "image_id": int(image),
-                "category_id": int(dataset.category_ids[record.labels[i]]),
-                "bbox": box.tolist(),
-                "area": float(record.areas[i]),
-                "iscrowd": int(record.crowd[i]),
-                "keypoints": truth[i].astype(np.float64).ravel().tolist(),
-                "num_keypoints": int((truth[i, :, 2] > 0).sum()),
-            }
-            objects.append(row)
+    count = len(dataset.skeleton or ())
+
+    def truth(record: Record) -> list[dict[str, Any]]:
+        points = np.zeros((len(record.boxes), count, 3)) if record.keypoints is None else record.keypoints
+        return [
+            {"keypoints": each.astype(np.float64).ravel().tolist(), "num_keypoints": int((each[:, 2] > 0).sum())}
+            for each in points
+        ]
+
+    def found(record: Record, own: Detections) -> list[dict[str, Any]]:
         _, scores, labels, points = _checked(record, own, dataset)
-        for score, label, each in zip(scores, labels, points, strict=True):
-            low, high = each[:, :2].min(axis=0), each[:, :2].max(axis=0)  # as pycocotools' loadRes has it
-            row = {
-                "id": len(results) + 1,
-                "image_id": int(image),
-                "category_id": int(dataset.category_ids[label]),
-                "bbox": [*low.tolist(), *(high - low).tolist()],
-                "area": float((high - low).prod()),
-                "iscrowd": 0,
-                "score": float(score),
-                "keypoints": each.ravel().tolist(),
-            }
-            results.append(row)
-    categories = [
-        {"id": int(category), "name": name}
-        for name, category in zip(dataset.class_names, dataset.category_ids, strict=True)
-    ]
-    return coco_of(images, categories, objects), coco_of(images, categories, results)
+        return [
+            {"label": label, "score": float(score), "keypoints": each.ravel().tolist(), **_extent(each)}
+            for label, score, each in zip(labels, scores, points, strict=True)
+        ]
+
+    return coco_objects(dataset, detections, truth, found)
+
+
+def _extent(points: np.ndarray) -> dict[str, Any]:
+    """The box and area of a detection's keypoints `[K, 3]`, as pycocotools' `loadRes` has them."""
+    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    return {"bbox": [*low.tolist(), *(high - low).tolist()], "area": float((high - low).prod())}
