@@ -102,13 +102,18 @@ def downloaded(
         yield part.path
 
 
+def offline() -> bool:
+    """Whether the environment's `KERAS_RCNN_OFFLINE` forbids the network."""
+    return os.environ.get(OFFLINE, "").lower() not in ("", "0", "false", "no")
+
+
 def address(url: str) -> str:
     """Where a file is fetched from: the environment's `KERAS_RCNN_MIRROR` takes the place of scheme and host.
 
     Raises:
         DownloadError: the mirror is no address, or the environment's `KERAS_RCNN_OFFLINE` forbids the network.
     """
-    if os.environ.get(OFFLINE, "").lower() not in ("", "0", "false", "no"):
+    if offline():
         raise DownloadError(f"{url} was not asked for: the environment's {OFFLINE} forbids the network. Unset it once.")
     mirror = os.environ.get(MIRROR, "").rstrip("/")
     if not mirror:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keras_rcnn.download import DownloadError, alone, max_bytes, megabytes
+from keras_rcnn.download import OFFLINE, DownloadError, alone, max_bytes, megabytes, offline
 from keras_rcnn.preset_file import PRESET, WEIGHTS, PresetError, max_preset_bytes, read_preset_file
 
 if TYPE_CHECKING:
@@ -163,12 +163,16 @@ class _HuggingFace:
         """A file, of the same commit as the one before it."""
         where: dict[str, Any] = {"repo_id": self.handle.name, "revision": self.commit}
         filename = f"{self.handle.folder}/{name}".lstrip("/")
+        cached = self.hub.try_to_load_from_cache(filename=filename, **where)
         try:
-            if not isinstance(self.hub.try_to_load_from_cache(filename=filename, **where), str):
+            if offline() and not isinstance(cached, str):
+                raise _forbidden(self.handle)
+            if not isinstance(cached, str):
                 size = self.hub.get_hf_file_metadata(self.hub.hf_hub_url(filename=filename, **where)).size or 0
                 if size > limit:
                     raise PresetError(f"{self.handle}: {name} has {megabytes(size)}, more than {megabytes(limit)}.")
-            path = Path(self.hub.hf_hub_download(filename=filename, library_name="keras_rcnn", **where))
+            download = {"local_files_only": offline(), "library_name": "keras_rcnn"}
+            path = Path(self.hub.hf_hub_download(filename=filename, **download, **where))
         except PresetError:
             raise
         except Exception as error:  # of the network, of the disk, and the package's own
@@ -232,9 +236,11 @@ class _Kaggle:
 
     def get(self, name: str, limit: int) -> Path:
         """A file of the version, by default of the newest and then of the same; its size is known when it is here."""
-        cached = _in_cache(self.handle, name, self.handle.revision)
+        cached = _in_cache(self.handle, name, self.handle.revision or ("*" if offline() else None))
         if cached is not None:
             return cached
+        if offline():
+            raise _forbidden(self.handle)
         locks = kaggle_cache() / ".keras_rcnn"
         try:
             locks.mkdir(parents=True, exist_ok=True)
@@ -303,6 +309,12 @@ def kaggle_error(handle: Handle, error: BaseException, name: str = "") -> Preset
 
 
 # === Errors ===
+
+
+def _forbidden(handle: Handle) -> PresetError:
+    return PresetError(
+        f"{handle} is not in the cache, and the environment's {OFFLINE} forbids the network. Unset it once."
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

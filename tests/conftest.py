@@ -1,5 +1,6 @@
 """What tests of several rooms need."""
 
+import logging
 import os
 
 # XLA compiles in half the time without the passes that make code fast; read when TensorFlow or JAX is imported
@@ -10,6 +11,9 @@ import pytest
 
 from tests.downloads import server  # noqa: F401 (a fixture)
 from tests.hubs import hf, kaggle, no_proxy  # noqa: F401 (fixtures)
+
+# TensorFlow's advice (of retracing, say) depends on which tests ran before: a test reads our own part of the log
+logging.getLogger("tensorflow").propagate = False
 
 
 @pytest.fixture

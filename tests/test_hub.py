@@ -357,6 +357,21 @@ def test_kaggles_cache(kaggle):
     refused("kaggle://someone/dates/keras/small", "cannot be reached. It is not in the cache")
 
 
+@pytest.mark.parametrize("hub", ["hf", "kaggle"])
+def test_offline_the_cache_serves_and_nothing_is_asked_for(hub, request, monkeypatch):
+    server, handle = request.getfixturevalue(hub), HF if hub == "hf" else KAGGLE
+    if hub == "hf":
+        server.put(NAME, small())
+    else:
+        server.models["someone/figs/keras/small"] = [small()] * 2
+    folder = fetched(handle)
+    server.requests.clear()
+    monkeypatch.setenv("KERAS_RCNN_OFFLINE", "1")
+    assert fetched(handle) == folder
+    refused(handle.replace("figs", "dates"), "not in the cache.*KERAS_RCNN_OFFLINE forbids the network. Unset it once")
+    assert not server.requests
+
+
 def test_a_broken_download_of_kaggle_goes_on(kaggle):
     kaggle.models["someone/figs/keras/small"] = [small()]
     kaggle.cut = 1_100_000

@@ -72,6 +72,16 @@ def hidden(mask: InstanceMask, outside: tuple[float, float, float, float]) -> In
     return Posed(mask.crop, mask.frame, points, mask.mirrored)
 
 
+def behind(mask: InstanceMask, covered: np.ndarray) -> InstanceMask:
+    """The mask with the keypoints hidden, of visibility 1, that lie behind what covers a photo, bool `[h, w]`."""
+    if not isinstance(mask, Posed):
+        return mask
+    points = mask.points.copy()
+    x, y = np.clip(points[:, :2].T.astype(int), 0, np.array(covered.shape[::-1])[:, None] - 1)
+    points[covered[y, x] & (points[:, 2] == 2), 2] = 1
+    return Posed(mask.crop, mask.frame, points, mask.mirrored)
+
+
 def posed(
     masks: list[InstanceMask] | None, boxes: np.ndarray, points: np.ndarray | None, skeleton: Skeleton
 ) -> list[InstanceMask]:

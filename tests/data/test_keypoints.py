@@ -76,7 +76,7 @@ def followed(image, points):
     right = total = 0
     for each in points:
         for (x, y, seen), colour in zip(each, COLOURS):
-            if seen:
+            if seen == 2:
                 window = image[max(int(y) - 1, 0) : int(y) + 2, max(int(x) - 1, 0) : int(x) + 2].reshape(-1, 3)
                 total += 1
                 right += np.abs(window.astype(int) - colour).sum(-1).min(initial=999) < 150
@@ -92,12 +92,15 @@ TRANSFORMS = {
     "lsj": augment.LargeScaleJitter(0.7, 1.8),
     "crop": augment.ObjectCrop(1.0),
     "mosaic": augment.Mosaic(1.0, 0.8, 1.2),
+    "copy_paste": augment.CopyPaste(1.0),
     "all": augment.Compose([augment.HorizontalFlip(), augment.Rotate(20), augment.ScaleJitter(0.8, 1.5)]),
 }
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
-@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize(
+    ("name", "masks"),
+    [(name, masks) for name in TRANSFORMS for masks in (False, True) if masks or name != "copy_paste"],
+)
 def test_keypoints_follow_their_dots(name, masks):
     """Left is red and right is blue: in a mirror the left hand is where the right one was, and called so."""
     data, transform = figures(6), TRANSFORMS[name]
@@ -106,7 +109,7 @@ def test_keypoints_follow_their_dots(name, masks):
             record.segmentations = [[[x1, y1, x2, y1, x2, y2, x1, y2]] for x1, y1, x2, y2 in record.boxes.tolist()]
     mirrors = name in ("hflip", "vflip")
     batches = data.batches(Preprocessor(128, 128), augment=transform, keypoints=True, masks=masks)
-    right = total = 0
+    right = total = behind = 0
     for i in range(len(data)):
         image, boxes, _, objects, _ = batches.sample(i, 0)
         points = points_of(objects, image.shape[:2])
@@ -115,8 +118,10 @@ def test_keypoints_follow_their_dots(name, masks):
             points = points[:, list(SKELETON.mirrored)]
         found = followed(image, points) if name != "all" else (1, 1)
         right, total = right + found[0], total + found[1]
+        behind += np.sum(points[..., 2] == 1)
     assert total >= (1 if name == "all" else 15)
     assert right >= 0.9 * total
+    assert (behind > 0) == (name == "copy_paste")  # of the objects that others were pasted on
 
 
 def test_what_is_out_of_the_picture_is_not_seen():

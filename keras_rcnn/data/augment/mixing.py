@@ -16,7 +16,7 @@ from keras_rcnn.data.augment.objects import (
     resized,
     trimmed,
 )
-from keras_rcnn.data.keypoints import like
+from keras_rcnn.data.keypoints import behind, like
 from keras_rcnn.data.masks import InstanceMask
 from keras_rcnn.data.request import check_number
 
@@ -100,6 +100,7 @@ class CopyPaste:
             x1, y1, x2, y2 = objects.pixel_window(mask, width, height)
             if labels[i] == PROPOSAL or not covered[y1:y2, x1:x2].any():
                 continue
+            mask = masks[i] = behind(mask, covered)
             rest = like(mask, mask.crop * ~objects.cells(mask, covered), mask.frame)
             before, after = np.count_nonzero(mask.crop), np.count_nonzero(rest.crop)
             if after == before:
