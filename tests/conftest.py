@@ -32,6 +32,7 @@ def listed_gpu(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", listed)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items):
     """What one costly fixture serves runs in one of xdist's processes (`--dist loadgroup`), so that it is made once."""
     for item in items:

@@ -14,6 +14,7 @@ from keras_rcnn.data.ahead import read_ahead
 from keras_rcnn.data.augment import PROPOSAL, standard
 from keras_rcnn.data.keypoints import check_skeleton, points_of, posed
 from keras_rcnn.data.masks import InstanceMask, instance_mask, sample_mask
+from keras_rcnn.data.orientation import by_orientation
 from keras_rcnn.data.problems import DataError
 from keras_rcnn.data.proposals import check_proposals
 from keras_rcnn.data.ready import check_images, check_masks, check_targets
@@ -53,7 +54,7 @@ class Batches(keras.utils.PyDataset):
         dataset: A `Dataset`.
         preprocessor: A `Preprocessor`.
         batch_size: Images a batch.
-        shuffle: A new order every epoch.
+        shuffle: A new order every epoch, in batches of upright photos and of others, see `by_orientation`.
         augment: None or False for none, True for `augment.standard()`, or a transform such as `augment.Compose([...])`.
             `CopyPaste` and `Mosaic` draw their other photos from the dataset.
         seed: int.
@@ -140,11 +141,11 @@ class Batches(keras.utils.PyDataset):
             check_proposals(proposals, dataset)
             most = max(len(proposals[record]) for record in dataset)
             self.max_proposals = max(min(int(max_proposals), most), 1)
-        self.epoch = 0
+        self.epoch, self._in_epoch = 0, False
         # whether XLA compiles what takes the batches: a detector's `fit` sets it, see `Preprocessor(few_shapes=...)`
         self.compiled = keras.backend.backend() == "jax"
-        self._in_epoch = False
         self._varies = self._varying_sides()
+        self._upright = np.array([record.height > record.width for record in dataset], bool)
         self._cache, self._cache_lock = {}, threading.Lock()
         self._cache_left = _CACHE_BYTES if cache is True else int(cache or 0)
 
@@ -203,10 +204,9 @@ class Batches(keras.utils.PyDataset):
 
     def order(self, epoch: int) -> np.ndarray:
         """The dataset's indices in the order of an epoch."""
-        rng, indices = np.random.default_rng([self.seed, epoch, 0]), np.arange(len(self.dataset))
-        if self.repeat_factors is not None:
-            indices = repeated(self.repeat_factors, rng)
-        return rng.permutation(indices) if self.shuffle else indices
+        rng, factors = np.random.default_rng([self.seed, epoch, 0]), self.repeat_factors
+        indices = np.arange(len(self.dataset)) if factors is None else repeated(factors, rng)
+        return by_orientation(rng.permutation(indices), self._upright, self.batch_size) if self.shuffle else indices
 
     def _count(self) -> int:
         """The photos of an epoch, with their repetitions."""

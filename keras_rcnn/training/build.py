@@ -346,7 +346,8 @@ def _layer_name(name: str) -> str:
 
 def _shared_map(settings: Settings, backbone: Backbone, num_classes: int, detector: type[Detector]) -> dict[str, Any]:
     """Neck, pooling, anchors and mask branch: what R-CNN does not have."""
-    neck = layers.FPN(settings.fpn_channels) if settings.neck == "fpn" else layers.SingleLevel(settings.neck)
+    maps = ("C2", "C3", "C4", "C5")[int(settings.fpn_from[1]) - 2 :]
+    neck = layers.FPN(settings.fpn_channels, maps) if settings.neck == "fpn" else layers.SingleLevel(settings.neck)
     strides, scale = neck.strides(backbone.strides), settings.anchor_scale
     single, levels = len(strides) == 1, strides[: neck.roi_levels()]
     # regions go to the level whose anchors have about their size, as 224 at P4 does for anchors of 8 strides

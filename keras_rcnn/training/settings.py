@@ -137,6 +137,9 @@ class Settings(BaseModel):
     max_size: Count = _model(640, "longer side at most", "px")
     neck: StrictStr = _parts("fpn", 'a feature pyramid, or the name of a single map, `"C4"`')
     fpn_channels: Count = _parts(128, "channels of the pyramid")
+    fpn_from: Literal["C2", "C3", "C4"] = _parts(
+        "C2", 'its finest map: `"C3"` makes a step much cheaper, and loses objects under about 24 px'
+    )
     roi_pool: Literal["align", "pool"] = _parts("align", 'RoIAlign, or on a single map RoIPool (`"pool"`)')
     roi_pool_size: Count = _parts(7, "bins per side")
     box_head_units: tuple[Count, ...] = _parts((512, 512), "widths of the box head's fully connected layers")

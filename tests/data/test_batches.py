@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_rcnn.data import Batches, DataError, Dataset, Preprocessor, Record, as_tf_dataset, augment
+from keras_rcnn.data.orientation import by_orientation
 
 SMALL = Preprocessor(32, 64, mean=(0, 0, 0), std=(1, 1, 1), size_divisor=8)
 
@@ -54,6 +55,25 @@ def test_shapes_padding_and_values():
     assert len(data.batches(SMALL, batch_size=4, drop_remainder=True)) == 1
     with pytest.raises(IndexError):
         batches[2]
+
+
+def test_upright_photos_share_batches():
+    """As Detectron2's and torchvision's training, told apart by height / width over 1."""
+    rng = np.random.default_rng(0)
+    upright = rng.random(103) < 0.3
+    order = rng.permutation(103)
+    grouped = by_orientation(order, upright, 4)
+    assert sorted(grouped) == list(range(103))
+    full = 4 * (upright.sum() // 4 + (~upright).sum() // 4)
+    batches = grouped[:full].reshape(-1, 4)
+    assert (upright[batches] == upright[batches[:, :1]]).all()
+    places = np.argsort(order)
+    assert (np.diff(places[batches]) > 0).all() and (np.diff(places[batches[:, -1]]) > 0).all()
+    for one in (upright, ~upright):  # each kind keeps its order
+        assert (np.diff(places[grouped[:full][one[grouped[:full]]]]) > 0).all()
+    np.testing.assert_array_equal(by_orientation(order, np.zeros(103, bool), 4), order)
+    np.testing.assert_array_equal(by_orientation(order, upright, 1), order)
+    assert by_orientation(order[:0], upright, 2).shape == (0,)
 
 
 def test_order_and_augmentation_follow_from_seed_epoch_and_index():

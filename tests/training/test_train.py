@@ -202,6 +202,9 @@ def test_every_detector_is_built_as_the_settings_say():
     assert classic.parts["anchors"].sizes == ((128.0, 256.0, 512.0),)
     assert classic.parts["anchors"].strides == (16,)
     assert classic.parts["rpn_targets"].border == 0
+    coarse = build_model(Settings(fpn_from="C3", masks=True), names)
+    assert coarse.parts["anchors"].strides == (8, 16, 32, 64)
+    assert coarse.parts["box_pool"].strides == coarse.parts["mask_pool"].strides == (8, 16, 32)
     strict = build_model(Settings(positive_iou=0.6), names)
     assert strict.parts["box_targets"].foreground == 0.6
 
