@@ -36,11 +36,12 @@ def listed_gpu(monkeypatch):
 def pytest_collection_modifyitems(items):
     """What one costly fixture serves runs in one of xdist's processes (`--dist loadgroup`), so that it is made once."""
     for item in items:
-        for name, definitions in item._fixtureinfo.name2fixturedefs.items():
-            scope = definitions[-1].scope
-            if definitions[-1].baseid.startswith("tests") and scope in ("module", "session"):
-                item.add_marker(pytest.mark.xdist_group(name if scope == "session" else item.path.stem))
-                break
+        fixtures = {name: found[-1] for name, found in item._fixtureinfo.name2fixturedefs.items()}
+        ours = {name: one.scope for name, one in fixtures.items() if one.baseid.startswith("tests")}
+        if "session" in ours.values():
+            item.add_marker(pytest.mark.xdist_group(next(name for name, scope in ours.items() if scope == "session")))
+        elif "module" in ours.values():
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -318,7 +318,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("kind", OWN)
-@pytest.mark.parametrize("names", [["fig", "date"], ["a", "b", "c"]])
+@pytest.mark.parametrize("names", [["fig", "date"], pytest.param(["a", "b", "c"], marks=pytest.mark.slow)])
 def test_parts_of_the_users_own(kind, names, tmp_path):
     predictor, fitted = OWN[kind]
     old = trained(tiny_detector(class_names=NAMES, box_predictor=predictor()))

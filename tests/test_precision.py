@@ -18,7 +18,7 @@ from tests.models.test_fast_rcnn import around
 from tests.models.test_mask_rcnn import with_masks
 from tests.models.tiny import shapes
 
-KINDS = ["mask", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("faster", "fast", "rcnn"))]
+KINDS = ["mask", "fast", "rcnn"]
 HALVES = ["bfloat16", "float16"]
 
 
@@ -27,10 +27,8 @@ def made(kind, name):
         return detector(kind)
 
 
-# one of the two is enough for a quick run
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "float16" else ()) for name in HALVES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HALVES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_fit_and_detect(kind, name):
     data = with_masks(shapes(4)) if kind == "mask" else shapes(4)

@@ -300,6 +300,7 @@ def test_save_and_load(backbone, tmp_path):
         np.testing.assert_array_equal(value, again(x)[name])
 
 
+@pytest.mark.slow
 @every
 def test_mixed_precision(backbone):
     keras.utils.set_random_seed(0)
@@ -313,6 +314,7 @@ def test_mixed_precision(backbone):
         assert np.abs(out - value).mean() < 0.05 * np.abs(value).mean(), name
 
 
+@pytest.mark.slow
 def test_trains_in_mixed_precision():
     # bfloat16 depthwise gradients are slow on a CPU: the last stages on a small image
     model = EfficientNetLite0(norm="batch", freeze_at=4, dtype="mixed_bfloat16")

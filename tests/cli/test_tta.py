@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from keras_rcnn import cli
@@ -12,6 +13,7 @@ from keras_rcnn.presets import from_preset, save_preset
 from tests.models.tiny import shapes, tiny_detector
 
 
+@pytest.mark.slow
 def test_mirror_images_on_the_command_line(tmp_path, capsys):
     data = shapes(2)
     save_preset(tiny_detector(class_names=data.class_names), tmp_path / "preset")

@@ -259,7 +259,7 @@ def test_padding_for_keras_costs_one_step_at_most():
 
 def test_a_compiled_model_sees_few_shapes():
     rng = np.random.default_rng(0)
-    data = dataset(60, sizes=[tuple(rng.integers(20, 90, 2)) for _ in range(60)])
+    data = dataset(90, sizes=[tuple(rng.integers(20, 90, 2)) for _ in range(90)])
     preprocessor = Preprocessor(64, 104, size_divisor=8)
     for shuffle in (False, True):
         batches = data.batches(preprocessor, shuffle=shuffle)

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -272,16 +271,12 @@ def test_an_existing_file_stays(tmp_path):
     assert path.read_bytes() == b"mine"
 
 
-def test_a_failed_check_leaves_nothing(tmp_path, monkeypatch):
-    converted = Path(tmp_path / "elsewhere")
-    export("faster", converted, size=128)
-    content = converted.read_bytes()
-    converted.unlink()
+def test_a_failed_check_leaves_nothing(mask, tmp_path, monkeypatch):
+    model, result = mask
+    content = result["path"].read_bytes()
     monkeypatch.setitem(litert.TOLERANCES, "float32", Tolerance(box=-1.0, multiple=0))
     monkeypatch.setattr(litert, "_convert", lambda *_: content)
     monkeypatch.setattr(litert, "with_metadata", lambda content, *_: content)
     with pytest.raises(ParityError, match="FAILED"):
-        keras_rcnn.export_model(
-            detector("faster"), tmp_path / "new" / "model.tflite", "litert", photos=photos()[:1], size=128
-        )
+        keras_rcnn.export_model(model, tmp_path / "new" / "a.tflite", "litert", photos=photos()[:1], size=(128, 160))
     assert not list(tmp_path.iterdir())

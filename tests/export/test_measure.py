@@ -11,6 +11,7 @@ from tools.pages import litert as measure
 pytest.importorskip("ai_edge_litert", reason="the extra litert is not installed")
 
 
+@pytest.mark.slow
 def test_a_file_is_measured_and_tabled(tmp_path):
     model = detector("faster")
     dataset = shapes(3, classes=model.class_names)

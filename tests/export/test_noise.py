@@ -216,6 +216,7 @@ def test_it_is_not_measured_where_all_is_well(counted):
     assert "noise" not in parity.table(rows) and "unsteady" not in parity.table(rows)
 
 
+@pytest.mark.slow
 def test_it_is_measured_where_something_is_wrong_and_shown(counted):
     model, calls = counted
     own = model.preprocessor
@@ -235,6 +236,7 @@ def test_it_is_measured_where_something_is_wrong_and_shown(counted):
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_few_that_are_wrong_are_measured_to_the_end(counted):
     model, calls = counted
     run = run_of(model)
@@ -249,6 +251,7 @@ def test_few_that_are_wrong_are_measured_to_the_end(counted):
     assert len(calls) == 1 + 5
 
 
+@pytest.mark.slow
 def test_a_model_that_amplifies_rounding_passes(counted):
     """With a limit that is under its noise."""
     model, _ = counted

@@ -16,6 +16,8 @@ from keras_rcnn.presets import zoo_folder
 from tests.export.detectors import encoded, photos, proposals, valid
 from tests.shared import SHARED, needs_data
 
+pytestmark = pytest.mark.slow
+
 LIBRARIES = Path(tf.__file__).parent
 SCRIPT = Path(__file__).with_name("capi.py")
 
@@ -78,7 +80,6 @@ def test_bytes_that_are_no_picture_are_an_error_of_the_c_library(exported, tmp_p
     assert said.startswith("error 3:") and "JPEG or PNG" in said  # 3 is INVALID_ARGUMENT
 
 
-@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("preset", ["nuclei_mrcnn", "nuclei_frcnn"])
 def test_the_zoos_detectors_in_the_c_library(tmp_path, preset):

@@ -11,7 +11,7 @@ from keras_rcnn.data import ImageError
 from keras_rcnn.export import ExportError, ParityError, graph, parity, saved_model
 from tests.export.detectors import NAMES, detector, encoded, photos, proposals, valid
 
-KINDS = ["faster", "mask", "fast", "rcnn", pytest.param("keypoints", marks=pytest.mark.slow)]
+KINDS = ["faster", "mask", "fast", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("rcnn", "keypoints"))]
 
 
 def same(expected, found, size):
@@ -80,7 +80,7 @@ def test_bytes_that_are_no_picture_are_an_error_of_the_request(exported, content
     assert function(image_bytes=tf.constant([good]))["boxes"].shape[0] == 1  # and goes on answering
 
 
-@pytest.mark.parametrize("kind", ["fast", "rcnn"])
+@pytest.mark.parametrize("kind", ["fast", pytest.param("rcnn", marks=pytest.mark.slow)])
 def test_no_proposals_are_no_detections(exported, kind):
     signatures = exported(kind)[2]
     for boxes in (np.zeros((1, 0, 4), np.float32), np.zeros((1, 3, 4), np.float32)):

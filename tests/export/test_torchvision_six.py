@@ -2,7 +2,7 @@
 
 Smaller than torchvision's: see `torchvision_six.detector`. At full size it takes half an hour on two cores, or more:
 
-    KERAS_RCNN_ALL_EXPORTS=1 KERAS_RCNN_FULL_SIZE=1 pytest -m "slow or not slow" tests/export/test_torchvision_six.py
+    KERAS_RCNN_ALL_EXPORTS=1 KERAS_RCNN_FULL_SIZE=1 pytest -m slow tests/export/test_torchvision_six.py
 """
 
 import os
@@ -16,29 +16,23 @@ from keras_rcnn.export import parity
 from tests.export import torchvision_six
 from tests.shared import needs_golden
 
-pytestmark = needs_golden
+pytestmark = [needs_golden, pytest.mark.slow]
 
 SMALL = not os.environ.get("KERAS_RCNN_FULL_SIZE")
 FORMATS = ("saved_model", "litert", "onnx")
-QUICK = [(torchvision_six.MOBILENET, "saved_model")]
 CASES = [(name, format) for name in torchvision_six.ALL for format in FORMATS]
-# an hour of CI has room for these, and a quick case
+# an hour of CI has room for these
 IN_CI = [
     ("maskrcnn_resnet50_fpn", "saved_model"),
     ("maskrcnn_resnet50_fpn", "onnx"),
     (torchvision_six.MOBILENET, "litert"),
 ]
 CASES = [
-    case
-    if case in QUICK
-    else pytest.param(
+    pytest.param(
         *case,
-        marks=[
-            pytest.mark.slow,
-            pytest.mark.skipif(
-                case not in IN_CI and not os.environ.get("KERAS_RCNN_ALL_EXPORTS"), reason="KERAS_RCNN_ALL_EXPORTS=1"
-            ),
-        ],
+        marks=pytest.mark.skipif(
+            case not in IN_CI and not os.environ.get("KERAS_RCNN_ALL_EXPORTS"), reason="KERAS_RCNN_ALL_EXPORTS=1"
+        ),
     )
     for case in CASES
 ]

@@ -112,6 +112,7 @@ def test_proposals_of_the_same_cells_run_once():
     np.testing.assert_array_equal(seen[0][0][:5], boxes)
 
 
+@pytest.mark.slow
 def test_rcnn_stage_by_stage(tmp_path):
     data = shapes(8)
     proposals = around(data)

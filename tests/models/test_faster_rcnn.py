@@ -23,9 +23,9 @@ def losses_of(model, x, y, training=True):
     return {k: np.asarray(v) for k, v in model.training_graph({**x, **y}, training=training).items()}
 
 
-@pytest.mark.parametrize("form", ["fpn", "p7", "single"])
+@pytest.mark.parametrize("form", [pytest.param("p7", marks=pytest.mark.slow), "single"])
 def test_forms_train_and_detect(form):
-    neck = {"fpn": layers.FPN(16), "p7": layers.FPN(16, top="convs"), "single": layers.SingleLevel("C4")}[form]
+    neck = {"p7": layers.FPN(16, top="convs"), "single": layers.SingleLevel("C4")}[form]
     changes = {"anchors": None} if form == "single" else {}
     model = tiny_detector(neck=neck, **changes)
     if form == "single":
@@ -153,6 +153,7 @@ def test_classes_that_disagree_are_refused_before_training():
         tiny_detector(num_classes=3, class_names=["a"])
 
 
+@pytest.mark.slow
 def test_overfits_eight_images():
     data = shapes(8)
     model = tiny_detector()

@@ -17,7 +17,7 @@ pytestmark = needs_golden
 MOBILENET, MASK = "fasterrcnn_mobilenet_v3_large_320_fpn", "maskrcnn_resnet50_fpn"
 PHOTOS = ("china", "china_wide", "astronaut_tall", "coffee_small")
 slow = pytest.mark.slow
-CASES = [(MOBILENET, photo) for photo in PHOTOS]
+CASES = [pytest.param(MOBILENET, photo, marks=slow if photo == "china_wide" else []) for photo in PHOTOS]
 CASES += [pytest.param(MASK, photo, marks=[] if photo == "coffee_small" else slow) for photo in PHOTOS]
 
 _models = {}
@@ -175,6 +175,7 @@ def test_compiled(name):
         same_masks(ordered, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [MOBILENET, MASK])
 def test_batch_of_two(name):
     theirs, case = golden(f"{name}__batch2.npz"), golden(f"{name}.json")["cases"]["batch2"]

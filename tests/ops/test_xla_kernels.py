@@ -23,8 +23,10 @@ def boxes_and_scores(count, classes, shared=False, images=2, tied=False, seed=0)
     return boxes, scores
 
 
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    ("shared", "tied"),
+    [(False, True), (True, False), *(pytest.param(one, one, marks=pytest.mark.slow) for one in (False, True))],
+)
 @pytest.mark.parametrize(("count", "classes", "per_class", "most"), [(60, 1, 50, 50), (60, 4, 7, 20), (600, 2, 9, 99)])
 def test_multiclass_nms(count, classes, per_class, most, shared, tied):
     boxes, scores = boxes_and_scores(count, classes, shared, tied=tied)

@@ -54,6 +54,7 @@ def test_copy_paste_wants_masks():
     assert "no part of its loss" in check(settings, detector_of(settings))[0]
 
 
+@pytest.mark.slow
 def test_losses_and_soft_nms_come_from_the_settings(tmp_path):
     data = dataset()
     counts = class_counts(data)
