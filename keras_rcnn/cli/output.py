@@ -119,7 +119,7 @@ def library_log() -> Iterator[None]:
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("keras_rcnn")
     logger.addHandler(handler)
-    told = [logging.getLogger(name) for name in ("keras_rcnn.data.loading", "keras_rcnn.survey")]
+    told = [logging.getLogger(f"keras_rcnn.{name}") for name in ("data.loading", "survey", "training.progress")]
     levels = [one.level for one in told]
     try:
         for one in told:

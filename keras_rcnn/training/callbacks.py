@@ -271,12 +271,13 @@ class TimeLimit(keras.callbacks.Callback):
 
     Args:
         minutes: float, from the start of `fit`.
+        share: what `WarmupCosine.follow_time` returns, so that the learning rate has come down when the time is up.
     """
 
-    def __init__(self, minutes: float) -> None:
+    def __init__(self, minutes: float, share: keras.Variable | None = None) -> None:
         super().__init__()
         check_number("minutes", minutes, 0, open_low=True)
-        self.minutes = minutes
+        self.minutes, self.share = minutes, share
         self.reached = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -284,7 +285,10 @@ class TimeLimit(keras.callbacks.Callback):
         self._end = time.monotonic() + 60 * self.minutes
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self.reached and time.monotonic() >= self._end:
+        left = self._end - time.monotonic()
+        if self.share is not None:
+            self.share.assign(min(max(1 - left / (60 * self.minutes), 0.0), 1.0))
+        if not self.reached and left <= 0:
             self.reached = True
             self.model.stop_training = True
             logger.warning("The time limit of %g minutes is reached after batch %d.", self.minutes, batch + 1)

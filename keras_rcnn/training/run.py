@@ -26,8 +26,10 @@ from keras_rcnn.training.checkpoint import Checkpoint
 from keras_rcnn.training.history import HistoryCSV
 from keras_rcnn.training.interrupt import Interruption
 from keras_rcnn.training.keras_internals import slow_down
-from keras_rcnn.training.optimizer import build_optimizer
+from keras_rcnn.training.optimizer import build_optimizer, build_rate
 from keras_rcnn.training.pictures import Pictures
+from keras_rcnn.training.progress import ProgressLines
+from keras_rcnn.training.schedules import WarmupCosine
 from keras_rcnn.training.settings import Settings
 from keras_rcnn.training.silent import SilentUnits
 
@@ -161,11 +163,16 @@ class Run:
             proposals=proposals or self.proposals,
         )
         with self.devices.scope():
-            optimizer = build_optimizer(settings, epochs, len(batches))
+            rate = build_rate(settings, epochs, len(batches))
+            # not with several workers: each has a clock of its own, and their rates must be the same
+            by_time = settings.minutes and isinstance(rate, WarmupCosine) and settings.strategy != "multiworker"
+            share = rate.follow_time() if by_time else None
+            optimizer = build_optimizer(settings, rate)
             slow_down(optimizer, model.parts["backbone"].variables, settings.backbone_lr_multiplier)
             model.compile(optimizer, jit_compile="auto" if settings.jit_compile is None else settings.jit_compile)
         guard = StopOnNaN(batches, path=self.out / "not_finite.json")
-        callbacks = [guard, *([TimeLimit(settings.minutes)] if settings.minutes else [])]
+        callbacks = [guard, *([TimeLimit(settings.minutes, share)] if settings.minutes else [])]
+        callbacks += [ProgressLines()] if self.verbose == 2 else []
         callbacks += [WithAverages(kept)] if settings.ema_momentum and kept else kept
         history = HistoryCSV(self.out / "history.csv", plot=self.out / "history.png")
         callbacks += [history, WarnOnRise(history, first), *(self._board() if settings.tensorboard else [])]

@@ -20,7 +20,9 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     """A linear rise to the peak, then half a cosine down to the end.
 
     At step `s` of `warmup_steps` the rate is `peak * (start + (1 - start) * s / warmup_steps)`; afterwards
-    `final + (peak - final) * (1 + cos(pi * t)) / 2`, `t` going from 0 at the peak to 1 at `steps`, where it stays.
+    `final + (peak - final) * (1 + cos(pi * t)) / 2`, `t` going from 0 at the peak to 1 at `steps`, where it stays. With
+    `follow_time`, `t` is at least the share of the time that has gone, so that a training that time ends is at `final`,
+    too.
 
     Args:
         peak: float, the highest rate.
@@ -46,10 +48,22 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
             raise ValueError(f"steps ({steps}) must be more than warmup_steps ({warmup_steps}), which they include.")
         self.peak, self.steps, self.warmup_steps = float(peak), int(steps), int(warmup_steps)
         self.start, self.final = float(start), float(final)
+        self._time: keras.Variable | None = None
+
+    def follow_time(self) -> keras.Variable:
+        """The share of the time that has gone, from 0 to 1, for a callback to set; 0 at first.
+
+        Call it before `compile`. On JAX, whose steps take the variable as it is when they are compiled, only the steps
+        count.
+        """
+        self._time = keras.Variable(0.0, dtype="float32", trainable=False, name="time")
+        return self._time
 
     def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
         t = ops.clip((step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1), 0.0, 1.0)
+        if self._time is not None:
+            t = ops.maximum(t, self._time)
         rate = self.final + (self.peak - self.final) * 0.5 * (1.0 + ops.cos(math.pi * t))
         return rate * _warmup(step, self.warmup_steps, self.start)
 

@@ -197,7 +197,7 @@ class Settings(BaseModel):
     alternating: tuple[Count, Count, Count, Count] | None = _schedule(
         None, "Faster R-CNN's 4-step training: the epochs of each step, such as `(8, 12, 4, 6)`, instead of `epochs`"
     )
-    minutes: Positive | None = _schedule(None, "end in good order after so long", "min")
+    minutes: Positive | None = _schedule(None, "end in good order after so long; the cosine comes down by then", "min")
     batch_size: Count = _schedule(2, "images a step")
     optimizer: Literal["adamw", "sgd", "lamb"] = _schedule("adamw", 'or `"sgd"`, `"lamb"`')
     learning_rate: Positive = _schedule(1e-3, "its highest value")

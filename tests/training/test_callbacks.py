@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 import time
 
 import keras
@@ -12,6 +13,8 @@ import pytest
 from keras_rcnn.data import Dataset, Preprocessor, Record
 from keras_rcnn.training import BestAndLast, HistoryCSV, StopOnNaN, TimeLimit, WarnOnRise, distribute, plot_history
 from keras_rcnn.training.history import read_history
+from keras_rcnn.training.progress import ProgressLines
+from keras_rcnn.training.schedules import WarmupCosine
 
 
 class Report(keras.callbacks.Callback):
@@ -388,3 +391,38 @@ def test_time_limit_ends_within_the_epoch_and_in_good_order(tmp_path, caplog):
     assert not calm.reached
     with pytest.raises(ValueError, match="minutes"):
         TimeLimit(0)
+
+
+def test_the_rate_has_come_down_when_the_time_is_up():
+    schedule = WarmupCosine(0.1, steps=10_000, warmup_steps=5)
+    share = schedule.follow_time()
+    model = tiny(schedule)
+    rates = []
+
+    def batch_end(batch, logs):
+        rates.append((float(share), float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))))
+        time.sleep(0.02)
+
+    limit = TimeLimit(2 / 60, share)
+    fit([limit, keras.callbacks.LambdaCallback(on_train_batch_end=batch_end)], 1, batches=5000, model=model)
+    assert limit.reached and rates[-1][0] == 1.0 and 10 < len(rates) < 200
+    if keras.backend.backend() == "tensorflow":
+        assert rates[-1][1] == pytest.approx(0, abs=1e-6) and max(rate for _, rate in rates) > 0.01
+        for done, rate in rates[6:]:  # the steps alone would leave it at the peak
+            assert rate == pytest.approx(0.05 * (1 + math.cos(math.pi * done)), abs=2e-3)
+
+
+# === ProgressLines ===
+
+
+def test_progress_in_lines(caplog):
+    caplog.set_level("INFO", "keras_rcnn.training.progress")
+    slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.02))
+    fit([slow, ProgressLines(0.1)], 2, batches=20)
+    lines = [record.getMessage() for record in caplog.records]
+    assert 2 <= len(lines) <= 12
+    pattern = r"Epoch [12]/2: step \d+ of 20, loss [\d.e-]+, 0\.0\d+ s a step, 0\.0 minutes left in the epoch"
+    assert all(re.fullmatch(pattern, line) for line in lines), lines
+    caplog.clear()
+    fit([ProgressLines()], 2)
+    assert not caplog.records

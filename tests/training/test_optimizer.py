@@ -5,8 +5,12 @@ import numpy as np
 import pytest
 
 from keras_rcnn.training import Settings, WarmupCosine, WarmupMultiStep
+from keras_rcnn.training import optimizer as optimizers
 from keras_rcnn.training.keras_internals import slow_down
-from keras_rcnn.training.optimizer import build_optimizer
+
+
+def build_optimizer(settings, epochs, steps):
+    return optimizers.build_optimizer(settings, optimizers.build_rate(settings, epochs, steps))
 
 
 def settings(**changes):

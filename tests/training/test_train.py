@@ -17,7 +17,7 @@ from keras_rcnn.models import RCNN, FastRCNN
 from keras_rcnn.presets import PresetError, from_preset, save_preset
 from keras_rcnn.training import RecipeError, Settings, TrainingDiverged, build, distribute, load_recipe
 from keras_rcnn.training.build import build_augment, build_model
-from keras_rcnn.training.optimizer import build_optimizer
+from keras_rcnn.training.optimizer import build_optimizer, build_rate
 from keras_rcnn.training.train import train
 from tests.models.test_fast_rcnn import rcnn
 from tests.models.tiny import shapes
@@ -307,7 +307,7 @@ def test_the_classic_recipes_build_the_classic_detectors(path, monkeypatch):
     found = load_recipe(path, ["box_head_units=(8, 8)"])
     model = build_model(found, ["a", "b"])
     parts = model.parts
-    optimizer = build_optimizer(found, found.epochs, 2500)
+    optimizer = build_optimizer(found, build_rate(found, found.epochs, 2500))
     assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.momentum == 0.9
     rates = [float(optimizer._learning_rate(found.lr_drop_epochs[0] * 2500 + i)) for i in (-1, 1)]
     np.testing.assert_allclose(rates, [1e-3, 1e-4], rtol=1e-5)
