@@ -107,6 +107,20 @@ def test_a_larger_photo_is_suggested_for_small_objects():
     assert "min_size" not in suggestions(dataset(size=(960, 1280), side=(200, 400)), VIEW._replace(min_size=448))
 
 
+def test_a_coarser_pyramid_is_suggested_for_large_objects():
+    view = VIEW._replace(min_size=480, max_size=640)
+    found = suggestions(dataset(size=(480, 640), side=(60, 300)), view)
+    assert found["fpn_from"] == "C3" and found.get("anchor_scale", 4.0) >= 4.0
+    assert "fpn_from" not in suggestions(dataset(size=(480, 640), side=(60, 300)), view, BUILT)
+    assert "fpn_from" not in suggestions(dataset(size=(480, 640), side=(10, 50)), view)
+    settings = Settings(
+        auto=True, backbone_weights="random", fpn_channels=16, box_head_units=(8,), min_size=480, max_size=640
+    )
+    large = dataset(size=(480, 640), side=(60, 300))
+    settings, model = _built(settings, large, None, distribute.strategy(None))
+    assert settings.fpn_from == "C3" and model.parts["anchors"].strides == (8, 16, 32, 64)
+
+
 def test_as_many_detections_as_objects():
     crowded = dataset(count=1, objects=130, side=(4, 8))
     found = suggestions(crowded, VIEW)
