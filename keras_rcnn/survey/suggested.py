@@ -33,7 +33,7 @@ def suggestions(dataset: Dataset, view: View, fixed: Collection[str] = ()) -> di
     """
     if not any((~record.crowd & ~record.difficult).any() for record in dataset):
         return {}
-    chosen = {} if {"min_size", "max_size"} & set(fixed) else _size(dataset, view)
+    chosen: dict[str, Any] = {} if {"min_size", "max_size"} & set(fixed) else _size(dataset, view)
     if view.sizes is not None and len(view.sizes) > 1:
         view = view._replace(**chosen)
         if "fpn_from" not in fixed and view.strides[0] == 4 and _small(dataset, view, 0.05) >= LARGE:

@@ -35,6 +35,8 @@ from keras_rcnn.training.silent import SilentUnits
 
 logger = logging.getLogger(__name__)
 
+EPOCHS, ENDLESS = 20, 10_000  # where nobody says how many: without a time limit, and with one
+
 
 class TrainingDiverged(ValueError):
     """The loss or a weight is no longer finite; the message says where, and what to try."""
@@ -123,7 +125,7 @@ class Run:
     def fit(
         self,
         model: Detector,
-        epochs: int,
+        epochs: int | None,
         kept: Sequence[keras.callbacks.Callback] = (),
         first: int = 0,
         proposals: ProposalSet | None = None,
@@ -133,7 +135,7 @@ class Run:
 
         Args:
             model: `Detector`.
-            epochs: int.
+            epochs: int; None for `EPOCHS`, or as many as there is time for.
             kept: what `keep` returned; nothing for a step whose weights are not the training's result.
             first: int, epochs that came before, in other steps.
             proposals: `ProposalSet`, instead of those that `find_proposals` found.
@@ -162,11 +164,13 @@ class Run:
             keypoints=model.skeleton is not None,
             proposals=proposals or self.proposals,
         )
+        # not with several workers: each has a clock of its own, and their rates must be the same; not in JAX's steps
+        by_time = bool(settings.minutes) and settings.strategy != "multiworker" and keras.backend.backend() != "jax"
+        if epochs is None:
+            epochs = ENDLESS if by_time and settings.lr_drop_epochs is None else EPOCHS
         with self.devices.scope():
             rate = build_rate(settings, epochs, len(batches))
-            # not with several workers: each has a clock of its own, and their rates must be the same
-            by_time = settings.minutes and isinstance(rate, WarmupCosine) and settings.strategy != "multiworker"
-            share = rate.follow_time() if by_time else None
+            share = rate.follow_time() if by_time and isinstance(rate, WarmupCosine) else None
             optimizer = build_optimizer(settings, rate)
             slow_down(optimizer, model.parts["backbone"].variables, settings.backbone_lr_multiplier)
             model.compile(optimizer, jit_compile="auto" if settings.jit_compile is None else settings.jit_compile)

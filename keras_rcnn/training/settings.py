@@ -193,7 +193,9 @@ class Settings(BaseModel):
         {}, "R-CNN: settings of `fit_box_regressors`; `None` leaves them out"
     )
 
-    epochs: Count = _schedule(20, "passes over the training images")
+    epochs: Count | None = _schedule(
+        None, "passes over the training images; `None`: 20, or with `minutes` as many as there is time for"
+    )
     alternating: tuple[Count, Count, Count, Count] | None = _schedule(
         None, "Faster R-CNN's 4-step training: the epochs of each step, such as `(8, 12, 4, 6)`, instead of `epochs`"
     )

@@ -73,7 +73,7 @@ def test_a_setting_is_the_same_by_both_of_its_names(path, text):
         ("batch_size=4.5", "batch_size = 4.5: it should be a valid integer"),
         ("masks=1", "masks = 1: it should be a valid boolean"),
         ("learning_rate=__import__('os')", "learning_rate = .*: it should be a valid number"),
-        ("epochs=None", "epochs = None: it should be a valid integer"),
+        ("batch_size=None", "batch_size = None: it should be a valid integer"),
     ],
 )
 def test_bad_overrides(path, text, message):

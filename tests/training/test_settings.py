@@ -14,7 +14,7 @@ ODD = {
     "clipnorm": ["x", 0, -1.0, float("inf")],
     "batch_size": [1.5, 0, -2, "2", True],
     "learning_rate": [float("inf"), float("nan"), 0, -1e-3, "fast"],
-    "epochs": [0, 2.5, "ten", None],
+    "epochs": [0, 2.5, "ten"],
     "patience": ["abc", 0, 1.5],
     "minutes": [0, -1, "long"],
     "val_fraction": [1.0, -0.2, "0.2"],

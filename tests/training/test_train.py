@@ -15,7 +15,7 @@ from keras_rcnn.data import DataError
 from keras_rcnn.layers.base import register
 from keras_rcnn.models import RCNN, FastRCNN
 from keras_rcnn.presets import PresetError, from_preset, save_preset
-from keras_rcnn.training import RecipeError, Settings, TrainingDiverged, build, distribute, load_recipe
+from keras_rcnn.training import RecipeError, Settings, TrainingDiverged, build, distribute, load_recipe, run
 from keras_rcnn.training.build import build_augment, build_model
 from keras_rcnn.training.optimizer import build_optimizer, build_rate
 from keras_rcnn.training.train import train
@@ -90,6 +90,26 @@ def test_a_training_in_mixed_precision(folder, plain_loss, tmp_path, precision):
 def test_compilation_that_is_not_to_be_had(folder, tmp_path, changes, said):
     with pytest.raises(RecipeError, match=said):
         train(settings(folder, **changes), tmp_path)
+
+
+class Begun(Exception):
+    """Instead of the fit."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs"),
+    [({"minutes": 5}, run.ENDLESS), ({"epochs": 3, "minutes": 5}, 3), ({"lr_drop_epochs": (2,)}, 20)],
+)
+def test_epochs_that_nobody_has_set(folder, tmp_path, monkeypatch, changes, epochs):
+    def fit(model, batches, epochs, *rest):
+        raise Begun(epochs, getattr(model.optimizer._learning_rate, "_time", None) is not None)
+
+    monkeypatch.setattr(distribute, "fit", fit)
+    by_time = "minutes" in changes and keras.backend.backend() != "jax"
+    with pytest.raises(Begun) as begun:
+        train(settings(folder, **{"epochs": None, "backbone_weights": "random", **changes}), tmp_path / "out")
+    expected = run.EPOCHS if epochs == run.ENDLESS and not by_time else epochs
+    assert begun.value.args == (expected, by_time)
 
 
 @pytest.mark.slow
