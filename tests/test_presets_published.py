@@ -159,8 +159,8 @@ def check_detectron2(model, state):
     stage = ".0" if "roi_heads.box_head.0.fc1.weight" in state else ""  # a cascade's first
     box = f"roi_heads.box_predictor{stage}."
     for theirs, ours in (("cls_score", "logits"), ("bbox_pred", "deltas")):
-        row = state[f"{box}{theirs}.weight"][2]
-        np.testing.assert_array_equal(value_of(model, f"box_predictor/{ours}/kernel")[:, 2], row)
+        row = state[f"{box}{theirs}.weight"][1]
+        np.testing.assert_array_equal(value_of(model, f"box_predictor/{ours}/kernel")[:, 1], row)
         np.testing.assert_array_equal(value_of(model, f"box_predictor/{ours}/bias"), state[f"{box}{theirs}.bias"])
     if (dense := state.get(f"roi_heads.box_head{stage}.fc1.weight")) is not None:  # C4 has none
         expected = hwc(dense[3], dense.shape[1] // 49)
@@ -176,6 +176,10 @@ def check_detectron2(model, state):
         np.testing.assert_array_equal(value_of(model, "mask_head/deconv/kernel")[1, 0, 8], up[:, 8, 1, 0])
         masks = state["roi_heads.mask_head.predictor.weight"]
         np.testing.assert_array_equal(value_of(model, "mask_head/logits/kernel")[0, 0, :, -1], masks[-1, :, 0, 0])
+    if (points := state.get("roi_heads.keypoint_head.score_lowres.weight")) is not None:
+        np.testing.assert_array_equal(
+            value_of(model, "keypoint_branch/keypoint_head/logits/kernel")[1, 0, 8], points[:, 8, 1, 0]
+        )
 
 
 def check_matterport(model, layers):
