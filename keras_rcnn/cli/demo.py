@@ -9,6 +9,7 @@ from keras_rcnn.cli.tables import boxes_table, count
 
 HELP = "find the cells in the photo that comes with the package"
 DESCRIPTION = HELP
+_ROWS = 10  # of the table that are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +23,11 @@ def run(args: argparse.Namespace) -> None:
     from keras_rcnn.presets import DEFAULT_PRESET, from_preset, zoo_folder
     from keras_rcnn.visualize import draw
 
-    photo = zoo_folder() / "demo" / "immunohistochemistry.png"
-    model = from_preset(DEFAULT_PRESET)
-    # its nuclei are half as large as those of the training, which saw 256 px at 320
-    detections = model.detect(photo, score=args.score, size=896)
+    photo = zoo_folder() / "demo" / "fluorescence.png"
+    detections = from_preset(DEFAULT_PRESET).detect(photo, score=args.score)
     path = Path(args.out) / f"{photo.stem}_detected.png"
     draw(photo, detections, path)
-    say(boxes_table(detections))
+    head, *rows = boxes_table(detections).splitlines()
+    more = [f"and {len(rows) - _ROWS} more"] if len(rows) > _ROWS else []
+    say("\n".join([head, *rows[:_ROWS], *more]))
     say(f"\n{count(detections)} in {photo.name}, by the preset {DEFAULT_PRESET}.\nPicture: {path}")

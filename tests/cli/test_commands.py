@@ -134,13 +134,14 @@ def test_demo(run, tmp_path):
         pytest.skip("the embedded preset is not trained yet")
     code, out, err = run("demo", "--out", tmp_path)
     assert code == 0, err
-    picture = tmp_path / "immunohistochemistry_detected.png"
+    picture = tmp_path / "fluorescence_detected.png"
     assert str(picture) in out
     assert Image.open(picture).size == (512, 512)
     lines = out.splitlines()
     assert lines[0].split() == ["#", "name", "score", "x1", "y1", "x2", "y2"]
-    assert len(lines) > 20
     assert re.fullmatch(r" *1  \w+ +[01]\.\d{3}( +\d+\.\d){4}", lines[1])
+    found = int(re.search(r"^(\d+) objects \(nucleus", out, re.M)[1])
+    assert found > 100 and lines[11] == f"and {found - 10} more"
 
 
 def test_presets(run):
