@@ -7,7 +7,7 @@ import keras_rcnn
 from keras_rcnn.export import ParityError, equal_scores, parity
 from tests.export import torchvision_six
 from tests.export.faults import FAULTS, PASTED, exported, source
-from tests.shared import needs_golden
+from tests.shared import gated, needs_golden
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +58,7 @@ def noisy():
     return torchvision_six.detector(torchvision_six.MASK, small=True)
 
 
+@gated
 @needs_golden
 def test_a_noisy_model(noisy, patient):
     found = judged(noisy, torchvision_six.photos()[2:3], FAULTS, tolerance=equal_scores.FLOAT32)
