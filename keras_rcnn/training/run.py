@@ -35,6 +35,8 @@ from keras_rcnn.training.silent import SilentUnits
 
 logger = logging.getLogger(__name__)
 
+# of the learning rate: at all of it, the statistics of frozen normalisation no longer fit, and units fall silent
+BACKBONE_SHARE = 0.3
 EPOCHS, ENDLESS = 20, 10_000  # where nobody says how many: without a time limit, and with one
 
 
@@ -172,7 +174,7 @@ class Run:
             rate = build_rate(settings, epochs, len(batches))
             share = rate.follow_time() if by_time and isinstance(rate, WarmupCosine) else None
             optimizer = build_optimizer(settings, rate)
-            slow_down(optimizer, model.parts["backbone"].variables, settings.backbone_lr_multiplier)
+            slow_down(optimizer, model.parts["backbone"].variables, _backbone_share(settings))
             model.compile(optimizer, jit_compile="auto" if settings.jit_compile is None else settings.jit_compile)
         guard = StopOnNaN(batches, path=self.out / "not_finite.json")
         callbacks = [guard, *([TimeLimit(settings.minutes, share)] if settings.minutes else [])]
@@ -275,3 +277,9 @@ def _spent(folder: Path) -> dict[str, Any]:
 def _cpu_seconds() -> float:
     """Of this process and those of its children that have ended."""
     return sum(os.times()[:4])
+
+
+def _backbone_share(settings: Settings) -> float:
+    if settings.backbone_lr_multiplier is not None:
+        return settings.backbone_lr_multiplier
+    return 1.0 if settings.backbone_weights == "random" else BACKBONE_SHARE

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rcnn.training import Settings, WarmupCosine, WarmupMultiStep
+from keras_rcnn.training import Settings, WarmupCosine, WarmupMultiStep, run
 from keras_rcnn.training import optimizer as optimizers
 from keras_rcnn.training.keras_internals import slow_down
 
@@ -67,3 +67,11 @@ def test_some_weights_train_slowly(kind):
     scale = np.linalg.norm(before[0]) / np.linalg.norm(before[2]) if kind == "lamb" else 1  # Lamb's is of the weights
     assert steps[0] == pytest.approx(0.1 * scale * steps[2], rel=1e-3) and steps[2] > 0
     assert np.all(before[1] == 0) and steps[1] == pytest.approx(0.1 * steps[3], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [({}, 0.3), ({"backbone_weights": "random"}, 1.0), ({"backbone_lr_multiplier": 0.0}, 0.0), ({"base": "mine"}, 0.3)],
+)
+def test_the_backbones_share_of_the_rate(changes, share):
+    assert run._backbone_share(Settings(**changes)) == share

@@ -29,4 +29,5 @@ nms_iou = 0.5
 epochs = 14
 batch_size = 2
 learning_rate = 1e-3
+backbone_lr_multiplier = 1.0
 evaluate_every = 7

@@ -25,4 +25,5 @@ anchor_scale = 4.0
 epochs = 14
 batch_size = 2
 learning_rate = 1e-3
+backbone_lr_multiplier = 1.0
 evaluate_every = 2

@@ -24,3 +24,4 @@ max_size = 640
 anchor_scale = 4.0
 batch_size = 2
 learning_rate = 1e-3
+backbone_lr_multiplier = 1.0

@@ -28,3 +28,4 @@ region_context = 8
 epochs = 6
 batch_size = 2
 learning_rate = 4e-4
+backbone_lr_multiplier = 1.0

@@ -23,6 +23,5 @@ anchor_scale = 6.0
 epochs = 8
 batch_size = 4
 learning_rate = 1e-3
-backbone_lr_multiplier = 0.3
 ema_momentum = 0.999
 evaluate_every = 2

@@ -21,5 +21,6 @@ augment = ("hflip", "vflip", "rot90", "color", ("scale", 0.7, 1.4))
 epochs = 40
 batch_size = 2
 learning_rate = 5e-4
+backbone_lr_multiplier = 1.0
 warmup_steps = 30
 evaluate_every = 10

@@ -28,4 +28,5 @@ max_detections = 300
 epochs = 9
 batch_size = 2
 learning_rate = 1e-3
+backbone_lr_multiplier = 1.0
 evaluate_every = 3

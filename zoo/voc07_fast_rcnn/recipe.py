@@ -29,6 +29,7 @@ epochs = 16
 batch_size = 2
 optimizer = "sgd"
 learning_rate = 1e-3
+backbone_lr_multiplier = 1.0
 lr_drop_epochs = (12,)
 warmup_steps = 0
 weight_decay = 5e-4

@@ -36,6 +36,7 @@ epochs = 14
 batch_size = 1
 optimizer = "sgd"
 learning_rate = 1e-3
+backbone_lr_multiplier = 1.0
 lr_drop_epochs = (10,)
 warmup_steps = 0
 weight_decay = 5e-4

@@ -31,6 +31,7 @@ epochs = 20
 batch_size = 2
 optimizer = "sgd"
 learning_rate = 1e-3
+backbone_lr_multiplier = 1.0
 lr_drop_epochs = (8, 16)
 warmup_steps = 0
 weight_decay = 5e-4
