@@ -1,4 +1,4 @@
-"""Collections larger than a machine: photos on disk in, one table out, a row for each photo, killed as often as it is."""
+"""Collections larger than a machine: photos on disk in, one table out, with a row for each photo."""
 
 from keras_rcnn.bulk.detect import Summary, detect_files
 from keras_rcnn.bulk.joining import merge_tables

@@ -82,7 +82,7 @@ class CocoFile:
 
     def results(self, row: PhotoRow) -> Iterator[dict[str, Any]]:
         """A row's detections as COCO has them."""
-        if "boxes" not in row:
+        if "boxes" not in row or "names" not in row or "scores" not in row:
             return
         image = self.image_id(row["image"])
         boxes = xywh(np.array(row["boxes"], np.float32)).tolist()

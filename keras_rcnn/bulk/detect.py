@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SECONDS = 30.0  # after which a part is written, however few its photos: what a kill costs
+_SECONDS = 10.0  # after which a part is written, however few its photos: what a kill costs
 _TOLD = 10  # photos that could not be read, of which the log tells
 
 
@@ -63,7 +63,7 @@ def detect_files(
     """Detects on a collection of photos of any size, and writes a table with a row for each.
 
     Threads read the next photos while the model works, and another one writes what is done. Rows are written in parts,
-    to the folder `OUT.parts`, at least every half minute; at the end they become the table, and what made it is noted
+    to the folder `OUT.parts`, at least every ten seconds; at the end they become the table, and what made it is noted
     in `OUT.job.json`. A process that is killed loses what is not in a part yet: the same call again goes on from there,
     and when all is done it returns at once. Memory holds a few photos, two parts, and 16 bytes a photo of a list.
 
@@ -186,7 +186,8 @@ def _finished(parts: Parts, job: dict[str, Any], overwrite: bool) -> Summary | N
             f"{parts.out} is there, and another command made it ({other}): pass overwrite=True to replace it, or name "
             "another"
         )
-    return {"path": parts.out, "photos": record["photos"], "errors": record["errors"]}  # pyright: ignore
+    record = record or {}
+    return {"path": parts.out, "photos": record["photos"], "errors": record["errors"]}
 
 
 def _detector(

@@ -7,18 +7,22 @@ import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO
 
 from keras_rcnn.data.photo_files import files_below, is_photo
 from keras_rcnn.interfaces import FilePath
 
 logger = logging.getLogger(__name__)
 
-_FORM = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}  # file names need not be UTF-8
+
+def _open(path: FilePath, mode: str = "r") -> IO[str]:
+    return open(path, mode, encoding="utf-8", errors="surrogateescape", newline="\n")  # file names need not be UTF-8
 
 
-class Listing(NamedTuple):
+@dataclass(frozen=True)
+class Listing:
     """A file of paths, how many these are, and their SHA-256."""
 
     path: Path
@@ -27,7 +31,7 @@ class Listing(NamedTuple):
 
     def read(self, start: int, stop: int) -> Iterator[str]:
         """The paths from number `start` to before number `stop`."""
-        with open(self.path, **_FORM) as file:
+        with _open(self.path) as file:
             for line in itertools.islice(file, start, stop):
                 yield line[:-1]
 
@@ -51,11 +55,12 @@ def list_photos(sources: FilePath | Iterable[FilePath]) -> Iterator[str]:
     >>> sorted(keras_rcnn.bulk.list_photos("photos"))[:2]
     ['photos/0.png', 'photos/1.png']
     """
-    one = isinstance(sources, (str, os.PathLike))
-    if one and not os.path.exists(sources):
-        raise FileNotFoundError(f"{os.fspath(sources)}: no such folder, list or photo")
-    seen = None if one else set()  # of 16 bytes a photo
-    for source in [sources] if one else sources:
+    seen: set[bytes] | None = set()  # of 16 bytes a photo
+    if isinstance(sources, (str, os.PathLike)):
+        if not os.path.exists(sources):
+            raise FileNotFoundError(f"{os.fspath(sources)}: no such folder, list or photo")
+        seen, sources = None, [sources]
+    for source in sources:
         path = os.fspath(source)
         if os.path.isdir(path):
             found = _in_folder(path)
@@ -99,7 +104,7 @@ def _in_list(path: str) -> Iterator[str]:
         start = file.read(3)
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError(f"{path}: this list is in UTF-16; save it as UTF-8, with one path a line")
-    with open(path, **_FORM) as file:
+    with _open(path) as file:
         for number, line in enumerate(file):
             line = (line.removeprefix("\ufeff") if number == 0 else line).rstrip("\r\n")
             if "\0" in line:
@@ -111,7 +116,7 @@ def _in_list(path: str) -> Iterator[str]:
 def write_listing(photos: Iterable[str], path: Path) -> Listing:
     """Writes paths to a file, a line each."""
     count, digest = 0, hashlib.sha256()
-    with open(path, "w", **_FORM) as file:
+    with _open(path, "w") as file:
         for photo in photos:
             file.write(f"{photo}\n")
             digest.update(os.fsencode(photo) + b"\n")

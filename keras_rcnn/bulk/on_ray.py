@@ -10,7 +10,7 @@ from keras_rcnn.interfaces import FilePath
 
 if TYPE_CHECKING:
     import pyarrow
-    import ray.data
+    from ray.data import Dataset  # pyright: ignore[reportMissingImports]
 
 
 class PhotoDetector:
@@ -48,7 +48,7 @@ class PhotoDetector:
 
 
 def detect_on_ray(
-    photos: ray.data.Dataset,
+    photos: Dataset,
     preset: FilePath,
     *,
     workers: int | tuple[int, int],
@@ -58,7 +58,7 @@ def detect_on_ray(
     dtype: str | None = None,
     part_size: int = 256,
     **resources: Any,
-) -> ray.data.Dataset:
+) -> Dataset:
     """Detects on the photos of a Ray dataset; its rows are those of `detect_files`.
 
     Args:
@@ -84,7 +84,7 @@ def detect_on_ray(
     >>> detect_on_ray(photos, "nuclei_frcnn", workers=8, num_gpus=1).write_parquet("found")
     """
     try:
-        import ray.data
+        from ray.data import ActorPoolStrategy  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(f"Ray Data is needed: pip install 'keras-rcnn-zoo[ray]' ({error})") from error
     least, most = (workers, workers) if isinstance(workers, int) else workers
@@ -94,6 +94,6 @@ def detect_on_ray(
         fn_constructor_args=(preset, batch_size, options, dtype),
         batch_size=part_size,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
+        compute=ActorPoolStrategy(min_size=least, max_size=most),
         **resources,
     )

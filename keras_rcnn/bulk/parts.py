@@ -1,14 +1,16 @@
 """A table on its way: parts, each whole or not there, in a folder beside it; the table itself when all are there.
 
-`found.parquet.parts/` holds `photos.txt`, the photos in their order; `job.json`, what makes the parts; and parts such as
-`0000000256-0000000512-3.parquet`, named by the numbers of their photos and how many of these could not be read. A part
-takes its name in one step when it is on the disk. So a process may end at any moment: what has a name is not done again,
-and what has none is.
+`found.parquet.parts/` holds `photos.txt`, the photos in their order; `job.json`, what makes the parts; and parts such
+as `0000000256-0000000512-3.parquet`, named by the numbers of their photos and how many of these could not be read. A
+part takes its name in one step when it is on the disk. So a process may end at any moment: what has a name is not done
+again, and what has none is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 import json
 import re
 import shutil
@@ -107,7 +109,7 @@ class Parts:
             with aside(self._job) as temporary:
                 temporary.write_text(json.dumps(job, indent=1) + "\n", encoding="utf-8")
                 to_disk(temporary)
-        return listing._replace(path=kept)
+        return dataclasses.replace(listing, path=kept)
 
     def _ways(self, job: Mapping[str, Any]) -> str:
         """What to do about parts that others have made."""
@@ -123,7 +125,7 @@ class Parts:
         return write_listing(photos, self.folder / ".photos.txt")
 
     def tidy(self) -> None:
-        """Removes what is no part of anything: a list that was not needed, files of a killed process, an empty folder."""
+        """Removes what is no part of anything: an unused list, files of a killed process."""
         shutil.rmtree(self._old, ignore_errors=True)
         if self.folder.is_dir():
             for left in self.folder.glob(".*"):
@@ -145,7 +147,7 @@ class Parts:
             if name:
                 found.append(Part(path, *map(int, name.groups())))
         found.sort(key=lambda part: part.start)
-        for one, other in zip(found, found[1:]):
+        for one, other in itertools.pairwise(found):
             if other.start < one.stop:
                 raise TableError(f"{one.path} and {other.path} have the same photos: delete one, and run again")
         return found

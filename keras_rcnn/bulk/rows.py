@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Required, TypedDict
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class PhotoRow(TypedDict, total=False):
         keypoints: of a detector with keypoints: `[n, K, 3]`, x, y in px of the photo, and a score.
     """
 
-    image: str
+    image: Required[str]
     height: int
     width: int
     error: str

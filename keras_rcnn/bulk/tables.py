@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -149,7 +149,7 @@ def plain_rows(path: Path) -> Iterator[PhotoRow]:
         for table in _tables(path):
             for start in range(0, len(table), 64):
                 for row in table.slice(start, 64).to_pylist():
-                    yield {key: value for key, value in row.items() if value is not None}  # pyright: ignore
+                    yield cast(PhotoRow, {key: value for key, value in row.items() if value is not None})
         return
     with open(path, encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, start=1):
@@ -159,7 +159,7 @@ def plain_rows(path: Path) -> Iterator[PhotoRow]:
                 raise TableError(f"{path}, line {number}: not valid json ({error})") from error
             if not isinstance(row, dict) or "image" not in row or not {"boxes", "error"} & set(row):
                 raise TableError(f"{path}, line {number}: no row of a photo")
-            yield row  # pyright: ignore
+            yield cast(PhotoRow, row)
 
 
 def count_rows(path: Path) -> int:

@@ -41,20 +41,20 @@ def fill(folder):
     return [f"{folder}/{name}" for name in names]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def photos(tmp_path_factory):
     """`(folder, paths of its photos)`."""
     folder = tmp_path_factory.mktemp("bulk") / "photos"
     return folder, fill(folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model():
     keras.utils.set_random_seed(0)
     return tiny_detector(class_names=["square", "bar"])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def preset(model, tmp_path_factory):
     return save_preset(model, tmp_path_factory.mktemp("zoo") / "tiny")
 

@@ -17,10 +17,11 @@ def test_without_ray(monkeypatch):
         detect_on_ray(None, "nuclei_frcnn", workers=2)
 
 
-def test_a_workers_rows_are_the_commands(photos, preset, tmp_path):
+def test_a_workers_rows_are_the_commands(photos, model, preset, tmp_path, monkeypatch):
     pa = pytest.importorskip("pyarrow", reason="Parquet is tested where the extra is: pip install -e '.[bulk]'")
     folder, paths = photos
-    detect_files(from_preset(preset), folder, tmp_path / "found.parquet", score=0.0, progress=False)
+    detect_files(model, folder, tmp_path / "found.parquet", score=0.0, progress=False)
+    monkeypatch.setattr("keras_rcnn.presets.from_preset", lambda *_, **__: model)
     worker = PhotoDetector(preset, options={"score": 0.0})
     rows = worker(pa.table({"image": paths}))
     assert rows.equals(pa.parquet.read_table(tmp_path / "found.parquet"))
