@@ -17,7 +17,7 @@ from keras_rcnn.bulk.job import differences, fingerprint
 from keras_rcnn.bulk.listing import Listing, list_photos
 from keras_rcnn.bulk.parts import Parts, read_record, write_record
 from keras_rcnn.bulk.rows import PhotoRow, rows_of
-from keras_rcnn.bulk.tables import ending_of, join, plain_rows, to_disk, write_rows
+from keras_rcnn.bulk.tables import ending_of, join, line_of, plain_rows, to_disk
 from keras_rcnn.data.request import check_number, check_whole
 from keras_rcnn.files import aside
 from keras_rcnn.interfaces import BatchDetector, FilePath
@@ -280,18 +280,16 @@ def _finish(parts: Parts, job: dict[str, Any], span: tuple[int, int], file: Coco
 
 
 def _write_coco(rows: Iterator[PhotoRow], file: CocoFile, temporary: Path, out: Path) -> None:
-    failed: list[PhotoRow] = []
-
-    def results() -> Iterator[dict[str, Any]]:
-        for row in rows:
-            if "error" in row:
-                failed.append(row)
-            yield from file.results(row)
-
-    write_results(results(), temporary)
+    """Results, and beside them the rows of photos that could not be read, if there are any."""
     unread = out.with_name(f"{out.stem}.errors.jsonl")
-    if failed:
-        with aside(unread) as beside:
-            write_rows(failed, beside)
-    else:
-        unread.unlink(missing_ok=True)
+    with aside(unread) as beside, open(beside, "w", encoding="utf-8", newline="\n") as errors:
+
+        def results() -> Iterator[dict[str, Any]]:
+            for row in rows:
+                if "error" in row:
+                    errors.write(line_of(row))
+                yield from file.results(row)
+
+        write_results(results(), temporary)
+    if not unread.stat().st_size:
+        unread.unlink()

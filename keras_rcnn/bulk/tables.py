@@ -89,9 +89,13 @@ def write_rows(rows: Sequence[PhotoRow], path: Path) -> None:
         arrow().parquet.write_table(table_of(rows), path)
     else:
         with open(path, "w", encoding="utf-8", newline="\n") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            file.writelines(map(line_of, rows))
     to_disk(path)
+
+
+def line_of(row: PhotoRow) -> str:
+    """A row as a line of JSON."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_disk(path: Path) -> None:

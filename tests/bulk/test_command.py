@@ -79,3 +79,14 @@ def test_a_folder_of_pictures_may_be_called_so(run, photos, tmp_path):
     (tmp_path / "mine.json").mkdir()
     assert run(photos[1][0], "--out", tmp_path / "mine.json")[0] == 0
     assert [path.name for path in (tmp_path / "mine.json").iterdir()] == ["a_detected.png"]
+
+
+def test_an_interrupt(run, photos, tmp_path, monkeypatch, model):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "detect", interrupted)
+        code, _, err = run(photos[0], "--out", tmp_path / "found.jsonl")
+    assert code == 130 and "interrupted; the same command goes on from here" in err
+    assert run(photos[0], "--out", tmp_path / "found.jsonl")[0] == 1
