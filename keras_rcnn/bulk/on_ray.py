@@ -59,7 +59,7 @@ def detect_on_ray(
     part_size: int = 256,
     **resources: Any,
 ) -> Dataset:
-    """Detects on the photos of a Ray dataset; its rows are those of `detect_files`.
+    """Detects on the photos of a Ray dataset; its rows are those of `detect_files`, to float32's rounding.
 
     Args:
         photos: a `ray.data.Dataset` with a column `image` of paths that every machine can read.
