@@ -8,6 +8,7 @@ from keras_rcnn.registered import register
 if TYPE_CHECKING:
     from keras_rcnn import (
         backbones,
+        bulk,
         convert,
         data,
         evaluation,
@@ -37,6 +38,7 @@ __all__ = [
     "FasterRCNN",
     "MaskRCNN",
     "backbones",
+    "bulk",
     "convert",
     "data",
     "draw",

@@ -79,6 +79,7 @@ MAY_IMPORT = {
     },
     "model_card": set(),
     "hub_push": {"hub", "json_text", "model_card", "models", "preset_file", "presets"},
+    "bulk": {"data", "evaluation", "files", "presets"},
     "survey": {"data", "html_page", "ops", "visualize"},
     "training": {
         "backbones",

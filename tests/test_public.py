@@ -60,7 +60,18 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_every_registered_class_is_known_before_its_import():
-    for package in ("backbones", "data", "evaluation", "export", "layers", "models", "ops", "survey", "training"):
+    for package in (
+        "backbones",
+        "bulk",
+        "data",
+        "evaluation",
+        "export",
+        "layers",
+        "models",
+        "ops",
+        "survey",
+        "training",
+    ):
         for module in pkgutil.walk_packages([str(ROOT / "keras_rcnn" / package)], f"keras_rcnn.{package}."):
             importlib.import_module(module.name)
     registered = {
@@ -128,7 +139,7 @@ def test_keras_loads_models_after_the_import_alone(saved, first):
 # === Names ===
 
 
-ROOMS = "backbones cli convert data evaluation export layers models ops survey training".split()
+ROOMS = "backbones bulk cli convert data evaluation export layers models ops survey training".split()
 
 
 @pytest.mark.parametrize("name", ["keras_rcnn", *(f"keras_rcnn.{room}" for room in ROOMS)])
@@ -170,7 +181,7 @@ def test_train_takes_settings_or_a_dict_or_a_recipe(tmp_path):
 def typed():
     """Public functions and constructors, and the methods of detectors, by name."""
     found = {name: getattr(keras_rcnn, name) for name in keras_rcnn.__all__}
-    for room in ("backbones", "evaluation", "layers", "models"):
+    for room in ("backbones", "bulk", "evaluation", "layers", "models"):
         module = getattr(keras_rcnn, room)
         found |= {f"{room}.{name}": getattr(module, name) for name in module.__all__}
     for name in ("callbacks", "checkpoint", "schedules"):

@@ -47,6 +47,7 @@ ELSEWHERE = {
     ),
     **dict.fromkeys(["training.cluster", "training.distribute"], "several machines or devices"),
     **dict.fromkeys([f"export.{name}" for name in ("client", "onnx", "litert_detector")], "files of other tests"),
+    "bulk.on_ray": "Ray, which tests/bulk has",
     "backbones.features": "ImageNet's weights; docs/pages/data.md has it without",
     **dict.fromkeys(
         [f"data.augment.{name}" for name in ("colours", "compose", "mixing", "turns", "views")],
@@ -111,8 +112,8 @@ def test_the_pages_python(page, tmp_path, monkeypatch, listed_gpu):
     monkeypatch.chdir(tmp_path)
     names = standing(tmp_path)
     for block in blocks:
-        if "ServedDetector" in block:
-            continue  # tests/export has the server
+        if "ServedDetector" in block or "import ray" in block:
+            continue  # tests/export has the server, tests/bulk has Ray
         if page.name != "README.md":
             for preset, small in SMALL.items():
                 block = block.replace(f'"{preset}"', f'"{small}"')

@@ -54,5 +54,6 @@ def whole() -> None:
     model = keras_rcnn.from_preset(path)
     assert_type(keras_rcnn.save_preset(model, "mine", dtype="float16", source="photos of figs"), Path)
     keras_rcnn.export_model(model, "served/mine", masks="pasted")
+    assert_type(keras_rcnn.bulk.detect_files(model, "photos", "found.jsonl", shard=(1, 2)), keras_rcnn.bulk.Summary)
     keras_rcnn.export_model(model, "mine", "coreml")  # pyright: ignore[reportArgumentType]
     assert_type([preset["name"] for preset in keras_rcnn.list_presets()], list[Any])

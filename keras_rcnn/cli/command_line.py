@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras_rcnn
@@ -22,6 +23,7 @@ from keras_rcnn.cli import (
     push,
     train,
 )
+from keras_rcnn.cli.detect_table import TABLES
 from keras_rcnn.cli.output import import_keras_quietly, library_log, message, say
 
 COMMANDS = (demo, detect, check, train, evaluate, compress, proposals, export, presets, push, convert, convert_data)
@@ -50,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt as error:
-        way = f"; --out {args.out} --resume goes on from its checkpoint" if args.command == "train" else ""
+        way = ""
+        if args.command == "train":
+            way = f"; --out {args.out} --resume goes on from its checkpoint"
+        elif args.command == "detect" and Path(args.out).suffix.lower() in TABLES:
+            way = "; the same command goes on from here"
         say(f"keras-rcnn: {str(error) or 'interrupted'}{way}", file=sys.stderr)
         return 128 + getattr(error, "signal", signal.SIGINT)
     except (ValueError, OSError, ImportError) as error:

@@ -1,4 +1,4 @@
-"""`keras-rcnn detect`: photos in, annotated pictures and JSON out."""
+"""`keras-rcnn detect`: photos in, annotated pictures and JSON out, or a table of a collection of any size."""
 
 import argparse
 import sys
@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from keras_rcnn.cli.arguments import PRESETS, add_out, add_precision, add_score, add_tta, positive_whole
+from keras_rcnn.cli.detect_table import TABLES, add_table, check_no_table, run_merge, run_table
 from keras_rcnn.cli.output import say, with_run_lengths, write_json
 from keras_rcnn.cli.photos import photos_in, picture_path
 from keras_rcnn.cli.tables import boxes_table, count
 
 HELP = "find objects in photos"
-DESCRIPTION = "Finds objects in photos; writes an annotated picture for each."
+DESCRIPTION = "Finds objects in photos; writes an annotated picture for each, or one table of a whole collection."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,32 +33,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_tta(parser)
     add_out(parser, "detections")
     parser.add_argument("--json", metavar="FILE", help="write the boxes to this file as well")
+    add_table(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Photos in, annotated pictures and JSON out."""
-    from keras_rcnn.data import ImageError, read_image
-    from keras_rcnn.presets import DEFAULT_PRESET, from_preset
-    from keras_rcnn.visualize import draw
+    """Photos in, annotated pictures and JSON, or a table, out."""
+    if Path(args.out).suffix.lower() in TABLES and not Path(args.out).is_dir():
+        if args.merge:
+            return run_merge(args)
+        return run_table(args, lambda: _detector(args))
+    check_no_table(args)
+    return _run_pictures(args)
 
-    photos, results, skeleton = list(photos_in(args.photos)), [], None
-    taken = {photo.resolve() for photo in photos if isinstance(photo, Path)}  # no picture replaces a photo
-    options: dict[str, Any]
+
+def _detector(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """What detects, and the options of its `detect`."""
+    from keras_rcnn.presets import DEFAULT_PRESET, from_preset
+
     if args.server:
         from keras_rcnn.export.client import ServedDetector
 
         for option in ("preset", "size", "precision", "tta"):
             if getattr(args, option):
                 raise ValueError(f"--{option} is not for --server: the model is there already")
-        model, options = ServedDetector(args.server), {"score": 0.5 if args.score is None else args.score}
-    else:
-        model = from_preset(args.preset or DEFAULT_PRESET, dtype=args.precision)
-        skeleton = model.skeleton
-        options = {"score": args.score, "size": args.size}
-        if args.tta:
-            from keras_rcnn.evaluation import AugmentedDetector
+        return ServedDetector(args.server), {"score": 0.5 if args.score is None else args.score}
+    model = from_preset(args.preset or DEFAULT_PRESET, dtype=args.precision)
+    if args.tta:
+        from keras_rcnn.evaluation import AugmentedDetector
 
-            model, options = AugmentedDetector(model, sizes=(args.size,)), {"score": args.score}
+        return AugmentedDetector(model, sizes=(args.size,)), {"score": args.score}
+    return model, {"score": args.score, "size": args.size}
+
+
+def _run_pictures(args: argparse.Namespace) -> int:
+    from keras_rcnn.data import ImageError, read_image
+    from keras_rcnn.visualize import draw
+
+    photos, results = list(photos_in(args.photos)), []
+    taken = {photo.resolve() for photo in photos if isinstance(photo, Path)}  # no picture replaces a photo
+    model, options = _detector(args)
+    skeleton = getattr(getattr(model, "model", model), "skeleton", None)
     for photo in photos:
         try:
             if isinstance(photo, ImageError):

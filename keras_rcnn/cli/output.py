@@ -29,6 +29,8 @@ _OPTIONS = {
     "class_attribute='...'": "--class-attribute NAME",
     "images=... (--images DIR)": "--images DIR",
     "read it by load(...) (--data)": "read it by --data",
+    "pass overwrite=True": "pass --overwrite",
+    "coco=... (--coco FILE)": "--coco FILE",
 }
 
 

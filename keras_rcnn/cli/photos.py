@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from keras_rcnn.cli.output import say
@@ -14,24 +13,14 @@ if TYPE_CHECKING:
     from keras_rcnn.data import ImageError
     from keras_rcnn.interfaces import FilePath
 
-PHOTOS = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif",
-)  # fmt: skip
-# photos that Pillow reads with another package's help, or not at all
-OTHER_PHOTOS = (
-    ".heic", ".heif", ".hif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw", ".jxl", ".jpx",
-    ".j2k", ".jpf", ".dib", ".tga", ".pnm", ".pbm", ".apng", ".mpo",
-)  # fmt: skip
-
 
 def photos_in(paths: Iterable[FilePath]) -> Iterator[Path | ImageError]:
     """The photos among files and folders; an `ImageError` stands for a folder without any.
 
     Photos of other formats are read where Pillow can, else named on stderr.
     """
-    from PIL import Image
-
     from keras_rcnn.data import ImageError
+    from keras_rcnn.data.photo_files import is_photo
 
     for path in map(Path, paths):
         if not path.is_dir():
@@ -39,12 +28,10 @@ def photos_in(paths: Iterable[FilePath]) -> Iterator[Path | ImageError]:
             continue
         files, left = [], []
         for file in sorted(path.iterdir()):
-            ending = file.suffix.lower()
-            if file.name.startswith("._"):  # what macOS leaves beside a file on other disks
-                continue
-            if ending in PHOTOS or (ending in OTHER_PHOTOS and _pillow_reads(Image, ending)):
+            photo = is_photo(file.name)
+            if photo:
                 files.append(file)
-            elif ending in OTHER_PHOTOS:
+            elif photo is None:
                 left.append(file.name)
         why = ""
         if left:
@@ -57,10 +44,6 @@ def photos_in(paths: Iterable[FilePath]) -> Iterator[Path | ImageError]:
         elif left:
             say(f"keras-rcnn: {path}: {why}", file=sys.stderr)
         yield from files
-
-
-def _pillow_reads(pillow: ModuleType, ending: str) -> bool:
-    return pillow.registered_extensions().get(ending) in pillow.OPEN
 
 
 def photo_files(folder: FilePath) -> list[Path]:
