@@ -80,6 +80,7 @@ MAY_IMPORT = {
     "model_card": set(),
     "hub_push": {"hub", "json_text", "model_card", "models", "preset_file", "presets"},
     "survey": {"data", "html_page", "ops", "visualize"},
+    "serve": {"data", "models", "printable"},
     "training": {
         "backbones",
         "convert",
