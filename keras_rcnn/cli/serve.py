@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import sys
 from pathlib import Path
 
 from keras_rcnn.cli.arguments import PRESETS, add_precision, positive_number, positive_whole
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> None:
         host, port = listener.getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
         say(f"{', '.join(models)}: http://{host}:{port}/docs")
+        sys.stdout.flush()
         with json_log():
             serve(app, settings, listener, args.drain)
 

@@ -189,6 +189,8 @@ class Service:
 
     async def status(self, request: Request) -> Response:
         """`GET /v1/models/NAME`."""
+        if request.path_params["name"].endswith(":predict"):
+            raise HTTPException(405, headers={"Allow": "POST"})
         self._tensorflow(request)
         return JSONResponse(tensorflow_serving.status())
 

@@ -26,18 +26,24 @@ class JSONLines(logging.Formatter):
 
 @contextlib.contextmanager
 def json_log(stream: TextIO | None = None) -> Iterator[None]:
-    """The service's and uvicorn's logs as lines of JSON, and nowhere else, for as long as the block runs."""
+    """The service's and uvicorn's logs as lines of JSON, and nowhere else, for as long as the block runs.
+
+    What Pillow warns of in damaged photos is left out: their senders are told.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JSONLines())
-    loggers = [(logging.getLogger("keras_rcnn.serve"), logging.INFO), (logging.getLogger("uvicorn"), logging.ERROR)]
+    levels = {"keras_rcnn.serve": logging.INFO, "uvicorn": logging.ERROR, "py.warnings": logging.ERROR}
+    loggers = [(logging.getLogger(name), level) for name, level in levels.items()]
     before = [(logger.level, logger.propagate) for logger, _ in loggers]
     for logger, level in loggers:
         logger.addHandler(handler)
         logger.setLevel(level)
         logger.propagate = False
+    logging.captureWarnings(True)
     try:
         yield
     finally:
+        logging.captureWarnings(False)
         for (logger, _), (level, propagate) in zip(loggers, before, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)
