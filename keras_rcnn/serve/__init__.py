@@ -19,7 +19,9 @@ __all__ = ["ServeSettings", "create_app"]
 def create_app(
     models: Mapping[str, Detector], settings: ServeSettings | None = None, *, token: str | None = None
 ) -> Any:
-    """An ASGI application that serves detectors, for uvicorn or another ASGI server; `keras-rcnn serve` runs it.
+    """An ASGI application that serves detectors: `uvicorn.run(app, port=8501)`, or another ASGI server.
+
+    `keras-rcnn serve` runs it with an end to slow headers and a stop that loses no request.
 
     Args:
         models: dict, the name in the addresses -> a detector.
@@ -35,8 +37,7 @@ def create_app(
 
     Example:
 
-    >>> app = keras_rcnn.serve.create_app({"nuclei": keras_rcnn.from_preset("nuclei_mrcnn")})
-    >>> uvicorn.run(app, port=8501)
+    >>> app = keras_rcnn.serve.create_app({"nuclei": keras_rcnn.from_preset("nuclei_mrcnn")}, token="long and secret")
     """
     require_extra()
     from keras_rcnn.serve.app import build_app

@@ -30,7 +30,8 @@ class ServeSettings:
 
     Example:
 
-    >>> ServeSettings(max_batch=8, queue=128, timeout=10)
+    >>> keras_rcnn.serve.ServeSettings(max_batch=8, queue=128, timeout=10).max_images
+    16
     """
 
     max_batch: int = 4

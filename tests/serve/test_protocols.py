@@ -1,4 +1,4 @@
-"""Through each protocol a served detector answers as `detect` does, and speaks of itself as TF Serving and KServe do."""
+"""Through each protocol a served detector answers as `detect` does, and says of itself what the protocol wants."""
 
 import base64
 import json
