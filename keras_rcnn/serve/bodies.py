@@ -53,15 +53,15 @@ class Bodies:
                     length += len(part)
                     if length > self.most:
                         raise self._too_long("a body")
-                    if self.held + length > _HELD * self.most:
+                    if self.held + len(part) > _HELD * self.most:
                         raise Refusal(429, "Too many large requests at once: come again.", "memory", retry_after=1)
+                    self.held += len(part)
+                    request.state.held = length
                     parts.append(part)
         except TimeoutError as error:
             raise Refusal(
                 408, f"{length} bytes of the body arrived within {self.seconds:g} s, and not its end.", "slow"
             ) from error
-        self.held += length
-        request.state.held = length
         return b"".join(parts)
 
     def release(self, request: Request) -> None:
@@ -169,10 +169,13 @@ def numbers(value: Any, where: str) -> np.ndarray:
     if not isinstance(value, list):
         raise Refusal(400, f"{where}: a list is wanted, not {kind_of_json(value)}.")
     try:
-        array = np.asarray(value)
+        array = np.array(value, dtype=object)  # of texts, any other would be as wide as the longest
+        types = {type(item) for item in array.ravel().tolist()}
+        if types <= {int, float}:
+            array = array.astype(np.int64 if types == {int} else np.float64)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise Refusal(400, f"{where}: lists of several lengths or depths.") from error
-    if array.dtype.kind not in "iuf":
+        raise Refusal(400, f"{where}: lists that are nested too deep, or numbers that are too large.") from error
+    if array.dtype == object:
         raise Refusal(400, f"{where}: numbers are wanted, in lists of one length.")
     if not np.isfinite(array).all():
         raise Refusal(400, f"{where}: a number is not finite.")

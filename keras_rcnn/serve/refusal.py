@@ -1,5 +1,7 @@
 """Why a request is not answered: a status of HTTP, a reason for the client, a word for the metrics."""
 
+import reprlib
+
 from keras_rcnn.printable import printable
 
 # of what a client sent, in a message
@@ -23,4 +25,5 @@ class Refusal(Exception):
 
 def shown(value: object) -> str:
     """The beginning of what a client sent, harmless in a log or a terminal."""
-    return printable(repr(value) if not isinstance(value, str) else value)[:_SHOWN]
+    text = str(value) if isinstance(value, (str, BaseException)) else reprlib.repr(value)
+    return printable(text[:_SHOWN])[:_SHOWN]

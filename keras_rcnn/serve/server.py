@@ -25,6 +25,8 @@ logger = logging.getLogger("keras_rcnn.serve")
 
 # seconds for a request's header, or for what comes of a body that nobody reads any more
 HEADER_SECONDS = 10.0
+# for a client to take an answer
+WRITE_SECONDS = 60.0
 MAX_CONNECTIONS = 800
 _KEEP_ALIVE = 15
 
@@ -32,8 +34,9 @@ _KEEP_ALIVE = 15
 class Protocol(H11Protocol):
     """HTTP/1.1 by h11, for clients that are slow or do not speak it."""
 
-    header_seconds = HEADER_SECONDS
+    header_seconds, write_seconds = HEADER_SECONDS, WRITE_SECONDS
     _timer: asyncio.TimerHandle | None = None
+    _writing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """A client has come."""
@@ -48,7 +51,20 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
         self._unwatch()
+        self.resume_writing()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """It does not read what it is sent."""
+        super().pause_writing()
+        self._writing = self.loop.call_later(self.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP is answered in JSON, too."""

@@ -151,6 +151,16 @@ def _fixed():
         json.dumps({"instances": [{"image_bytes": text, "proposals": box}]}).encode(),
         {},
     )
+    deep = json.loads("[" * 900 + "]" * 900)
+    for key in ("datatype", "shape", "data", "name", "parameters"):
+        yield f"deep {key}", INFER, json.dumps({"inputs": [{**infer()["inputs"][0], key: deep}]}).encode(), {}
+    for key in ("id", "inputs", "outputs"):
+        yield f"deep {key}", INFER, json.dumps({**infer(), key: deep}).encode(), {}
+    for key in ("instances", "signature_name"):
+        yield f"deep {key}", PREDICT, json.dumps({**predict(), key: deep}).encode(), {}
+    wide = {"signature_name": "images", "inputs": [["a" * 500_000] + ["b"] * 100_000]}
+    yield "one long text among many", PREDICT, json.dumps(wide).encode(), {}
+    yield "a row of texts", PREDICT, json.dumps({**wide, "inputs": [[[["1", 2, 3]]]]}).encode(), {}
     many = {"inputs": {"image_bytes": [text] * 100}}
     yield "many photos", PREDICT, json.dumps(many).encode(), {}
 
@@ -159,7 +169,11 @@ def _random(rng, seed):
     kind = rng.choice(("predict", "infer", "photo", "b64", "noise"))
     if kind in ("predict", "infer"):
         record, path = (predict(), PREDICT) if kind == "predict" else (infer(), INFER)
-        yield f"damaged {kind} {seed}", path, damaged_json(record, seed)[: 2**20], {}
+        try:
+            body = damaged_json(record, seed)[: 2**20]
+        except IndexError:  # nothing is left to be damaged
+            body = b"{}"
+        yield f"damaged {kind} {seed}", path, body, {}
     elif kind == "photo":
         form = rng.choice(FORMATS)
         yield f"damaged {form} {seed}", DETECT, damaged_bytes(encoded(picture(seed), form), rng), {}

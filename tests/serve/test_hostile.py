@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from tests.export.detectors import encoded, photos
@@ -28,10 +29,19 @@ def refused(service, count, seed):
 
 
 def test_malformed_bodies(service, detectors):
-    assert refused(service, 400, 1) < 120
+    assert refused(service, 300, 1) < 120
     expected = detectors["mask"].detect(photos()[0], score=0.3)
     answer = service.post("/detect/mask?score=0.3", encoded(photos()[0]))[1]
     assert answer["names"] == expected["names"]
+
+
+@pytest.mark.slow  # shapes that TensorFlow has not met
+def test_photos_that_hardly_are_any(service):
+    for height, width in ((1, 1), (1, 3000), (3000, 1), (2, 2)):
+        content = encoded(np.full((height, width, 3), 90, np.uint8))
+        for model in ("mask", "fast"):
+            status, answer = service.post(f"/detect/{model}", content)
+            assert status == 200 and (answer["height"], answer["width"]) == (height, width), answer
 
 
 @pytest.mark.slow  # a minute
