@@ -18,7 +18,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-import keras_rcnn
 from keras_rcnn.serve import kserve, openapi, plain, tensorflow_serving
 from keras_rcnn.serve.bodies import Bodies
 from keras_rcnn.serve.gate import Gate
@@ -204,9 +203,7 @@ class Service:
 
     async def server_metadata(self, request: Request) -> Response:
         """`GET /v2`."""
-        return JSONResponse(
-            {"name": "keras_rcnn", "version": keras_rcnn.__version__, "extensions": ["binary_tensor_data"]}
-        )
+        return JSONResponse({"name": "keras_rcnn", "version": openapi.version(), "extensions": ["binary_tensor_data"]})
 
     async def model_metadata(self, request: Request) -> Response:
         """`GET /v2/models/NAME`."""
@@ -236,11 +233,11 @@ class Service:
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`."""
-        return JSONResponse(openapi.document(keras_rcnn.__version__, self.settings, VERSION))
+        return JSONResponse(openapi.document(self.settings, VERSION))
 
     async def page(self, request: Request) -> Response:
         """`GET /docs`."""
-        document = openapi.document(keras_rcnn.__version__, self.settings, VERSION)
+        document = openapi.document(self.settings, VERSION)
         safe = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
         return HTMLResponse(openapi.page(document), headers=safe)
 

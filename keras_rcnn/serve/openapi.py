@@ -1,6 +1,7 @@
 """What the service offers, as OpenAPI and as a small page."""
 
 import html
+import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,15 @@ _INFER = {
 }
 
 
-def document(version: str, settings: ServeSettings, model_version: int) -> dict[str, Any]:
+def version() -> str:
+    """The package's, as it was installed."""
+    try:
+        return importlib.metadata.version("keras-rcnn-zoo")
+    except importlib.metadata.PackageNotFoundError:  # a checkout on Python's path
+        return "unknown"
+
+
+def document(settings: ServeSettings, model_version: int) -> dict[str, Any]:
     """The service's OpenAPI 3.1 document; it names no model."""
     paths: dict[str, Any] = {}
 
@@ -88,7 +97,7 @@ def document(version: str, settings: ServeSettings, model_version: int) -> dict[
     )
     return {
         "openapi": "3.1.0",
-        "info": {"title": "keras_rcnn", "version": version, "description": limits},
+        "info": {"title": "keras_rcnn", "version": version(), "description": limits},
         "paths": paths,
         "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
