@@ -53,10 +53,8 @@ def run(args: argparse.Namespace) -> int:
             if getattr(args, option):
                 raise ValueError(f"--{option} is not for --server: the model is there already")
         token = os.environ.get("KERAS_RCNN_TOKEN", "").strip() if args.server.startswith("http") else None
-        model, options = (
-            ServedDetector(args.server, token=token or None),
-            {"score": 0.5 if args.score is None else args.score},
-        )
+        model = ServedDetector(args.server, token=token or None)
+        options = {"score": 0.5 if args.score is None else args.score}
     else:
         model = from_preset(args.preset or DEFAULT_PRESET, dtype=args.precision)
         skeleton = model.skeleton
