@@ -81,6 +81,7 @@ MAY_IMPORT = {
     "hub_push": {"hub", "json_text", "model_card", "models", "preset_file", "presets"},
     "bulk": {"data", "evaluation", "files", "presets"},
     "survey": {"data", "html_page", "ops", "visualize"},
+    "serve": {"data", "models", "printable"},
     "training": {
         "backbones",
         "convert",

@@ -91,7 +91,18 @@ def test_the_files_that_are_named_are_there(page):
 def test_the_reference_has_every_public_name():
     text = "\n".join(read(page) for page in sorted((SITE / "reference").glob("*.md")))
     modules = set(re.findall(r"^::: (\S+)$", text, re.M))
-    for room in ("models", "layers", "backbones", "data", "training", "evaluation", "export", "convert", "bulk"):
+    for room in (
+        "models",
+        "layers",
+        "backbones",
+        "data",
+        "training",
+        "evaluation",
+        "export",
+        "serve",
+        "convert",
+        "bulk",
+    ):
         assert f"keras_rcnn.{room}" in modules
     assert {f"keras_rcnn.ops.{one}" for one in keras_rcnn.ops.__all__} <= modules
     for public in keras_rcnn.__all__:
@@ -207,9 +218,10 @@ def words(line):
 
 
 def runnable(line):
-    """Whether a command needs nothing but what tests/standing.py makes; keypoints are trained in tests/training."""
+    """Whether a command needs nothing but what tests/standing.py makes; keypoints are trained in tests/training, and
+    tests/serve/test_process.py starts services."""
     recipe = line.startswith("keras-rcnn train ") and (".py" in line or "keypoints=True" in line)
-    elsewhere = words(line)[0] in ("convert", "push") or "--server" in line or "--merge" in line or "://" in line
+    elsewhere = words(line)[0] in ("convert", "push", "serve") or any(s in line for s in ("--server", "--merge", "://"))
     return line.startswith("keras-rcnn ") and not recipe and not elsewhere
 
 

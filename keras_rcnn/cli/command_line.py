@@ -21,12 +21,27 @@ from keras_rcnn.cli import (
     presets,
     proposals,
     push,
+    serve,
     train,
 )
 from keras_rcnn.cli.detect_table import TABLES
 from keras_rcnn.cli.output import import_keras_quietly, library_log, message, say
 
-COMMANDS = (demo, detect, check, train, evaluate, compress, proposals, export, presets, push, convert, convert_data)
+COMMANDS = (
+    demo,
+    detect,
+    check,
+    train,
+    evaluate,
+    compress,
+    proposals,
+    export,
+    serve,
+    presets,
+    push,
+    convert,
+    convert_data,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

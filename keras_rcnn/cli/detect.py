@@ -1,6 +1,7 @@
 """`keras-rcnn detect`: photos in, annotated pictures and JSON out, or a table of a collection of any size."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image file, or folder of image files")
     parser.add_argument("--preset", metavar="PRESET", help=PRESETS)
     parser.add_argument(
-        "--server", metavar="URL", help="ask TF Serving: http://HOST:8501/NAME or grpc://HOST:8500/NAME"
+        "--server",
+        metavar="URL",
+        help="ask keras-rcnn serve or TF Serving: http://HOST:8501/NAME or grpc://HOST:8500/NAME",
     )
     add_score(parser)
     parser.add_argument(
@@ -56,7 +59,8 @@ def _detector(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         for option in ("preset", "size", "precision", "tta"):
             if getattr(args, option):
                 raise ValueError(f"--{option} is not for --server: the model is there already")
-        return ServedDetector(args.server), {"score": 0.5 if args.score is None else args.score}
+        token = os.environ.get("KERAS_RCNN_TOKEN", "").strip() if args.server.startswith("http") else None
+        return ServedDetector(args.server, token=token or None), {"score": 0.5 if args.score is None else args.score}
     model = from_preset(args.preset or DEFAULT_PRESET, dtype=args.precision)
     if args.tta:
         from keras_rcnn.evaluation import AugmentedDetector

@@ -1,10 +1,11 @@
-"""A detector that runs behind TensorFlow Serving, asked over REST or gRPC."""
+"""A detector that runs behind TensorFlow Serving or `keras-rcnn serve`, asked over REST or gRPC."""
 
 import base64
 import contextlib
 import http.client
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, overload
@@ -39,7 +40,7 @@ class ServingError(OSError):
 
 
 class ServedDetector:
-    """A SavedModel that `keras_rcnn.export` wrote, in a TF Serving somewhere: `detect` as a detector has it.
+    """A detector behind `keras-rcnn serve`, or its SavedModel in a TF Serving: `detect` as a detector has it.
 
     `keras_rcnn.evaluate` takes it, too. What the server answers is checked: it ends in detections or a `ServingError`.
 
@@ -49,6 +50,7 @@ class ServedDetector:
         timeout: seconds that a request may take.
         max_answer: int, bytes of an answer that are read at most; a longer one is refused. Read from json, numbers take
             up to ten times as much memory. Pasted masks of large photos may need more than the default of 256 MB.
+        token: str that `keras-rcnn serve`, or a proxy, wants as `Authorization: Bearer TOKEN`; for REST only.
 
     Example:
 
@@ -56,7 +58,7 @@ class ServedDetector:
     >>> model.detect("photo.jpg", score=0.5)["boxes"]
     """
 
-    def __init__(self, url: str, timeout: float = 60.0, max_answer: int = MAX_ANSWER) -> None:
+    def __init__(self, url: str, timeout: float = 60.0, max_answer: int = MAX_ANSWER, token: str | None = None) -> None:
         parts = urlsplit(url)
         path = parts.path.strip("/").split("/")
         try:
@@ -70,7 +72,9 @@ class ServedDetector:
         if isinstance(timeout, (bool, str)) or not 0 < timeout < math.inf:
             raise ValueError(f"timeout is a number of seconds over 0, not {timeout!r}.")
         check_whole("max_answer", max_answer, "bytes")
-        self.url, self.timeout, self.max_answer = url, timeout, int(max_answer)
+        if token is not None and (parts.scheme not in ("http", "https") or not re.fullmatch(r"[\x21-\x7e]+", token)):
+            raise ValueError("token is a text without spaces, for http:// and https:// only.")
+        self.url, self.timeout, self.max_answer, self._token = url, timeout, int(max_answer), token
         self.scheme, self.address, self.name = parts.scheme, f"{parts.hostname}:{port}", path[0]
         if ":" in parts.hostname:  # IPv6
             self.address = f"[{parts.hostname}]:{port}"
@@ -221,7 +225,9 @@ class ServedDetector:
     def _asked(self, address: str, body: bytes | None = None) -> Any:
         """The json that is answered."""
         try:
-            status, reason, content = fetch(address, body, timeout=self.timeout, most=self.max_answer)
+            status, reason, content = fetch(
+                address, body, timeout=self.timeout, most=self.max_answer, token=self._token
+            )
             if status != 200:
                 error = ServingError(f"{self.url}: {status} {_said(content) or printable(reason)[:500]}")
                 error.refused = status == 400

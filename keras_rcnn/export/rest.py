@@ -16,7 +16,9 @@ class TooLongError(OSError):
     """An answer that is longer than it may be."""
 
 
-def fetch(address: str, body: bytes | None = None, *, timeout: float, most: int) -> tuple[int, str, bytes]:
+def fetch(
+    address: str, body: bytes | None = None, *, timeout: float, most: int, token: str | None = None
+) -> tuple[int, str, bytes]:
     """Sends a request; a redirection is not followed.
 
     Args:
@@ -24,6 +26,7 @@ def fetch(address: str, body: bytes | None = None, *, timeout: float, most: int)
         body: bytes of json to POST; None for a GET.
         timeout: float, seconds for all of it once there is a connection, and for the connection.
         most: int, bytes of the answer.
+        token: str that is sent as `Authorization: Bearer TOKEN`; None: none.
 
     Returns:
         `(status, reason, content)`: int, str, bytes. Of a status from 300 on the content is cut off at 64 kB.
@@ -32,7 +35,10 @@ def fetch(address: str, body: bytes | None = None, *, timeout: float, most: int)
         OSError, http.client.HTTPException, ValueError: no such server, or no HTTP. `TimeoutError` if it takes longer,
             `TooLongError` if there is more.
     """
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    request = urllib.request.Request(address, body, headers)
     sockets, over = [], threading.Event()
 
     def end() -> None:  # a server that sends a byte now and then would never run into the socket's own timeout
