@@ -36,7 +36,7 @@ from keras_rcnn.training.silent import SilentUnits
 logger = logging.getLogger(__name__)
 
 # of the learning rate: at all of it, the statistics of frozen normalisation no longer fit, and units fall silent
-BACKBONE_SHARE = 0.3
+BACKBONE_SHARE = 0.5
 EPOCHS, ENDLESS = 20, 10_000  # where nobody says how many: without a time limit, and with one
 
 

@@ -202,9 +202,9 @@ class Settings(BaseModel):
     minutes: Positive | None = _schedule(None, "end in good order after so long; the cosine comes down by then", "min")
     batch_size: Count = _schedule(2, "images a step")
     optimizer: Literal["adamw", "sgd", "lamb"] = _schedule("adamw", 'or `"sgd"`, `"lamb"`')
-    learning_rate: Positive = _schedule(1e-3, "its highest value")
+    learning_rate: Positive = _schedule(5e-4, "its highest value; SGD wants ten to twenty times as much")
     backbone_lr_multiplier: Annotated[StrictFloat, Field(ge=0, allow_inf_nan=False)] | None = _schedule(
-        None, "the backbone's share of it; `None`: 0.3, or 1 for a backbone whose weights are random"
+        None, "the backbone's share of it; `None`: 0.5, or 1 for a backbone whose weights are random"
     )
     lr_drop_epochs: tuple[Count, ...] | None = _schedule(
         None, "epochs after which the rate falls by `lr_drop_factor`; `None`: half a cosine down to 0"

@@ -71,7 +71,7 @@ def test_some_weights_train_slowly(kind):
 
 @pytest.mark.parametrize(
     ("changes", "share"),
-    [({}, 0.3), ({"backbone_weights": "random"}, 1.0), ({"backbone_lr_multiplier": 0.0}, 0.0), ({"base": "mine"}, 0.3)],
+    [({}, 0.5), ({"backbone_weights": "random"}, 1.0), ({"backbone_lr_multiplier": 0.0}, 0.0), ({"base": "mine"}, 0.5)],
 )
 def test_the_backbones_share_of_the_rate(changes, share):
     assert run._backbone_share(Settings(**changes)) == share

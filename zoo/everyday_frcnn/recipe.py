@@ -22,6 +22,6 @@ fpn_from = "C3"
 anchor_scale = 6.0
 epochs = 8
 batch_size = 4
-learning_rate = 1e-3
+learning_rate = 7e-4
 ema_momentum = 0.999
 evaluate_every = 2
