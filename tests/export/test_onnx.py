@@ -36,9 +36,8 @@ def test_answers_as_detect(kind, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nuclei_frcnn", "nuclei_mrcnn"])
-def test_the_zoo(name, tmp_path):
-    result = keras_rcnn.export_model(keras_rcnn.from_preset(name), tmp_path / "model.onnx", "onnx")
+def test_the_zoo(tmp_path):
+    result = keras_rcnn.export_model(keras_rcnn.from_preset("nuclei_mrcnn"), tmp_path / "model.onnx", "onnx")
     assert all(row["ok"] and row["detections"] > 50 for row in result["parity"])
 
 

@@ -24,7 +24,6 @@ CASES = [(name, format) for name in torchvision_six.ALL for format in FORMATS]
 # an hour of CI has room for these
 IN_CI = [
     ("maskrcnn_resnet50_fpn", "saved_model"),
-    ("maskrcnn_resnet50_fpn", "onnx"),
     (torchvision_six.MOBILENET, "litert"),
 ]
 CASES = [
