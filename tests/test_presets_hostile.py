@@ -298,9 +298,9 @@ def test_capitals_in_a_hash(folder):
 
 
 def test_damaged_presets(tmp_path):
-    assert fuzz("presets", 0, 20, tmp_path / "tiny") == []
+    assert fuzz("presets", 0, 10, tmp_path / "tiny") == []
 
 
 @pytest.mark.slow
 def test_many_damaged_presets(tmp_path):
-    assert fuzz("presets", 20, 500, tmp_path / "tiny") == []
+    assert fuzz("presets", 10, 500, tmp_path / "tiny") == []

@@ -455,6 +455,7 @@ def test_train_on_data_that_teaches_nothing(run, data, tmp_path):
     assert code == 2 and "objects are crowd" in err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_train_on_voc_with_a_time_limit(run, data, preset, tmp_path):
     out = tmp_path / "out"
     code, _, err = run(

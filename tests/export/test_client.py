@@ -74,7 +74,7 @@ def same_metrics(found, expected):
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 @pytest.mark.parametrize("kind", ["mask", "fast"])
-@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize("metadata", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_served_detector_is_evaluated_as_the_detector(exported, scheme, kind, metadata):
     """Its classes are known by their names alone, here in another order than the data set's."""
     model, data = exported(kind)[0], with_masks(shapes(6))

@@ -181,6 +181,7 @@ def test_runs_without_tensorflow_and_keras(mask, tmp_path):
 # === Precisions ===
 
 
+@pytest.mark.slow
 def test_int8_keeps_geometry_and_last_layers_float(tmp_path):
     calibrate = folder_of_photos(tmp_path / "photos")
     _, result = export("faster", tmp_path / "int8.tflite", precision="int8", calibrate=calibrate, size=128)

@@ -88,6 +88,7 @@ def test_no_proposals_are_no_detections(exported, kind):
         assert (outputs["labels"].numpy() == -1).all()
 
 
+@pytest.mark.slow
 def test_pasted_masks(tmp_path):
     model = detector("mask")
     result = keras_rcnn.export_model(model, tmp_path / "served", photos=photos()[2:], masks="pasted", score=0.4)
@@ -119,6 +120,7 @@ def test_nothing_is_found_and_pasted(tmp_path):
         assert answer["masks"].shape == (images, 0, *pixels.shape[:2])
 
 
+@pytest.mark.slow
 def test_a_model_of_one_input_size(tmp_path):
     model = detector("faster")
     model.preprocessor = model.preprocessor.replace(fixed_size=(128, 160))
@@ -174,6 +176,7 @@ def test_versions_are_counted_and_nothing_else_is_touched(exported, tmp_path):
         saved_model.next_version(path)
 
 
+@pytest.mark.slow
 def test_the_next_version_lies_beside_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(saved_model, "_check", lambda *_: [])
     model = detector("faster")

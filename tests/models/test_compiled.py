@@ -140,7 +140,8 @@ class Subclass(type(tiny_detector())):
     """A detector of somebody's own."""
 
 
-@pytest.mark.parametrize("kind", ["faster", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_auto_asks_for_no_kernel_that_is_missing(kind, listed_gpu):
     model = detector(kind)
     given = proposals(photos()[0]) if model.wants_proposals else None

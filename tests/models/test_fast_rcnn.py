@@ -149,6 +149,7 @@ def test_rcnn_stage_by_stage(tmp_path):
     np.testing.assert_allclose(a["scores"], b["scores"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_images_without_regions_and_classes_without_objects(tmp_path, caplog):
     names = ["square", "bar", "ghost"]
     blank = Record(np.zeros((128, 128, 3), np.uint8), 99, 128, 128, np.zeros((0, 4), np.float32), np.zeros(0, np.int32))

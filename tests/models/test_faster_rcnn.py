@@ -170,6 +170,7 @@ def test_overfits_eight_images():
     assert found["names"][0] == data.class_names[data[0].labels[0]]
 
 
+@pytest.mark.slow
 def test_mixed_bfloat16():
     """Geometry stays float32; the losses agree with float32's within bfloat16's rounding."""
     x, y = batch()

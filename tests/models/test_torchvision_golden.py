@@ -18,7 +18,7 @@ MOBILENET, MASK = "fasterrcnn_mobilenet_v3_large_320_fpn", "maskrcnn_resnet50_fp
 PHOTOS = ("china", "china_wide", "astronaut_tall", "coffee_small")
 slow = pytest.mark.slow
 CASES = [pytest.param(MOBILENET, photo, marks=slow if photo == "china_wide" else []) for photo in PHOTOS]
-CASES += [pytest.param(MASK, photo, marks=[] if photo == "coffee_small" else slow) for photo in PHOTOS]
+CASES += [pytest.param(MASK, photo, marks=slow) for photo in PHOTOS]
 
 _models = {}
 
