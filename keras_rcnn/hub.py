@@ -163,11 +163,10 @@ class _HuggingFace:
         """A file, of the same commit as the one before it."""
         where: dict[str, Any] = {"repo_id": self.handle.name, "revision": self.commit}
         filename = f"{self.handle.folder}/{name}".lstrip("/")
-        cached = self.hub.try_to_load_from_cache(filename=filename, **where)
         try:
-            if offline() and not isinstance(cached, str):
-                raise _forbidden(self.handle)
-            if not isinstance(cached, str):
+            if not isinstance(self.hub.try_to_load_from_cache(filename=filename, **where), str):
+                if offline():
+                    raise _forbidden(self.handle)
                 size = self.hub.get_hf_file_metadata(self.hub.hf_hub_url(filename=filename, **where)).size or 0
                 if size > limit:
                     raise PresetError(f"{self.handle}: {name} has {megabytes(size)}, more than {megabytes(limit)}.")

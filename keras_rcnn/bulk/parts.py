@@ -106,9 +106,7 @@ class Parts:
             for part in self.folder.glob(f"*{self.ending}"):
                 part.unlink()
             listing.path.replace(kept)
-            with aside(self._job) as temporary:
-                temporary.write_text(json.dumps(job, indent=1) + "\n", encoding="utf-8")
-                to_disk(temporary)
+            _write(self._job, job)
         return dataclasses.replace(listing, path=kept)
 
     def _ways(self, job: Mapping[str, Any]) -> str:
@@ -216,14 +214,18 @@ def record_path(out: Path) -> Path:
 
 def write_record(out: Path, record: Mapping[str, Any]) -> None:
     """Writes down what made a table."""
-    with aside(record_path(out)) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        to_disk(temporary)
+    _write(record_path(out), record)
 
 
 def read_record(out: Path) -> dict[str, Any] | None:
     """What made a table; None if that is not written down."""
     return _read(record_path(out))
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    with aside(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        to_disk(temporary)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

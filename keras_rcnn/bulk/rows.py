@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_rcnn.data.ahead import read_ahead
 from keras_rcnn.data.images import ImageError, read_image
+from keras_rcnn.data.masks import text_rle
 from keras_rcnn.evaluation.coco import encode_masks
 from keras_rcnn.interfaces import RLE, BatchDetector, Detections
 
@@ -120,10 +121,7 @@ def _row(path: str, image: np.ndarray, own: Detections) -> PhotoRow:
         "names": [_text(name) for name in own["names"]],
     }
     if "masks" in own:
-        row["masks"] = [
-            {"size": [int(side) for side in mask["size"]], "counts": _ascii(mask["counts"])}
-            for mask in encode_masks(own["masks"])
-        ]
+        row["masks"] = [text_rle(mask) for mask in encode_masks(own["masks"])]
     if "keypoints" in own:
         row["keypoints"] = _decimals(own["keypoints"])
     return row
@@ -137,7 +135,3 @@ def _decimals(values: np.ndarray) -> Any:
 def _text(value: str) -> str:
     """UTF-8 has no byte of a file name that is not: such are written as \\x.. ."""
     return os.fsencode(value).decode("utf-8", "backslashreplace")
-
-
-def _ascii(counts: str | bytes) -> str:
-    return counts if isinstance(counts, str) else bytes(counts).decode("ascii")

@@ -19,6 +19,7 @@ Number = TypeVar("Number", int, float)
 
 FORMATS = "coco, voc, yolo, csv, via, labelme, cvat, label_studio, createml, supervisely, tfrecord"
 SOURCES = "--data PATH, --coco FILE --images DIR, --voc DIR --split NAME or --csv FILE --images DIR"
+TOKEN = "KERAS_RCNN_TOKEN"  # in the environment: what a service wants, and clients send
 PRESETS = "name, folder that train or convert has left, or hf://USER/REPO or kaggle://OWNER/MODEL/keras/VARIATION"
 
 

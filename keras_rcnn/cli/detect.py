@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from keras_rcnn.cli.arguments import PRESETS, add_out, add_precision, add_score, add_tta, positive_whole
+from keras_rcnn.cli.arguments import PRESETS, TOKEN, add_out, add_precision, add_score, add_tta, positive_whole
 from keras_rcnn.cli.detect_table import TABLES, add_table, check_no_table, run_merge, run_table
 from keras_rcnn.cli.output import say, with_run_lengths, write_json
 from keras_rcnn.cli.photos import photos_in, picture_path
@@ -59,7 +59,7 @@ def _detector(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         for option in ("preset", "size", "precision", "tta"):
             if getattr(args, option):
                 raise ValueError(f"--{option} is not for --server: the model is there already")
-        token = os.environ.get("KERAS_RCNN_TOKEN", "").strip() if args.server.startswith("http") else None
+        token = os.environ.get(TOKEN, "").strip() if args.server.startswith("http") else None
         return ServedDetector(args.server, token=token or None), {"score": 0.5 if args.score is None else args.score}
     model = from_preset(args.preset or DEFAULT_PRESET, dtype=args.precision)
     if args.tta:

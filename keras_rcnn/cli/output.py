@@ -97,15 +97,11 @@ def with_run_lengths(detections: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _run_lengths(value) if key == "masks" else value for key, value in detections.items()}
 
 
-def _run_lengths(masks: np.ndarray | list[RLE]) -> list[dict[str, Any]]:
+def _run_lengths(masks: np.ndarray | list[RLE]) -> list[RLE]:
+    from keras_rcnn.data.masks import text_rle
     from keras_rcnn.evaluation.coco import encode_masks
 
-    def text(counts: str | bytes) -> str:
-        return counts if isinstance(counts, str) else bytes(counts).decode()
-
-    return [
-        {"size": [int(side) for side in mask["size"]], "counts": text(mask["counts"])} for mask in encode_masks(masks)
-    ]
+    return [text_rle(mask) for mask in encode_masks(masks)]
 
 
 class _Formatter(logging.Formatter):

@@ -6,10 +6,9 @@ import re
 import sys
 from pathlib import Path
 
-from keras_rcnn.cli.arguments import PRESETS, add_precision, positive_number, positive_whole
+from keras_rcnn.cli.arguments import PRESETS, TOKEN, add_precision, positive_number, positive_whole
 from keras_rcnn.cli.output import say
 
-TOKEN = "KERAS_RCNN_TOKEN"
 HELP = "answer HTTP requests"
 DESCRIPTION = (
     "Serves detectors over HTTP: POST /detect, TF Serving's REST API and the KServe v2 protocol. GET /docs lists the "
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     if args.max_body is not None:
         given["max_body"] = max(1, int(args.max_body * 2**20))
     if "queue" in given and "max_images" not in given:
-        given["max_images"] = min(16, given["queue"])
+        given["max_images"] = min(ServeSettings.max_images, given["queue"])
     settings = ServeSettings(**given)
     check_number("drain", args.drain, 0, 3600, "seconds")
     presets, token = _named(args.models), _token(args.token_file)

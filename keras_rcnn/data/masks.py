@@ -283,6 +283,13 @@ def _are_points(values: Sequence[Any]) -> bool:
     )
 
 
+def text_rle(rle: RLE) -> RLE:
+    """A compressed COCO RLE in values that JSON has: `{"size": [height, width], "counts": text}`."""
+    counts = rle["counts"]
+    text = counts if isinstance(counts, str) else bytes(counts).decode("ascii")
+    return {"size": [int(side) for side in rle["size"]], "counts": text}
+
+
 def segmentation_box(segmentation: Segmentation, height: int, width: int) -> list[float] | None:
     """The box `[x1, y1, x2, y2]`, in px, around a good segmentation; None if it is empty."""
     if isinstance(segmentation, (list, tuple)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from keras_rcnn.data.masks import text_rle
 from keras_rcnn.interfaces import MaskForm
 from keras_rcnn.serve.bodies import score_of
 from keras_rcnn.serve.model import Found, ServedModel
@@ -31,13 +32,5 @@ def answer(found: Found, score: float | None, masks: MaskForm, model: ServedMode
     made: dict[str, Any] = {"model": model.name, "height": found.size[0], "width": found.size[1]}
     made |= {key: value if isinstance(value, list) else value.tolist() for key, value in detections.items()}
     if shown_masks is not None:
-        made["masks"] = [_run_lengths(mask) for mask in shown_masks] if masks == "rle" else shown_masks.tolist()
+        made["masks"] = [text_rle(mask) for mask in shown_masks] if masks == "rle" else shown_masks.tolist()
     return made
-
-
-def _run_lengths(mask: Mapping[str, Any]) -> dict[str, Any]:
-    counts = mask["counts"]
-    return {
-        "size": [int(side) for side in mask["size"]],
-        "counts": counts if isinstance(counts, str) else counts.decode(),
-    }
