@@ -1,5 +1,6 @@
 """What tests of several rooms need."""
 
+import gc
 import logging
 import os
 
@@ -14,6 +15,13 @@ from tests.hubs import hf, kaggle, no_proxy  # noqa: F401 (fixtures)
 
 # TensorFlow's advice (of retracing, say) depends on which tests ran before: a test reads our own part of the log
 logging.getLogger("tensorflow").propagate = False
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models_are_freed():
+    """Python looks for circles of references by the number of objects, and a model's few hold megabytes."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -38,6 +46,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         fixtures = {name: found[-1] for name, found in item._fixtureinfo.name2fixturedefs.items()}
         ours = {name: one.scope for name, one in fixtures.items() if one.baseid.startswith("tests")}
+        ours.pop("models_are_freed", None)
         if "session" in ours.values():
             item.add_marker(pytest.mark.xdist_group(next(name for name, scope in ours.items() if scope == "session")))
         elif "module" in ours.values():

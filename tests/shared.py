@@ -12,9 +12,9 @@ SHARED = Path(os.environ.get("KERAS_RCNN_SHARED", Path(__file__).resolve().paren
 needs_golden = pytest.mark.skipif(
     not (SHARED / "golden").is_dir(), reason=f"torchvision's golden files are not at {SHARED / 'golden'}"
 )
-# an hour of CI has room for a few whole models on whole photos; the others are run by
-# KERAS_RCNN_ALL_GOLDEN=1 pytest -m slow
-gated = pytest.mark.skipif(not os.environ.get("KERAS_RCNN_ALL_GOLDEN"), reason="KERAS_RCNN_ALL_GOLDEN=1")
+# an hour of CI has room for a few whole models on whole photos, say; the others are run by
+# KERAS_RCNN_ALL_TESTS=1 pytest -m slow
+gated = pytest.mark.skipif(not os.environ.get("KERAS_RCNN_ALL_TESTS"), reason="KERAS_RCNN_ALL_TESTS=1")
 needs_data = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the data sets are not at {SHARED / 'data'}")
 
 

@@ -14,6 +14,7 @@ import keras_rcnn
 from keras_rcnn.export import ExportError, ParityError, Tolerance, litert, litert_detector
 from keras_rcnn.export.litert_detector import LiteRTDetector
 from tests.export.detectors import NAMES, detector, encoded, photos, proposals
+from tests.shared import gated
 
 interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="the extra litert is not installed")
 
@@ -123,8 +124,8 @@ def test_means_of_large_maps_keep_their_bits():
     x = np.float32(np.full((1, 100, 100, 16), 0.1) * np.arange(1, 17))
     run = interpreter.Interpreter(model_content=tf.lite.TFLiteConverter.from_keras_model(model).convert())
     (found,) = run.get_signature_runner()(**{run.get_signature_list()["serving_default"]["inputs"][0]: x}).values()
-    for gated in (found, model(x)):
-        np.testing.assert_allclose(gated, np.float64(x) ** 2, rtol=5e-6)
+    for output in (found, model(x)):
+        np.testing.assert_allclose(output, np.float64(x) ** 2, rtol=5e-6)
 
 
 # === Metadata ===
@@ -233,6 +234,7 @@ def test_the_zoo(tmp_path):
 
 
 @pytest.mark.slow
+@gated  # the docs' command exports it with int8
 def test_the_zoo_in_eight_bits(tmp_path):
     model = keras_rcnn.from_preset("nuclei_mrcnn")
     result = keras_rcnn.export_model(model, tmp_path / "model.tflite", "litert", precision="dynamic")

@@ -8,6 +8,7 @@ import pytest
 import keras_rcnn
 from keras_rcnn.export import ExportError
 from tests.export.detectors import NAMES, detector, photos, proposals
+from tests.shared import gated
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("tf2onnx", reason="the extra onnx is not installed")
@@ -36,6 +37,7 @@ def test_answers_as_detect(kind, tmp_path):
 
 
 @pytest.mark.slow
+@gated  # the docs' command exports it, and checks it
 def test_the_zoo(tmp_path):
     result = keras_rcnn.export_model(keras_rcnn.from_preset("nuclei_mrcnn"), tmp_path / "model.onnx", "onnx")
     assert all(row["ok"] and row["detections"] > 50 for row in result["parity"])

