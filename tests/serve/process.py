@@ -30,6 +30,8 @@ class Process:
                 cwd=folder,
                 env=environment,
                 text=True,
+                # a shell's background jobs, CI's perhaps, ignore Ctrl-C, and so do their children
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
         line = self.process.stdout.readline()
         found = re.search(r"http://127.0.0.1:(\d+)/docs", line)
