@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         required=True,
         metavar="PATH",
-        help="of saved_model a folder, which gets PATH/1; of web a folder; or a file",
+        help="folder of saved_model, which gets PATH/1, or of web; or a file",
     )
     parser.add_argument("--precision", choices=("float32", "float16", "dynamic", "int8"), help="of litert")
     parser.add_argument("--calibrate", metavar="DIR", help="photos like those to come, for int8")
@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score", type=float, metavar="S", help="of saved_model: leave out detections below this score"
     )
-    parser.add_argument(
-        "--runtime", metavar="PATH", help="of web: npm's onnxruntime-web, .tgz or folder, if it is here"
-    )
+    parser.add_argument("--runtime", metavar="PATH", help="of web: npm's onnxruntime-web, .tgz or folder")
     parser.add_argument(
         "--from-disk", action="store_true", default=None, help="of web: a page that works without a server, too"
     )

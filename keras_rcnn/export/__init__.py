@@ -1,4 +1,5 @@
-"""A detector for other runtimes: TensorFlow's SavedModel, LiteRT (TFLite), ONNX, a web page; each proven equal to `detect`."""
+"""A detector for other runtimes: TensorFlow's SavedModel, LiteRT (TFLite), ONNX, a browser; each proven equal to
+`detect`."""
 
 from __future__ import annotations
 

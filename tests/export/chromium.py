@@ -106,7 +106,7 @@ class Chromium:
             if "method" in answer:
                 self.events.append(answer)
 
-    def _read(self, seconds=120):
+    def _read(self, seconds=600):
         while b"\0" not in self.buffer:
             if not select.select([self.answers], [], [], seconds)[0]:
                 raise TimeoutError("Chromium does not answer")

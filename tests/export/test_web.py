@@ -202,7 +202,7 @@ def served():
         server.server_close()
 
 
-DONE = "['done', 'error'].includes(document.documentElement.dataset.state)"
+DONE = "['done', 'error'].includes(document.documentElement?.dataset.state)"
 FOUND = "document.getElementById('found').textContent"
 STATUS = "document.getElementById('status').textContent"
 
@@ -218,10 +218,9 @@ def differences(found, expected):
     score = np.abs(np.array(found["scores"])[best] - expected["scores"]).max()
     if "masks" not in expected:
         return box, score, 1.0
-    masks = np.array(
-        [coco.decode(coco.frPyObjects(found["masks"][i], found["height"], found["width"])) for i in best], bool
-    )
-    both, either = ((masks & expected["masks"]).sum((1, 2)), (masks | expected["masks"]).sum((1, 2)))
+    size = found["height"], found["width"]
+    masks = np.array([coco.decode(coco.frPyObjects(found["masks"][i], *size)) for i in best], bool)
+    both, either = (masks & expected["masks"]).sum((1, 2)), (masks | expected["masks"]).sum((1, 2))
     return box, score, (both / np.maximum(either, 1)).min()
 
 
@@ -257,7 +256,7 @@ def test_files_the_camera_and_the_disk(runtime, served, tmp_path):
     flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with Chromium(tmp_path / "profile", *flags) as chromium:
         chromium.open(f"{page.as_uri()}/index.html?score=0.3")
-        chromium.wait("document.documentElement.dataset.state != 'loading'", 600)
+        chromium.wait("document.documentElement?.dataset.state != 'loading'", 600)
         assert chromium.value(STATUS) == "Ready."
         chromium.give_file("#file", tmp_path / "turned.jpg")
         chromium.wait(DONE, 600)
@@ -266,7 +265,7 @@ def test_files_the_camera_and_the_disk(runtime, served, tmp_path):
         box, score, _ = differences(found, expected)
         assert box < 1 and score < 1e-3 and np.shape(found["keypoints"]) == expected["keypoints"].shape
         chromium.value("element('camera').click()")
-        chromium.wait("shown.name == 'camera' && document.documentElement.dataset.state == 'done'", 600)
+        chromium.wait("shown.name == 'camera' && document.documentElement?.dataset.state == 'done'", 600)
         chromium.value("element('camera').click()")
         assert chromium.value("stream === undefined")
         stopped = "fetch('http://127.0.0.1:9/').then(() => 'went', error => error.name)"

@@ -39,7 +39,9 @@ async function bytesOf(file) {
   });
   const text = atob(kept[file]);
   delete kept[file];
-  return Uint8Array.from(text, (letter) => letter.charCodeAt(0)).buffer;
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes.buffer;
 }
 
 async function addressOf(file, type = "text/javascript") {
@@ -68,7 +70,7 @@ async function startWorker() {
   });
 }
 
-async function start() {
+async function load() {
   state("loading", "Loading …");
   detector = JSON.parse(new TextDecoder().decode(await bytesOf("detector.json")));
   document.title = element("name").textContent = detector.name;
@@ -84,7 +86,6 @@ async function start() {
   await ask("start", input, [input.wasm, input.model]);
   element("camera").disabled = !navigator.mediaDevices?.getUserMedia;
   state("ready", "Ready.");
-  if (options.has("photo")) await detectAt(options.get("photo"));
 }
 
 // === Photos ===
@@ -103,8 +104,11 @@ async function pixelsOf(source) {
 
 async function detect(source, name) {
   const mine = ++turn;
+  await loaded;
   if (!stream) state("detecting", `Looking at ${name} …`);
-  const { width, height, data: pixels } = await pixelsOf(source);
+  const { width, height, data: pixels } = await pixelsOf(source).catch((error) => {
+    throw new Error(`${name} cannot be read as a photo: ${error.message}`);
+  });
   const { found, milliseconds } = await ask("detect", { pixels, width, height });
   if (mine !== turn) return;
   shown = { name, width, height, pixels, found: withoutPadding(found), milliseconds };
@@ -139,12 +143,17 @@ function withoutPadding(tensors) {
 // === The camera ===
 
 async function startCamera() {
-  stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  element("camera").disabled = true;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  } finally {
+    element("camera").disabled = false;
+  }
   element("camera").classList.add("on");
   const video = document.createElement("video");
   Object.assign(video, { srcObject: stream, muted: true, playsInline: true });
   await video.play();
-  while (stream) await detect(video, "camera");
+  while (stream === video.srcObject) await detect(video, "camera");
 }
 
 function stopCamera() {
@@ -181,7 +190,8 @@ function detections() {
   answer.labels = pick("labels");
   answer.names = answer.labels.map((label) => detector.class_names[label]);
   if (found.keypoints) {
-    answer.keypoints = pick("keypoints").map((values) => Array.from({ length: values.length / 3 }, (_, k) => [...values.subarray(3 * k, 3 * k + 3)]));
+    const points = (values) => Array.from({ length: values.length / 3 }, (_, k) => [...values.subarray(3 * k, 3 * k + 3)]);
+    answer.keypoints = pick("keypoints").map(points);
   }
   if (found.masks) {
     answer.masks = places.map((i) => {
@@ -335,7 +345,8 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
     element("drop").classList.toggle("over", kind === "dragover");
-    if (kind === "drop" && ask) detectIn(event.dataTransfer.files[0]).catch(failed);
+    if (kind === "drop") detectIn(event.dataTransfer.files[0]).catch(failed);
   });
 }
-start().catch(failed);
+const loaded = load();
+loaded.then(() => options.has("photo") && detectAt(options.get("photo"))).catch(failed);
