@@ -11,6 +11,7 @@ import tarfile
 import threading
 from base64 import b64encode
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_a_runtime_of_ones_own(tmp_path):
 
 def test_no_page_for_a_detector_that_wants_proposals(tmp_path):
     with pytest.raises(ExportError, match="no browser has selective search"):
-        keras_rcnn.export_model(detector("fast"), tmp_path / "page", "web")
+        web.export_web(SimpleNamespace(wants_proposals=True), tmp_path / "page")
     assert not list(tmp_path.iterdir())
 
 
@@ -202,7 +203,7 @@ def served():
         server.server_close()
 
 
-DONE = "['done', 'error'].includes(document.documentElement?.dataset.state)"
+READY, DONE = (f"['{word}', 'error'].includes(document.documentElement?.dataset.state)" for word in ("ready", "done"))
 FOUND = "document.getElementById('found').textContent"
 STATUS = "document.getElementById('status').textContent"
 
@@ -256,7 +257,7 @@ def test_files_the_camera_and_the_disk(runtime, served, tmp_path):
     flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with Chromium(tmp_path / "profile", *flags) as chromium:
         chromium.open(f"{page.as_uri()}/index.html?score=0.3")
-        chromium.wait("document.documentElement?.dataset.state != 'loading'", 600)
+        chromium.wait(READY, 600)
         assert chromium.value(STATUS) == "Ready."
         chromium.give_file("#file", tmp_path / "turned.jpg")
         chromium.wait(DONE, 600)

@@ -44,14 +44,11 @@ async function bytesOf(file) {
   return bytes.buffer;
 }
 
-async function addressOf(file, type = "text/javascript") {
-  return URL.createObjectURL(new Blob([await bytesOf(file)], { type }));
-}
-
 // === The worker ===
 
 async function startWorker() {
-  const worker = new Worker(await addressOf("worker.js"));
+  const script = new Blob([await bytesOf("worker.js")], { type: "text/javascript" });
+  const worker = new Worker(URL.createObjectURL(script));
   const waiting = new Map();
   worker.onmessage = ({ data }) => {
     const { resolve, reject } = waiting.get(data.id);
@@ -77,13 +74,13 @@ async function load() {
   const names = detector.class_names;
   element("classes").textContent = `Finds ${names.slice(0, 100).join(", ")}${names.length > 100 ? " …" : ""}`;
   slide();
-  const { model, module, wasm } = detector.files;
+  const { files } = detector;
   state("loading", `Loading ${(detector.bytes / 1e6).toFixed(0)} MB …`);
   ask = await startWorker();
-  const input = { runtime: await addressOf(module), wasm: await bytesOf(wasm), model: await bytesOf(model) };
+  const [module, wasm, model] = await Promise.all([files.module, files.wasm, files.model].map(bytesOf));
   // more than one thread needs memory that they share, which a server's headers allow
-  input.threads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
-  await ask("start", input, [input.wasm, input.model]);
+  const threads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
+  await ask("start", { module, wasm, model, threads }, [module, wasm, model]);
   element("camera").disabled = !navigator.mediaDevices?.getUserMedia;
   state("ready", "Ready.");
 }

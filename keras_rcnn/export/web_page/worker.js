@@ -4,9 +4,10 @@
 let ort, session;
 
 const tasks = {
-  // runtime: address of ONNX Runtime's module; wasm, model: bytes
-  async start({ runtime, wasm, model, threads }) {
-    ort = await import(runtime);
+  // bytes of ONNX Runtime's module and WebAssembly, and of the model
+  async start({ module, wasm, model, threads }) {
+    // an address that this thread makes: of a page from the disk it could not read one of the page's
+    ort = await import(URL.createObjectURL(new Blob([module], { type: "text/javascript" })));
     ort.env.logLevel = "error";
     ort.env.wasm.wasmBinary = wasm;
     ort.env.wasm.numThreads = threads;
