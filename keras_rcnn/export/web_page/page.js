@@ -6,7 +6,7 @@ const element = (id) => document.getElementById(id);
 const options = new URLSearchParams(location.search);
 const fromDisk = location.protocol === "file:";
 const SURE = 0.05; // the least score of a keypoint that is drawn
-const DENSE = 15; // objects in a picture; above it, those of a single class have no labels
+const DENSE = 15; // objects in a picture; above it, small ones and those of a single class have no labels
 const SHADE = 0.4; // of a mask's colour over the photo
 
 let detector; // detector.json
@@ -113,6 +113,7 @@ async function detect(source, name) {
 }
 
 async function detectAt(address) {
+  if (fromDisk) throw new Error("?photo= needs a server, such as python -m http.server");
   const file = new URL(address, location.href);
   const answer = await fetch(file);
   if (!answer.ok) throw new Error(`${address}: the server says ${answer.status}`);
@@ -259,6 +260,7 @@ function drawObject(context, answer, i, colour, line) {
   const size = Math.max(11, 6 * line);
   context.font = `${size}px system-ui, sans-serif`;
   const wide = context.measureText(text).width + 6;
+  if (dense && (x2 - x1) * (y2 - y1) < 1.5 * wide * (size + 4)) return;
   const left = Math.max(0, Math.min(x1, context.canvas.width - wide));
   const top = y1 >= size + 4 ? y1 - size - 4 : y1;
   context.fillRect(left, top, wide, size + 4);
