@@ -17,10 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_preset(parser)
     parser.add_argument("--format", choices=("saved_model", "litert", "onnx", "web"), default="saved_model")
     parser.add_argument(
-        "--out",
-        required=True,
-        metavar="PATH",
-        help="folder of saved_model, which gets PATH/1, or of web; or a file",
+        "--out", required=True, metavar="PATH", help="folder of saved_model, which gets PATH/1, or of web; or a file"
     )
     parser.add_argument("--precision", choices=("float32", "float16", "dynamic", "int8"), help="of litert")
     parser.add_argument("--calibrate", metavar="DIR", help="photos like those to come, for int8")

@@ -1,4 +1,4 @@
-"""A detector as a folder of static files: a page that detects in the browser, with nothing beyond its own folder."""
+"""A detector as a folder of static files: a page that detects in the browser, asking nobody."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def export_web(
 ) -> dict[str, Any]:
     """Writes a folder with a page that detects in photos and in the camera's picture, in the browser.
 
-    Any web server can have it, such as `python -m http.server`; the page asks for nothing beyond its folder, which its
-    Content-Security-Policy holds it to. In it are the file of `export_onnx`, which takes photos of any size, and ONNX
+    Any web server can have it, such as `python -m http.server`; the page asks no other, which its
+    Content-Security-Policy forbids. In it are the file of `export_onnx`, which takes photos of any size, and ONNX
     Runtime Web, which npm's registry is asked for once (see `keras_rcnn.export.web_runtime`). The page's own files are
     those of `keras_rcnn/export/web_page`; `detector.json` says what is not in the graph: class names, least scores,
     colours, and by which rule masks are laid over a photo.
