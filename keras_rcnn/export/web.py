@@ -46,7 +46,7 @@ def export_web(
     colours, and by which rule masks are laid over a photo.
 
     `index.html?photo=FILE` detects at once in a photo beside it, and `&score=0.3` sets the slider. What is found is in
-    the element `found`, in the JSON of `keras-rcnn detect --json`.
+    the element `found`, as JSON with the keys of `keras-rcnn detect --json`; masks are COCO's uncompressed RLEs.
 
     Args:
         model: a detector that finds its proposals by itself.
