@@ -247,7 +247,7 @@ def test_the_zoo_in_chromium(preset, runtime, served, tmp_path):
 
 
 @pytest.mark.slow
-def test_files_the_camera_and_the_disk(runtime, served, tmp_path):
+def test_files_the_camera_and_the_disk(runtime, tmp_path):
     """A page of keypoints' detector, opened as a file; a chosen JPEG that EXIF turns; the camera; another origin."""
     model, page = detector("keypoints"), tmp_path / "page"
     keras_rcnn.export_model(model, page, "web", photos=photos()[:1], from_disk=True)
@@ -275,7 +275,7 @@ def test_files_the_camera_and_the_disk(runtime, served, tmp_path):
 
 
 @pytest.mark.slow
-def test_opened_as_a_file_it_says_what_to_do(served, tmp_path):
+def test_opened_as_a_file_it_says_what_to_do(tmp_path):
     if browser() is None:
         pytest.skip("there is no Chromium here")
     page = tmp_path / "page"
