@@ -218,10 +218,11 @@ def words(line):
 
 
 def runnable(line):
-    """Whether a command needs nothing but what tests/standing.py makes; keypoints are trained in tests/training, and
-    tests/serve/test_process.py starts services."""
+    """Whether a command needs nothing but what tests/standing.py makes; keypoints are trained in tests/training,
+    tests/serve/test_process.py starts services, and tests/export/test_web.py has npm's registry."""
     recipe = line.startswith("keras-rcnn train ") and (".py" in line or "keypoints=True" in line)
-    elsewhere = words(line)[0] in ("convert", "push", "serve") or any(s in line for s in ("--server", "--merge", "://"))
+    outside = "--server", "--merge", "--format web", "://"
+    elsewhere = words(line)[0] in ("convert", "push", "serve") or any(word in line for word in outside)
     return line.startswith("keras-rcnn ") and not recipe and not elsewhere
 
 

@@ -8,16 +8,16 @@ from keras_rcnn.cli.photos import photo_files
 
 CHECKED = 16  # photos at most that an export is checked on
 
-HELP = "a model for TF Serving, LiteRT or ONNX"
+HELP = "a model for TF Serving, LiteRT, ONNX or a browser"
 DESCRIPTION = "Writes a preset for another runtime and checks, on photos, that it answers as detect does."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     add_preset(parser)
-    parser.add_argument("--format", choices=("saved_model", "litert", "onnx"), default="saved_model")
+    parser.add_argument("--format", choices=("saved_model", "litert", "onnx", "web"), default="saved_model")
     parser.add_argument(
-        "--out", required=True, metavar="PATH", help="of saved_model a folder, which gets PATH/1; or a file"
+        "--out", required=True, metavar="PATH", help="folder of saved_model, which gets PATH/1, or of web; or a file"
     )
     parser.add_argument("--precision", choices=("float32", "float16", "dynamic", "int8"), help="of litert")
     parser.add_argument("--calibrate", metavar="DIR", help="photos like those to come, for int8")
@@ -29,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--score", type=float, metavar="S", help="of saved_model: leave out detections below this score"
+    )
+    parser.add_argument("--runtime", metavar="PATH", help="of web: npm's onnxruntime-web, .tgz or folder")
+    parser.add_argument(
+        "--from-disk", action="store_true", default=None, help="of web: a page that works without a server, too"
     )
     parser.add_argument("--check", metavar="DIR", help=f"photos to check it on, at most {CHECKED}; default: the demo's")
 
@@ -43,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.format != "saved_model":
         new_path(args.out)  # before anybody waits for the model
-    options = {key: getattr(args, key) for key in ("precision", "calibrate", "size", "masks", "score")}
+    keys = ("precision", "calibrate", "size", "masks", "score", "runtime", "from_disk")
+    options = {key: getattr(args, key) for key in keys}
     options = {key: value for key, value in options.items() if value is not None}
     photos = None if args.check is None else photo_files(args.check)
     if photos and len(photos) > CHECKED:

@@ -62,18 +62,30 @@ def export_onnx(
     >>> boxes, labels, scores = session.run(["boxes", "labels", "scores"], {"image": photo[None]})
     >>> json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
     """
-    missing = [package for package in ("tf2onnx", "onnx", "onnxruntime") if importlib.util.find_spec(package) is None]
-    if missing:
-        raise ExportError(f"ONNX needs {', '.join(missing)}: pip install 'keras-rcnn-zoo[onnx]'.")
+    check_packages("ONNX")
     path = new_path(path)
-    content = _convert(model, opset)
-    rows = equal_scores.check(_runner(content), model, photos, proposals=proposals)
+    content, rows = checked_content(model, photos, proposals, opset)
     try:
         with aside(path) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
         raise ExportError(f"{path} could not be written: {error.strerror or error}.") from error
     return {"path": path, "bytes": len(content), "parity": rows}
+
+
+def check_packages(format: str) -> None:
+    """Refuses to begin where the packages of the extra `onnx` are missing."""
+    missing = [package for package in ("tf2onnx", "onnx", "onnxruntime") if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ExportError(f"{format} needs {', '.join(missing)}: pip install 'keras-rcnn-zoo[onnx]'.")
+
+
+def checked_content(
+    model: Detector, photos: parity.Photos | None, proposals: Sequence[ArrayLike] | None, opset: int = OPSET
+) -> tuple[bytes, list[dict[str, Any]]]:
+    """`(content, rows)`: the bytes of the ONNX file, and the rows of the check that it has passed."""
+    content = _convert(model, opset)
+    return content, equal_scores.check(_runner(content), model, photos, proposals=proposals)
 
 
 def _convert(model: Detector, opset: int) -> bytes:
