@@ -25,6 +25,7 @@ from keras_rcnn.ops.boxes import iou
 from keras_rcnn.presets import zoo_folder
 from tests.export.chromium import Chromium, browser
 from tests.export.detectors import detector, encoded, photos
+from tests.shared import gated
 
 PAGE = Path(web.__file__).parent / "web_page"
 PHOTO = zoo_folder() / "demo" / "fluorescence.png"
@@ -226,7 +227,7 @@ def differences(found, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["nuclei_mrcnn", "nuclei_frcnn"])
+@pytest.mark.parametrize("preset", ["nuclei_mrcnn", pytest.param("nuclei_frcnn", marks=gated)])
 def test_the_zoo_in_chromium(preset, runtime, served, tmp_path):
     model, page = keras_rcnn.from_preset(preset), tmp_path / "page"
     result = keras_rcnn.export_model(model, page, "web", photos=[PHOTO])
