@@ -1,4 +1,4 @@
-"""A detector for other runtimes: TensorFlow's SavedModel, LiteRT (TFLite), ONNX; each proven equal to `detect`."""
+"""A detector for other runtimes, SavedModel, LiteRT (TFLite), ONNX and OpenVINO: each proven equal to `detect`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ _FORMATS = {
     "saved_model": ("saved_model", "export_saved_model"),
     "litert": ("litert", "export_litert"),
     "onnx": ("onnx", "export_onnx"),
+    "openvino": ("openvino", "export_openvino"),
 }
 
 
 def export_model(
     model: Detector,
     path: FilePath,
-    format: Literal["saved_model", "litert", "onnx"] = "saved_model",
+    format: Literal["saved_model", "litert", "onnx", "openvino"] = "saved_model",
     *,
     photos: Sequence[Photo] | None = None,
     proposals: Sequence[ArrayLike] | None = None,
@@ -45,13 +46,13 @@ def export_model(
 
     Args:
         model: a detector.
-        path: where to: of `"saved_model"` a folder, which gets a folder for the version, `PATH/1`; of the others a
-            file. Nothing that exists is replaced.
-        format: `"saved_model"`, `"litert"` or `"onnx"`.
+        path: where to: of `"saved_model"` a folder, which gets a folder for the version, `PATH/1`; of `"openvino"` a
+            folder, of the others a file. Nothing that exists is replaced.
+        format: `"saved_model"`, `"litert"`, `"onnx"` or `"openvino"`.
         photos: list of paths or arrays for the check; None: crops of the demo's photo.
         proposals: of a detector that wants proposals, for each of the photos [P, 4] in its px; None: selective search.
             Another detector refuses them.
-        **options: of the format: see `export_saved_model`, `export_litert` and `export_onnx`.
+        **options: of the format: see `export_saved_model`, `export_litert`, `export_onnx` and `export_openvino`.
 
     Returns:
         A dict: `path`, what was written, and `parity`, a row for each photo of the check (see `parity.check`).
