@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,10 +119,23 @@ def _int8(network: Any, model: Detector, inputs: Examples) -> Any:
     inside, last = layers(model)
     names = [node.get_friendly_name() for node in network.get_ordered_ops()]
     others = [name for name in names if last.search(name) or not inside.search(name)]
-    with contextlib.redirect_stdout(io.StringIO()):  # of bars of progress
+    with _silent():
         return nncf.quantize(
             network,
             nncf.Dataset(list(inputs())),
             subset_size=CALIBRATION,
             ignored_scope=nncf.IgnoredScope(names=others, validate=False),
         )
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """NNCF says a line for each operator, and draws bars of progress."""
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
