@@ -67,8 +67,8 @@ def fixed_preprocessor(model: Detector, size: int | Sequence[int] | None = None)
     own = model.preprocessor
     if isinstance(own, MatterportPreprocessor):
         raise ExportError(
-            "A detector of Matterport's wants photos in the middle of its input, where the programs around a LiteRT "
-            "model do not put them: format='saved_model' has all of it in the graph."
+            "A detector of Matterport's wants photos in the middle of its input, where the programs around a LiteRT or "
+            "OpenVINO model do not put them: format='saved_model' has all of it in the graph."
         )
     if size is None:
         side = -(-own.min_size // own.size_divisor) * own.size_divisor
