@@ -141,7 +141,7 @@ def test_int8_keeps_geometry_and_last_layers_float(tmp_path):
 
 @pytest.mark.slow
 def test_an_onnx_file_is_read_as_onnxruntime_reads_it(tmp_path):
-    """OpenVINO 2026 turns a constant divided by a reduction upside down: photos were resized to another size."""
+    """OpenVINO 2026 turns a constant divided by a minimum upside down, where a shape follows from it: the photo's."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     path = tmp_path / "model.onnx"
     keras_rcnn.export_model(detector("faster"), path, "onnx", photos=photos()[:1])

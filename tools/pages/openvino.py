@@ -9,7 +9,7 @@ from keras_rcnn.export.openvino import export_openvino
 from keras_rcnn.files import aside
 from keras_rcnn.presets import zoo_folder
 
-from .litert import LITERT, about, measure_quality, milliseconds, presets, table
+from .litert import LITERT, about, litert_table, measure_quality, milliseconds, presets, table
 
 OPENVINO = "openvino.json"
 # the function, and the ending of what it writes
@@ -58,6 +58,13 @@ def _known(measurements, found, row):
 def openvino_table(folder):
     """The Markdown table of a preset's `openvino.json`."""
     return table(json.loads((Path(folder) / OPENVINO).read_text(encoding="utf-8")), ["runtime", "precision"])
+
+
+def export_tables():
+    """`litert NAME` and `openvino NAME` -> the table, of every preset that has been measured."""
+    tables = {f"litert {path.parent.name}": litert_table(path.parent) for path in zoo_folder().glob(f"*/{LITERT}")}
+    measured = zoo_folder().glob(f"*/{OPENVINO}")
+    return tables | {f"openvino {path.parent.name}": openvino_table(path.parent) for path in measured}
 
 
 def main(arguments=None):
