@@ -13,7 +13,7 @@ import numpy as np
 try:
     from keras_rcnn.export.litert_detector import LiteRTDetector, metadata_of
 except ImportError:  # where the two files have been copied to
-    from litert_detector import LiteRTDetector, metadata_of  # pyright: ignore[reportMissingImports]
+    from litert_detector import LiteRTDetector, metadata_of
 
 MODEL = "model.xml"
 
