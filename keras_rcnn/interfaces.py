@@ -1,7 +1,8 @@
 """What can detect, and what detections are, for annotations: nothing has to inherit from these.
 
-A `keras_rcnn.models.Detector`, a `ServedDetector` behind TensorFlow Serving and a `LiteRTDetector` of a `.tflite` file
-are all a `PhotoDetector`; the first two are a `BatchDetector` as well.
+A `keras_rcnn.models.Detector`, a `ServedDetector` behind TensorFlow Serving, a `LiteRTDetector` of a `.tflite` file and
+an `OpenVINODetector` are all a `PhotoDetector`; the first two, and an `ExportedDetector` of the latter two's files, are
+a `BatchDetector` as well.
 """
 
 import os

@@ -20,7 +20,7 @@ from keras_rcnn.training.recipe import load_recipe
 from keras_rcnn.training.settings import settings_markdown
 from tests.standing import pages, write_data, write_photos, write_runs
 from tools.pages import family, zoo
-from tools.pages.litert import litert_table
+from tools.pages.openvino import export_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, SITE = ROOT / "docs", ROOT / "docs" / "pages"
@@ -140,7 +140,7 @@ def test_generated_parts_are_as_the_generator_has_them():
         "docs/pages/presets.md": [zoo.preset_tables()["presets"]],
         "docs/pages/family.md": [family.diffs(), family.family(), family.stages()],
         "docs/pages/training.md": [settings_markdown()],
-        "docs/pages/serving.md": [litert_table(ROOT / "zoo" / one) for one in ("nuclei_frcnn", "nuclei_mrcnn")],
+        "docs/pages/serving.md": export_tables().values(),
     }
     for page, bodies in parts.items():
         for body in bodies:

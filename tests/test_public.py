@@ -13,7 +13,9 @@ import pytest
 
 import keras_rcnn
 from keras_rcnn.export.client import ServedDetector
+from keras_rcnn.export.exported_detector import ExportedDetector
 from keras_rcnn.export.litert_detector import LiteRTDetector
+from keras_rcnn.export.openvino_detector import OpenVINODetector
 from keras_rcnn.interfaces import BatchDetector, PhotoDetector
 from keras_rcnn.registered import REGISTERED
 from tests.models.tiny import batch, tiny_detector
@@ -188,7 +190,7 @@ def typed():
         module = importlib.import_module(f"keras_rcnn.training.{name}")
         own = {key: value for key, value in vars(module).items() if not key.startswith("_")}
         found |= {f"{name}.{key}": value for key, value in own.items() if inspect.getmodule(value) is module}
-    for cls in (keras_rcnn.models.Detector, ServedDetector, LiteRTDetector):
+    for cls in (keras_rcnn.models.Detector, ServedDetector, LiteRTDetector, OpenVINODetector, ExportedDetector):
         own = {key: value for key, value in vars(cls).items() if not key.startswith(("_", "call", "make_"))}
         found |= {f"{cls.__name__}.{key}": value for key, value in own.items()}
     for name, value in found.items():

@@ -46,7 +46,10 @@ ELSEWHERE = {
         "published weights, which cannot be had here",
     ),
     **dict.fromkeys(["training.cluster", "training.distribute"], "several machines or devices"),
-    **dict.fromkeys([f"export.{name}" for name in ("client", "onnx", "litert_detector")], "files of other tests"),
+    **dict.fromkeys(
+        [f"export.{name}" for name in ("client", "onnx", "openvino", "litert_detector", "openvino_detector")],
+        "files of other tests",
+    ),
     "bulk.on_ray": "Ray, which tests/bulk has",
     "backbones.features": "ImageNet's weights; docs/pages/data.md has it without",
     **dict.fromkeys(

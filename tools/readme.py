@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from pages.family import diffs, family, stages
-from pages.litert import litert_table
+from pages.openvino import export_tables
 from pages.zoo import preset_tables
 
 from keras_rcnn.presets import zoo_folder
@@ -12,7 +12,7 @@ from keras_rcnn.training.settings import settings_markdown
 
 parts = {**preset_tables(), "settings": settings_markdown()}
 parts |= {"diffs": diffs(), "family": family(), "stages": stages()}
-parts |= {f"litert {name}": litert_table(zoo_folder() / name) for name in ("nuclei_frcnn", "nuclei_mrcnn")}
+parts |= export_tables()
 root = Path(__file__).resolve().parents[1]  # never the checkout that happens to be installed
 if zoo_folder().resolve() != root / "zoo":
     raise SystemExit(f"keras_rcnn.zoo is that of {zoo_folder().parent}: install {root}, pip install -e .")

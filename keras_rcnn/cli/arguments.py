@@ -21,11 +21,28 @@ FORMATS = "coco, voc, yolo, csv, via, labelme, cvat, label_studio, createml, sup
 SOURCES = "--data PATH, --coco FILE --images DIR, --voc DIR --split NAME or --csv FILE --images DIR"
 TOKEN = "KERAS_RCNN_TOKEN"  # in the environment: what a service wants, and clients send
 PRESETS = "name, folder that train or convert has left, or hf://USER/REPO or kaggle://OWNER/MODEL/keras/VARIATION"
+EXPORTS = "a .tflite file or OpenVINO's folder that export has left"
 
 
 def add_preset(parser: argparse.ArgumentParser) -> None:
     """The preset that the command works on."""
     parser.add_argument("preset", metavar="PRESET", help=PRESETS)
+
+
+def exported(args: argparse.Namespace) -> Any:
+    """The detector of `--preset`, or PRESET, if that is an exported model, else None.
+
+    Raises:
+        ValueError: with an option that an exported model has no use for.
+    """
+    from keras_rcnn.export.exported_detector import ExportedDetector, is_export
+
+    if args.preset is None or not is_export(args.preset):
+        return None
+    for option in ("size", "precision", "tta"):
+        if getattr(args, option, None):
+            raise ValueError(f"--{option} is not for {args.preset}: it is an exported model")
+    return ExportedDetector(args.preset)
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:

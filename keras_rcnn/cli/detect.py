@@ -6,7 +6,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from keras_rcnn.cli.arguments import PRESETS, TOKEN, add_out, add_precision, add_score, add_tta, positive_whole
+from keras_rcnn.cli.arguments import (
+    EXPORTS,
+    PRESETS,
+    TOKEN,
+    add_out,
+    add_precision,
+    add_score,
+    add_tta,
+    exported,
+    positive_whole,
+)
 from keras_rcnn.cli.detect_table import TABLES, add_table, check_no_table, run_merge, run_table
 from keras_rcnn.cli.output import say, with_run_lengths, write_json
 from keras_rcnn.cli.photos import photos_in, picture_path
@@ -19,7 +29,7 @@ DESCRIPTION = "Finds objects in photos; writes an annotated picture for each, or
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image file, or folder of image files")
-    parser.add_argument("--preset", metavar="PRESET", help=PRESETS)
+    parser.add_argument("--preset", metavar="PRESET", help=f"{PRESETS}; or {EXPORTS}")
     parser.add_argument(
         "--server",
         metavar="URL",
@@ -61,6 +71,9 @@ def _detector(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
                 raise ValueError(f"--{option} is not for --server: the model is there already")
         token = os.environ.get(TOKEN, "").strip() if args.server.startswith("http") else None
         return ServedDetector(args.server, token=token or None), {"score": 0.5 if args.score is None else args.score}
+    model = exported(args)
+    if model is not None:
+        return model, {"score": args.score}
     model = from_preset(args.preset or DEFAULT_PRESET, dtype=args.precision)
     if args.tta:
         from keras_rcnn.evaluation import AugmentedDetector

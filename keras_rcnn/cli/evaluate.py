@@ -10,6 +10,7 @@ from keras_rcnn.cli.arguments import (
     add_proposals,
     add_source,
     add_tta,
+    exported,
     positive_whole,
     proposals_for,
     source_of,
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from keras_rcnn.training.build import load_data
 
     folder = preset_to_change(args.preset) if args.store_thresholds else None
-    model = from_preset(args.preset, dtype=args.precision)
+    model = exported(args) or from_preset(args.preset, dtype=args.precision)
     dataset = load_data(source, args.on_bad or "error")
     proposals = proposals_for(args, model, dataset)
     detections = detect_all(

@@ -8,21 +8,34 @@ from keras_rcnn.cli.photos import photo_files
 
 CHECKED = 16  # photos at most that an export is checked on
 
-HELP = "a model for TF Serving, LiteRT, ONNX or a browser"
+HELP = "a model for TF Serving, LiteRT, ONNX, OpenVINO or a browser"
 DESCRIPTION = "Writes a preset for another runtime and checks, on photos, that it answers as detect does."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     add_preset(parser)
-    parser.add_argument("--format", choices=("saved_model", "litert", "onnx", "web"), default="saved_model")
     parser.add_argument(
-        "--out", required=True, metavar="PATH", help="folder of saved_model, which gets PATH/1, or of web; or a file"
+        "--format", choices=("saved_model", "litert", "onnx", "openvino", "web"), default="saved_model"
     )
-    parser.add_argument("--precision", choices=("float32", "float16", "dynamic", "int8"), help="of litert")
-    parser.add_argument("--calibrate", metavar="DIR", help="photos like those to come, for int8")
     parser.add_argument(
-        "--size", type=int, nargs="+", metavar="PX", help="of litert's input: a side, or height and width"
+        "--out",
+        required=True,
+        metavar="PATH",
+        help="of saved_model a folder, which gets PATH/1; of openvino and web a folder; or a file",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "float16", "dynamic", "int8"),
+        help="of litert and openvino (which has no dynamic)",
+    )
+    parser.add_argument("--calibrate", "--calibration", metavar="DIR", help="photos like those to come, for int8")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="PX",
+        help="of litert's and openvino's input: a side, or height and width",
     )
     parser.add_argument(
         "--masks", choices=("crops", "pasted"), help="of saved_model: 28 x 28 (crops), or of the photo's size"

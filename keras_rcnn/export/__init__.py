@@ -1,5 +1,4 @@
-"""A detector for other runtimes: TensorFlow's SavedModel, LiteRT (TFLite), ONNX, a browser; each proven equal to
-`detect`."""
+"""A detector for other runtimes, SavedModel, LiteRT, ONNX, OpenVINO, a browser: each proven equal to `detect`."""
 
 from __future__ import annotations
 
@@ -26,6 +25,7 @@ _FORMATS = {
     "saved_model": ("saved_model", "export_saved_model"),
     "litert": ("litert", "export_litert"),
     "onnx": ("onnx", "export_onnx"),
+    "openvino": ("openvino", "export_openvino"),
     "web": ("web", "export_web"),
 }
 
@@ -33,7 +33,7 @@ _FORMATS = {
 def export_model(
     model: Detector,
     path: FilePath,
-    format: Literal["saved_model", "litert", "onnx", "web"] = "saved_model",
+    format: Literal["saved_model", "litert", "onnx", "openvino", "web"] = "saved_model",
     *,
     photos: Sequence[Photo] | None = None,
     proposals: Sequence[ArrayLike] | None = None,
@@ -47,13 +47,14 @@ def export_model(
 
     Args:
         model: a detector.
-        path: where to: of `"saved_model"` a folder, which gets a folder for the version, `PATH/1`; of `"web"` a folder;
-            of the others a file. Nothing that exists is replaced.
-        format: `"saved_model"`, `"litert"`, `"onnx"` or `"web"`, a page that detects in the browser.
+        path: where to: of `"saved_model"` a folder, which gets a folder for the version, `PATH/1`; of `"openvino"` and
+            `"web"` a folder, of the others a file. Nothing that exists is replaced.
+        format: `"saved_model"`, `"litert"`, `"onnx"`, `"openvino"` or `"web"`, a page that detects in the browser.
         photos: list of paths or arrays for the check; None: crops of the demo's photo.
         proposals: of a detector that wants proposals, for each of the photos [P, 4] in its px; None: selective search.
             Another detector refuses them.
-        **options: of the format: see `export_saved_model`, `export_litert`, `export_onnx` and `export_web`.
+        **options: of the format: see `export_saved_model`, `export_litert`, `export_onnx`, `export_openvino` and
+            `export_web`.
 
     Returns:
         A dict: `path`, what was written, and `parity`, a row for each photo of the check (see `parity.check`).

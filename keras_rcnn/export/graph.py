@@ -198,7 +198,9 @@ def resized_size(preprocessor: Preprocessor, size: Tensor) -> Tensor:
     sides = tf.cast(size, tf.float64)
     if preprocessor.resize == "detectron2":
         return pillow.pillow_size(preprocessor, sides)
-    scale = tf.minimum(preprocessor.min_size / tf.reduce_min(sides), preprocessor.max_size / tf.reduce_max(sides))
+    # divided before reduced, which is the same number: where a shape follows from it, OpenVINO 2026 turns a constant
+    # divided by a minimum upside down
+    scale = tf.minimum(tf.reduce_max(preprocessor.min_size / sides), tf.reduce_min(preprocessor.max_size / sides))
     limits = preprocessor.fixed_size
     if limits is not None:
         scale = tf.minimum(scale, tf.reduce_min(tf.constant(limits, tf.float64) / sides))

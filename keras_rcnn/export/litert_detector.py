@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:  # not needed where this file is copied to
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -36,8 +36,9 @@ class LiteRTDetector:
     Attributes:
         class_names: list of str, from the file's metadata.
         settings: dict from the same: `size` of the input (height, width), `min_size` and `max_size`, the rule of a
-            photo's size in it, `resize` if that is `"detectron2"`, by Pillow, `precision`, and of a detector that wants
-            such how many `proposals`.
+            photo's size in it, `resize` if that is `"detectron2"`, by Pillow, `paste` if masks are laid onto the photo
+            by that rule, `precision`, and of a detector that wants such how many `proposals`.
+        outputs: list of str, their names.
 
     Example:
 
@@ -48,6 +49,7 @@ class LiteRTDetector:
         self.settings, self.class_names = read_metadata(path)
         self.interpreter = _interpreter_class()(model_path=str(path), num_threads=threads)
         self.run = self.interpreter.get_signature_runner()
+        self.outputs = sorted(self.run.get_output_details())
 
     def detect(self, photo: np.ndarray, score: float = 0.5, proposals: ArrayLike | None = None) -> Detections:
         """Finds the objects in a photo of any size.
@@ -112,10 +114,25 @@ def read_metadata(path: str | Path) -> tuple[dict[str, Any], list[str]]:
     """
     try:
         with zipfile.ZipFile(path) as files:
-            settings = json.loads(files.read(SETTINGS))
-            return settings, files.read(LABELS).decode().splitlines()
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{path} has no {SETTINGS} in it: it was not written by keras_rcnn.export.") from error
+            return metadata_of(path, lambda name: files.read(name) if name in files.namelist() else None)
+    except zipfile.BadZipFile as error:
+        raise _not_ours(path, SETTINGS) from error
+
+
+def metadata_of(path: str | Path, content: Callable[[str], bytes | None]) -> tuple[dict[str, Any], list[str]]:
+    """`(settings, class_names)` of an export at `path`, whose files `content` reads by name: None for none.
+
+    Raises:
+        ValueError: for one without them.
+    """
+    settings, labels = content(SETTINGS), content(LABELS)
+    if settings is None or labels is None:
+        raise _not_ours(path, SETTINGS if settings is None else LABELS)
+    return json.loads(settings), labels.decode().splitlines()
+
+
+def _not_ours(path: str | Path, missing: str) -> ValueError:
+    return ValueError(f"{path} has no {missing} in it: it was not written by keras_rcnn.export.")
 
 
 def fit(photo: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

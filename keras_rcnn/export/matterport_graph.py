@@ -42,11 +42,11 @@ def resized_size(preprocessor: MatterportPreprocessor, size: Any) -> Any:
         with tf.control_dependencies([fits]):
             return tf.identity(size)
     sides = tf.cast(size, tf.float64)
-    longer = tf.reduce_max(sides)
-    scale = tf.maximum(preprocessor.min_size / tf.reduce_min(sides), max(1.0, preprocessor.min_scale))
+    # divided before reduced, as in graph.resized_size
+    scale = tf.maximum(tf.reduce_max(preprocessor.min_size / sides), max(1.0, preprocessor.min_scale))
     if preprocessor.mode == "square":
         most = float(preprocessor.max_size)
-        scale = tf.where(tf.round(longer * scale) > most, most / longer, scale)
+        scale = tf.where(tf.round(tf.reduce_max(sides) * scale) > most, tf.reduce_min(most / sides), scale)
     return tf.maximum(tf.cast(tf.round(sides * scale), tf.int32), 1)
 
 

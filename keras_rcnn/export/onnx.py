@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_rcnn.export import equal_scores, graph
@@ -15,6 +15,7 @@ from keras_rcnn.ops.backend import kernels_for
 
 if TYPE_CHECKING:
     import numpy as np
+    import tensorflow as tf
     from numpy.typing import ArrayLike
 
     from keras_rcnn.export import parity
@@ -91,7 +92,6 @@ def checked_content(
 def _convert(model: Detector, opset: int) -> bytes:
     """The bytes of the ONNX file."""
     import tensorflow as tf
-    import tf2onnx
 
     inputs = [tf.TensorSpec((1, None, None, 3), tf.uint8, name="image")]
     if model.wants_proposals:
@@ -104,12 +104,20 @@ def _convert(model: Detector, opset: int) -> bytes:
     def detect(image: Tensor, proposals: Tensor | None = None) -> dict[str, Tensor]:
         return graph.detect(network, model.preprocessor, image, proposals)
 
-    with kernels_for("onnx"):
-        function = tf.function(detect, input_signature=inputs, autograph=False)
-        proto, _ = tf2onnx.convert.from_function(function, input_signature=inputs, opset=opset)
+    proto = as_onnx(detect, inputs, opset)
     entry = proto.metadata_props.add()
     entry.key, entry.value = CLASS_NAMES, json.dumps(model.class_names)
     return proto.SerializeToString()
+
+
+def as_onnx(function: Callable[..., dict[str, Tensor]], inputs: Sequence[tf.TensorSpec], opset: int = OPSET) -> Any:
+    """A function of tensors, in the order of `inputs`, as an `onnx.ModelProto`."""
+    import tensorflow as tf
+    import tf2onnx
+
+    with kernels_for("onnx"):
+        traced = tf.function(function, input_signature=inputs, autograph=False)
+        return tf2onnx.convert.from_function(traced, input_signature=inputs, opset=opset)[0]
 
 
 def _runner(content: bytes) -> parity.Run:

@@ -21,9 +21,10 @@ def pillow_size(preprocessor: Preprocessor, sides: Tensor) -> Tensor:
 
     shorter = tf.range(2) == tf.cast(tf.math.argmin(sides), tf.int32)
     short = tf.constant(preprocessor.min_size, tf.float64)
-    sides = tf.where(shorter, short, short / tf.reduce_min(sides) * sides)
+    # divided before reduced, as in graph.resized_size
+    sides = tf.where(shorter, short, tf.reduce_max(short / sides) * sides)
     longest = tf.constant(preprocessor.max_size, tf.float64)
-    sides = tf.where(tf.reduce_max(sides) > longest, longest / tf.reduce_max(sides) * sides, sides)
+    sides = tf.where(tf.reduce_max(sides) > longest, tf.reduce_min(longest / sides) * sides, sides)
     limits = preprocessor.fixed_size
     if limits is not None:
         sides = sides * tf.minimum(1.0, tf.reduce_min(tf.constant(limits, tf.float64) / sides))

@@ -26,8 +26,8 @@ def test_answers_as_detect(kind, tmp_path):
 def test_the_stages_are_quantised(tmp_path):
     """All three heads' layers are int8, and no predictor's."""
     pytest.importorskip("ai_edge_litert.interpreter")
-    from keras_rcnn.export.litert import _layers
+    from keras_rcnn.export.fixed_input import layers
 
-    quantised, kept = _layers(detector("cascade"))
+    quantised, kept = layers(detector("cascade"))
     for suffix in ("", "_1", "_2"):
         assert quantised.search(f"a/box_head{suffix}/fc_0/MatMul") and kept.search(f"a/box_predictor{suffix}/logits/x")

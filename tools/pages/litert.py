@@ -1,5 +1,6 @@
 """What a LiteRT export costs and gives: size, milliseconds and AP for each precision."""
 
+import argparse
 import json
 import os
 import platform
@@ -7,45 +8,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from keras_rcnn.data.images import read_image
-from keras_rcnn.data.paste import pasted
-from keras_rcnn.data.request import check_request
-from keras_rcnn.export.litert import TOLERANCES, export_litert
-from keras_rcnn.export.litert_detector import LiteRTDetector, fit
+from keras_rcnn.data import load_coco
+from keras_rcnn.export.exported_detector import ExportedDetector
+from keras_rcnn.export.fixed_input import TOLERANCES
+from keras_rcnn.export.litert import export_litert
+from keras_rcnn.export.litert_detector import fit
 from keras_rcnn.files import aside
+from keras_rcnn.presets import from_preset, zoo_folder
 
 LITERT = "litert.json"
 _RUNS = 40
-
-
-class LiteRTModel:
-    """An exported file where a detector is wanted, in `keras_rcnn.evaluate` for instance.
-
-    Args:
-        path: the `.tflite` file.
-        threads: int.
-    """
-
-    wants_proposals = False
-
-    def __init__(self, path, threads=None):
-        self.detector = LiteRTDetector(path, threads)
-        self.class_names = self.detector.class_names
-        self.has_masks = "masks" in self.detector.run.get_output_details()
-
-    def detect(self, images, score=0.5, batch_size=None, masks=True):
-        """As `Detector.detect`, one image after another."""
-        many = isinstance(images, (list, tuple))
-        images, results = check_request(images, score=score, batch_size=batch_size, masks=masks)[0], []
-        for image in images:
-            photo = read_image(image)
-            detections = self.detector.detect(photo, score)
-            if self.has_masks:
-                crops = detections.pop("masks")
-                if masks:
-                    detections["masks"] = pasted(crops, detections["boxes"], photo.shape[:2], masks)
-            results.append(detections)
-        return results if many else results[0]
 
 
 def measure_litert(model, dataset, calibrate, *, size=None, precisions=tuple(TOLERANCES), threads=2, progress=True):
@@ -76,17 +48,17 @@ def measure_litert(model, dataset, calibrate, *, size=None, precisions=tuple(TOL
             rows.append({"precision": precision, "bytes": written["bytes"], **quality})
         for row, ms in zip(rows, milliseconds(paths, dataset[0].read(), threads=threads)):
             row["ms"] = ms
-    return about(dataset, written["size"], threads, rows)
+    return about(dataset, written["size"], threads, rows, "ai-edge-litert on CPU (XNNPACK)")
 
 
-def about(dataset, size, threads, rows):
+def about(dataset, size, threads, rows, runtimes):
     """What `measure_litert` returns, of its rows."""
     return {
         "dataset": dataset.name,
         "images": len(dataset),
         "size": list(size),
         "threads": threads,
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, ai-edge-litert on CPU (XNNPACK)",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {runtimes}",
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "rows": rows,
     }
@@ -97,7 +69,7 @@ def milliseconds(paths, photo, *, threads=2, runs=_RUNS):
 
     The files take turns: what else goes on beside it slows all of them down.
     """
-    models = [LiteRTDetector(path, threads) for path in paths]
+    models = [ExportedDetector(path, threads).detector for path in paths]
     seconds = [[] for _ in paths]
     for _ in range(runs):
         for model, each in zip(models, seconds):
@@ -112,7 +84,7 @@ def measure_quality(path, dataset, *, threads=2, progress=True):
     """`AP`, `AP50` and with masks `segm_AP` and `segm_AP50` of an exported file; see `measure_litert`."""
     from keras_rcnn.evaluation import evaluate
 
-    scores, quality = evaluate(LiteRTModel(path, threads), dataset, progress=progress), {}
+    scores, quality = evaluate(ExportedDetector(path, threads), dataset, progress=progress), {}
     for task, prefix in (("bbox", ""), ("segm", "segm_")):
         if task in scores:
             quality |= {f"{prefix}{key}": round(float(scores[task][key]), 4) for key in ("AP", "AP50")}
@@ -127,24 +99,31 @@ def write_litert(folder, measured):
 
 def litert_table(folder):
     """The Markdown table of a preset's `litert.json`."""
-    measured = json.loads((Path(folder) / LITERT).read_text(encoding="utf-8"))
-    keys = [key for key in ("AP", "AP50", "segm_AP", "segm_AP50") if key in measured["rows"][0]]
+    return table(json.loads((Path(folder) / LITERT).read_text(encoding="utf-8")), ["precision"])
+
+
+def table(measured, columns):
+    """The Markdown table of rows, whose first columns are these."""
+    rows = measured["rows"]
+    keys = [key for key in ("AP", "AP50", "segm_AP", "segm_AP50") if key in rows[0]]
     names = {"AP": "box AP", "AP50": "box AP50", "segm_AP": "mask AP", "segm_AP50": "mask AP50"}
-    lines = [f"| precision | MB | ms | {' | '.join(names[key] for key in keys)} |", "|---|" + "---:|" * (2 + len(keys))]
-    for row in measured["rows"]:
-        scores = " | ".join(f"{row[key]:.3f}" for key in keys)
-        lines.append(f"| {row['precision']} | {row['bytes'] / 1e6:.1f} | {row['ms']:.0f} | {scores} |")
+    head = [*columns, "MB", "ms", *(names[key] for key in keys)]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(columns)}" + "---:|" * (2 + len(keys))]
+    for row in rows:
+        numbers = [f"{row['bytes'] / 1e6:.1f}", f"{row['ms']:.0f}", *(f"{row[key]:.3f}" for key in keys)]
+        lines.append(f"| {' | '.join([*(row[key] for key in columns), *numbers])} |")
     return "\n".join(lines)
 
 
 def main(arguments=None):
     """Measures presets of the zoo, and writes `litert.json` beside their weights."""
-    import argparse
+    for model, name, dataset, options in presets(main.__doc__, arguments):
+        write_litert(zoo_folder() / name, measure_litert(model, dataset, options.calibrate, size=options.size))
 
-    from keras_rcnn.data import load_coco
-    from keras_rcnn.presets import from_preset, zoo_folder
 
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def presets(description, arguments=None):
+    """What a command line asks to measure: a preset's model, its name, the data set and the options, one by one."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("presets", nargs="+")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO json of the validation images")
     parser.add_argument("--images", type=Path, required=True)
@@ -154,5 +133,4 @@ def main(arguments=None):
     dataset = load_coco(options.annotations, options.images)
     dataset.name = f"{options.annotations.resolve().parent.name} {options.annotations.stem}"  # no path of this machine
     for name in options.presets:
-        measured = measure_litert(from_preset(name), dataset, options.calibrate, size=options.size)
-        write_litert(zoo_folder() / name, measured)
+        yield from_preset(name), name, dataset, options
