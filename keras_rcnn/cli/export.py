@@ -15,9 +15,7 @@ DESCRIPTION = "Writes a preset for another runtime and checks, on photos, that i
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     add_preset(parser)
-    parser.add_argument(
-        "--format", choices=("saved_model", "litert", "onnx", "openvino", "web"), default="saved_model"
-    )
+    parser.add_argument("--format", choices=("saved_model", "litert", "onnx", "openvino", "web"), default="saved_model")
     parser.add_argument(
         "--out",
         required=True,
