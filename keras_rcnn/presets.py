@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PRESET = "nuclei_mrcnn"
+DEFAULT_PRESET = "everyday_frcnn"
 WEIGHT_DTYPES = ("float32", "float16")
 # precision is the loading program's business
 DTYPE_POLICIES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")

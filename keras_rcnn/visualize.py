@@ -101,6 +101,27 @@ def draw(
     return np.asarray(canvas).copy()
 
 
+def side_by_side(pictures: Sequence[np.ndarray], path: FilePath, height: int = 400, gap: int = 6) -> None:
+    """Saves pictures as one, in a row, all of one height.
+
+    Args:
+        pictures: uint8 RGB arrays `[height, width, 3]`.
+        path: where to save the picture; the ending decides the format.
+        height: of the result, in pixels.
+        gap: white pixels between two pictures.
+    """
+    from PIL import Image
+
+    row = [Image.fromarray(picture) for picture in pictures]
+    row = [picture.resize((round(picture.width * height / picture.height), height)) for picture in row]
+    canvas = Image.new("RGB", (sum(picture.width + gap for picture in row) - gap, height), "white")
+    left = 0
+    for picture in row:
+        canvas.paste(picture, (left, 0))
+        left += picture.width + gap
+    _save(canvas, Path(path))
+
+
 def class_colour(label: int) -> tuple[int, int, int]:
     """A class's colour, the same in every picture: `(red, green, blue)`, 0..255."""
     label = int(label)

@@ -1,15 +1,20 @@
-"""`keras-rcnn demo`: the embedded detector on the embedded photo."""
+"""`keras-rcnn demo`: the embedded detectors on the embedded photos."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_rcnn.cli.arguments import add_out, add_score
 from keras_rcnn.cli.output import say
 from keras_rcnn.cli.tables import boxes_table, count
 
-HELP = "find the cells in the photo that comes with the package"
+if TYPE_CHECKING:
+    import numpy as np
+
+HELP = "a cat, a person and cell nuclei in the photos that come with the package"
 DESCRIPTION = HELP
-_ROWS = 10  # of the table that are printed
+PHOTOS = {"everyday_frcnn": ("chelsea.jpg", "astronaut.jpg"), "nuclei_mrcnn": ("fluorescence.png",)}
+_ROWS = 5  # of a photo's table that are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,15 +24,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """The embedded detector on the embedded photo."""
-    from keras_rcnn.presets import DEFAULT_PRESET, from_preset, zoo_folder
-    from keras_rcnn.visualize import draw
+    """The embedded detectors on the embedded photos."""
+    from keras_rcnn.presets import from_preset, zoo_folder
+    from keras_rcnn.visualize import draw, side_by_side
 
-    photo = zoo_folder() / "demo" / "fluorescence.png"
-    detections = from_preset(DEFAULT_PRESET).detect(photo, score=args.score)
-    path = Path(args.out) / f"{photo.stem}_detected.png"
-    draw(photo, detections, path)
-    head, *rows = boxes_table(detections).splitlines()
-    more = [f"and {len(rows) - _ROWS} more"] if len(rows) > _ROWS else []
-    say("\n".join([head, *rows[:_ROWS], *more]))
-    say(f"\n{count(detections)} in {photo.name}, by the preset {DEFAULT_PRESET}.\nPicture: {path}")
+    out = Path(args.out)
+    pictures: list[np.ndarray] = []
+    for preset, names in PHOTOS.items():
+        model = from_preset(preset)
+        for name in names:
+            photo = zoo_folder() / "demo" / name
+            detections = model.detect(photo, score=args.score)
+            path = out / f"{photo.stem}_detected.png"
+            pictures.append(draw(photo, detections, path))
+            say(f"{count(detections)} in {name}, by the preset {preset}: {path}")
+            head, *rows = boxes_table(detections).splitlines()
+            more = [f"and {len(rows) - _ROWS} more"] if len(rows) > _ROWS else []
+            say("\n".join([head, *rows[:_ROWS], *more]) + "\n")
+    path = out / "demo.png"
+    side_by_side(pictures, path)
+    say(f"All in one picture: {path}")

@@ -7,6 +7,7 @@ import numpy as np
 from keras_rcnn.evaluation.matches import Matches
 
 RECALL_LEVELS = np.linspace(0, 1, 101)  # pycocotools' recThrs
+LEAST_F1 = 0.3  # of a class with a threshold
 
 
 class Curve(NamedTuple):
@@ -64,7 +65,8 @@ def best_thresholds(matches: Matches) -> dict[str, float]:
         matches: of `match_detections`.
 
     Returns:
-        dict, class name -> score, 0..1, without the classes of which nothing is found. `model.thresholds` takes it.
+        dict, class name -> score, 0..1. `model.thresholds` takes it. Classes whose best F1 is below 0.3 are left out: where
+        most of what is found is wrong, the best threshold is nearly 0, and every photo would be full of them.
 
     Example:
 
@@ -72,7 +74,11 @@ def best_thresholds(matches: Matches) -> dict[str, float]:
     >>> model.detect("photo.jpg")["names"]
     """
     curves = precision_recall(matches)
-    return {name: curve.threshold for name, curve in curves.items() if curve.threshold is not None}
+    return {
+        name: curve.threshold
+        for name, curve in curves.items()
+        if curve.threshold is not None and curve.best_f1 >= LEAST_F1
+    }
 
 
 def interpolated_precision(right: np.ndarray, objects: int) -> np.ndarray:

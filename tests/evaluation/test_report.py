@@ -234,6 +234,16 @@ def test_nothing_at_all(make):
 # === Thresholds ===
 
 
+def test_a_class_that_is_hardly_found_has_none(make):
+    """Its best F1 would be at a score at which nearly everything that is detected is wrong."""
+    boxes = [[40 * i, 0, 40 * i + 30, 30] for i in range(9)]
+    dataset = make.data([make.record(boxes[:1], [0])], ["fig"])
+    # the ninth is right: F1 is 2/10
+    found = make.found([*boxes[1:], boxes[0]], [0.1 - 0.01 * i for i in range(9)], [0] * 9)
+    matches = match_detections(dataset, [found])
+    assert precision_recall(matches)["fig"].best_f1 == pytest.approx(0.2) and best_thresholds(matches) == {}
+
+
 def test_the_threshold_has_the_best_f1(make):
     boxes = [[40 * i, 0, 40 * i + 30, 30] for i in range(6)]
     dataset = make.data([make.record(boxes[:4], [0] * 4)], ["fig"])

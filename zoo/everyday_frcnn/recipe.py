@@ -1,6 +1,6 @@
 """Dogs, cats, people, sheep, horses, cows and other things of everyday photos: Faster R-CNN, EfficientNet-Lite0 + FPN.
 
-keras-rcnn train zoo/everyday_frcnn/recipe.py --set data=PATH/TO/voc_everyday --out runs/everyday_frcnn
+keras-rcnn train zoo/everyday_frcnn/recipe.py --set data=PATH/TO/voc_everyday --minutes 85 --out runs/everyday_frcnn
 
 Result, time and machine: preset.json beside this file; the losses: history.csv.
 """
