@@ -1,0 +1,180 @@
+"""The page, by Gradio: controls, a column for each of two presets, and the four papers. All it shows is `Viewer`'s."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fastapi
+import gradio as gr
+
+from keras_rcnn.app.papers import papers
+from keras_rcnn.app.stages import Settings, own_settings
+from keras_rcnn.app.viewer import View, Viewer
+from keras_rcnn.presets import zoo_folder
+
+_TITLE = "What the detector sees"
+_NONE = "(none)"
+_UPLOAD = "64mb"
+# the system's fonts: those of Gradio's themes may come from Google
+_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+# each stage of a column: a field of View, its title, what it is
+_STAGES = (
+    (
+        "anchors",
+        "1. Anchors",
+        "Dots: centres of a level's anchors. Boxes: all anchors of one cell, the best.",
+    ),
+    ("objectness", "2. Objectness", "How likely the best anchor of each cell holds an object: black 0, yellow 1."),
+    ("candidates", "3. Before NMS", "Anchors moved by their deltas, the best 60; or what selective search found."),
+    ("proposals", "4. Proposals", "What is left after NMS, the best 60. The box head looks at these alone."),
+    ("sampling", "5. A region on its map", "Where the features of one region of interest (RoI) are read."),
+    ("region", "6. Refined", "White: the RoI. Coloured: where the box head moves it, for its likeliest class."),
+    ("detections", "8. Detections", "After the score threshold and NMS; with masks, if the detector has them."),
+)
+
+
+def build_page(viewer: Viewer) -> fastapi.FastAPI:
+    """The application; see `keras_rcnn.app.create_page`."""
+    example = zoo_folder() / "demo" / "fluorescence.png"
+    photo, names = viewer.read(example), list(viewer.models)
+    own = own_settings(viewer.models[names[0]])
+    first = viewer.view(names[0], photo, own)
+    with gr.Blocks(title=_TITLE, analytics_enabled=False) as blocks:
+        gr.Markdown(f"# {_TITLE}")
+        with gr.Row():
+            with gr.Column(scale=1):
+                upload = _photo(str(example))
+                gr.Examples([[str(example)]], upload, label="Example (CC0)")
+            with gr.Column(scale=2):
+                with gr.Row():
+                    preset = gr.Dropdown(names, value=names[0], label="Preset")
+                    beside = gr.Dropdown([_NONE, *names], value=_NONE, label="Beside it")
+                sliders = _sliders(own)
+                with gr.Row():
+                    level = gr.Slider(1, 5, 1, step=1, label="Pyramid level", info="of 1 and 2; 1 is the finest")
+                    region = gr.Slider(1, 100, 1, step=1, label="RoI", info="of 5 to 7: a proposal, 1 is the best")
+        with gr.Tabs():
+            with gr.Tab("Step by step"), gr.Row():
+                left = _column(first)
+                right = _column(None)
+            with gr.Tab("The four papers"):
+                button = gr.Button("Walk through the four papers with this photo")
+                cards = [(gr.Markdown(), gr.Gallery(columns=3, show_label=False, visible=False)) for _ in range(4)]
+        controls = [upload, *sliders, level, region]
+        for name, column in ((preset, left), (beside, right)):
+            show, inputs = _shown(viewer), [name, *controls]
+            one_at_a_time: dict[str, Any] = {"concurrency_id": "detectors", "concurrency_limit": 1}
+            triggers = [name.change, upload.change, *(one.release for one in (*sliders, level, region))]
+            api = {"api_name": "stages"} if column is left else {"api_visibility": "private"}
+            gr.on(triggers, show, inputs, column, show_progress="minimal", **one_at_a_time, **api)
+        preset.input(lambda name: _values(viewer, name), preset, sliders, api_visibility="private")
+        outputs = [part for card in cards for part in card]
+        button.click(_walked(viewer), upload, outputs, api_name="papers", **one_at_a_time)
+    return gr.mount_gradio_app(
+        fastapi.FastAPI(),
+        blocks,
+        "",
+        theme=gr.themes.Base(**_FONTS),
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        max_file_size=_UPLOAD,
+        show_error=True,
+    )
+
+
+def _photo(example: str) -> gr.Image:
+    """The photo, as the path of a file that nobody has looked into: `Viewer.read` does, and says what is wrong."""
+    component = gr.Image(example, type="filepath", sources=["upload", "webcam", "clipboard"], label="Photo", height=320)
+    # a subclass would do, but for each Gradio writes a .pyi file beside its source
+    component.preprocess = lambda payload: None if payload is None else payload.path
+    return component
+
+
+def _sliders(own: Settings) -> list[gr.Slider]:
+    """What can be changed of a detector, in the order of `_settings`."""
+    with gr.Row():
+        score = gr.Slider(0, 1, own.score, step=0.01, label="Score threshold", info="of the detections")
+        iou = gr.Slider(0, 1, own.iou, step=0.05, label="NMS IoU", info="of the detections, within a class")
+    with gr.Row():
+        rpn_iou = gr.Slider(0, 1, _rpn_iou(own), step=0.05, label="NMS IoU of the RPN", info="of the proposals")
+        proposals = gr.Slider(1, 2000, own.proposals, step=1, label="Proposals", info="that the box head looks at")
+    return [score, iou, rpn_iou, proposals]
+
+
+def _settings(score: float, iou: float, rpn_iou: float, proposals: float) -> Settings:
+    return Settings(score=score, iou=iou, rpn_iou=rpn_iou, proposals=int(proposals))
+
+
+def _values(viewer: Viewer, name: str) -> list[float]:
+    """The sliders as a preset has them."""
+    own = own_settings(viewer.models[name])
+    return [own.score, own.iou, _rpn_iou(own), own.proposals]
+
+
+def _rpn_iou(own: Settings) -> float:
+    return 0.7 if own.rpn_iou is None else own.rpn_iou
+
+
+def _column(view: View | None) -> list[Any]:
+    """A detector's stages, in the order of `_outputs`."""
+    with gr.Column(visible=view is not None) as column:
+        summary = gr.Markdown(view.summary if view else "")
+        pictures = []
+        for name, title, what in _STAGES:
+            value = getattr(view, name) if view else None
+            if name == "detections":
+                scores = gr.Label(view.scores if view else None, num_top_classes=6, label="7. Class scores of the RoI")
+            pictures.append(gr.Image(value, label=f"{title}: {what}", interactive=False, visible=value is not None))
+        with gr.Accordion("Numbers", open=False):
+            numbers = gr.JSON(view.numbers if view else None)
+    return [column, summary, *pictures, scores, numbers]
+
+
+def _shown(viewer: Viewer) -> Callable[..., list[Any]]:
+    """What a column's controls do."""
+
+    def show(
+        name: str,
+        path: str | None,
+        score: float,
+        iou: float,
+        rpn_iou: float,
+        proposals: float,
+        level: float,
+        region: float,
+    ) -> list[Any]:
+        if name == _NONE:
+            return [gr.Column(visible=False), *[gr.skip()] * (len(_STAGES) + 3)]
+        with _readable():
+            view = viewer.view(
+                name, viewer.read(path), _settings(score, iou, rpn_iou, proposals), int(level), int(region)
+            )
+        pictures = [getattr(view, field) for field, _, _ in _STAGES]
+        shown = [gr.Image(picture, visible=picture is not None) for picture in pictures]
+        return [gr.Column(visible=True), view.summary, *shown, view.scores, view.numbers]
+
+    return show
+
+
+def _walked(viewer: Viewer) -> Callable[[str | None], list[Any]]:
+    """What the button of the papers does."""
+
+    def walk(path: str | None) -> list[Any]:
+        with _readable():
+            found = papers(viewer, viewer.read(path))
+        return [part for paper in found for part in (paper.text, gr.Gallery(paper.pictures, visible=True))]
+
+    return walk
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Errors that a user can do something about, as a message on the page."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise gr.Error(html.escape(str(error)), print_exception=False) from error

@@ -1,0 +1,276 @@
+"""What a detector does with one photo, step by step, as NumPy arrays: its own layers, called one after another.
+
+Shapes: L levels, A anchors a cell, P proposals, K classes, N candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from keras import ops
+
+from keras_rcnn.data.proposals import pad_proposals, selective_search
+from keras_rcnn.layers import Cascade, DetectionDecoder, Proposals, ScoreDecoder, SingleLevel
+from keras_rcnn.models import RCNN
+
+if TYPE_CHECKING:
+    from keras_rcnn.interfaces import Detections, Tensor
+    from keras_rcnn.models import Detector
+
+Layer = TypeVar("Layer", bound=Any)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What can be changed of a detector without training it.
+
+    Args:
+        proposals: int, how many proposals the box head looks at.
+        rpn_iou: float, IoU of the NMS of the proposals; None where selective search proposes.
+        score: float, the least score of a detection.
+        iou: float, IoU of the NMS of the detections.
+    """
+
+    proposals: int
+    rpn_iou: float | None
+    score: float
+    iou: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of the RPN: `anchors` float32 [h, w, A, 4] in pixels of the photo, `objectness` float32 [h, w, A], 0..1,
+    and the side of a cell, `(height, width)` in pixels of the photo."""
+
+    name: str
+    stride: int
+    cell: tuple[float, float]
+    anchors: np.ndarray
+    objectness: np.ndarray
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Each step's outcome; boxes are float32 xyxy in pixels of the photo.
+
+    Attributes:
+        photo: uint8 [height, width, 3].
+        levels: the RPN's, finest first; none where selective search proposes.
+        candidates: float32 [N, 4], before NMS, best first; of selective search all that it found.
+        candidate_scores: float32 [N], objectness, or None.
+        proposals: float32 [P, 4], what the box head looks at.
+        proposal_scores: float32 [P] or None.
+        regions: float32 [P, 4], the proposals in pixels of the image as the detector sees it.
+        class_scores: float32 [P, K]; what takes no part has -1.
+        background: float32 [P], or None where the scores are no softmax.
+        refined: float32 [P, K, 4], each proposal moved by the deltas of each class.
+        detections: as `detect(masks="crops")` returns them: a large photo's masks at its size would take gigabytes.
+    """
+
+    photo: np.ndarray
+    levels: list[Level]
+    candidates: np.ndarray
+    candidate_scores: np.ndarray | None
+    proposals: np.ndarray
+    proposal_scores: np.ndarray | None
+    regions: np.ndarray
+    class_scores: np.ndarray
+    background: np.ndarray | None
+    refined: np.ndarray
+    detections: Detections
+
+
+def check_shown(model: Detector, name: str) -> None:
+    """Refuses a detector that has other steps than the four papers'.
+
+    Raises:
+        ValueError: it names the detector and what is different.
+    """
+    parts = model.parts
+    if isinstance(parts.get("cascade"), Cascade):
+        raise ValueError(f"{name} is a Cascade R-CNN: the app shows detectors with one box head.")
+    proposals = parts.get("proposals")
+    if not model.wants_proposals and not isinstance(proposals, Proposals):
+        raise ValueError(f"{name}: the app does not know how {type(proposals).__name__} proposes.")
+    if not isinstance(parts["decoder"], DetectionDecoder):
+        raise ValueError(f"{name}: the app does not know how {type(parts['decoder']).__name__} decides.")
+
+
+def own_settings(model: Detector) -> Settings:
+    """The settings with which a detector's stages end in what `detect` returns."""
+    decoder, layer = model.parts["decoder"], model.parts.get("proposals")
+    if model.wants_proposals:
+        return Settings(proposals=2000, rpn_iou=None, score=0.5, iou=decoder.iou_threshold)
+    return Settings(proposals=layer.post_nms[1], rpn_iou=layer.iou_threshold, score=0.5, iou=decoder.iou_threshold)
+
+
+class Run:
+    """A detector on one photo. What does not depend on the settings is computed once.
+
+    Args:
+        model: a detector of one of the four papers, see `check_shown`.
+        photo: uint8 RGB [height, width, 3].
+        searched: float32 [S, 4], what selective search found in the photo, if it has been run already.
+
+    Attributes:
+        features: list of the neck's maps, [1, h, w, C]; none of R-CNN, which has no map of the whole photo.
+        searched: as given, or found here; None of a detector with an RPN.
+
+    Example:
+
+    >>> from keras_rcnn.app.stages import Run, own_settings
+    >>> photo = keras_rcnn.data.read_image("photo.jpg")
+    >>> stages = Run(model, photo).stages(own_settings(model))
+    >>> stages.proposals.shape, stages.detections["names"]
+    """
+
+    def __init__(self, model: Detector, photo: np.ndarray, searched: np.ndarray | None = None) -> None:
+        self.model, self.photo = model, photo
+        self.inputs = model.preprocessor.batch([photo])
+        self.searched = selective_search(photo) if searched is None and model.wants_proposals else searched
+        self.features: list[Tensor] = []
+        if not isinstance(model, RCNN):
+            self.features = model.parts["neck"](model.parts["backbone"](self.inputs["images"]))
+        self._rpn: tuple[Any, ...] = () if model.wants_proposals else self._rpn_outputs()
+        self._looked: tuple[Any, dict[str, Any]] = (None, {})
+
+    @property
+    def level_names(self) -> list[str]:
+        """Of the neck's maps, as the papers call them."""
+        neck = self.model.parts["neck"]
+        if isinstance(neck, SingleLevel):
+            return [neck.in_feature]
+        return [f"P{int(np.log2(stride))}" for stride in self.strides]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels a cell of the neck's maps."""
+        return self.model.parts["neck"].strides(self.model.parts["backbone"].strides)
+
+    @property
+    def image_size(self) -> np.ndarray:
+        """`(height, width)` of the photo as the detector sees it, without padding."""
+        return self.inputs["image_sizes"][0]
+
+    def stages(self, settings: Settings) -> Stages:
+        """All steps with these settings.
+
+        Raises:
+            ValueError: a setting that makes no sense.
+        """
+        if settings.proposals < 1:
+            raise ValueError(f"The number of proposals is at least 1, not {settings.proposals}.")
+        looked = self._look(settings)
+        parts, sizes = self.model.parts, self.inputs["image_sizes"]
+        decoder = changed(parts["decoder"], iou_threshold=settings.iou)
+        head = (looked["logits"], looked["deltas"], looked["regions"], sizes)
+        refined, scores = (array(value)[0] for value in decoder.candidates(*head))
+        there = looked["there"]
+        background = None
+        if not isinstance(decoder, ScoreDecoder):
+            background = 1 - array(decoder.scores(looked["logits"]))[0].sum(-1)[there]
+        classes = (len(there), scores.shape[1], 4)
+        return Stages(
+            photo=self.photo,
+            levels=self.levels(),
+            candidates=looked["candidates"],
+            candidate_scores=looked["candidate_scores"],
+            proposals=self._restored(array(looked["regions"])[0][there]),
+            proposal_scores=None if looked["scores"] is None else array(looked["scores"])[0][there],
+            regions=array(looked["regions"])[0][there],
+            class_scores=scores[there],
+            background=background,
+            refined=self._restored(np.broadcast_to(refined, classes)[there]),
+            detections=self._detections(decoder(*head), settings.score),
+        )
+
+    def levels(self) -> list[Level]:
+        """The RPN's anchors and objectness."""
+        levels = []
+        for i, feature in enumerate(self.features if self._rpn else []):
+            anchors, logits = (array(values[i]) for values in self._rpn[:2])
+            height, width = feature.shape[1:3]
+            logits = logits.reshape(height, width, -1)
+            boxes = self._restored(anchors.reshape(height, width, -1, 4))
+            padded = np.asarray(self.inputs["images"].shape[1:3]) / (height, width)
+            cell = padded * self.photo.shape[:2] / self.image_size
+            objectness = array(ops.sigmoid(logits))
+            side = (float(cell[0]), float(cell[1]))
+            levels.append(Level(self.level_names[i], self.strides[i], side, boxes, objectness))
+        return levels
+
+    def _rpn_outputs(self) -> tuple[Any, ...]:
+        """Anchors, logits and deltas of each level."""
+        parts = self.model.parts
+        return (parts["anchors"](self.features, self.inputs["images"]), *parts["rpn_head"](self.features))
+
+    def _look(self, settings: Settings) -> dict[str, Any]:
+        """Proposals, and what the box head says of them; kept until these settings change."""
+        asked = (settings.proposals, None if self.model.wants_proposals else settings.rpn_iou)
+        if self._looked[0] == asked:
+            return self._looked[1]
+        looked = self._searched(settings) if self.model.wants_proposals else self._proposed(settings)
+        regions, parts = looked["regions"], self.model.parts
+        if isinstance(self.model, RCNN):
+            found = self.model.region_features({**self.inputs, "proposals": regions})
+            looked["logits"] = parts["svms"](found["vectors"], parts["box_predictor"](found["vectors"]))
+            looked["deltas"] = parts["box_regressors"](found["maps"])
+        else:
+            pooled = parts["box_pool"](self.features, regions)
+            looked["logits"], looked["deltas"] = parts["box_predictor"](parts["box_head"](pooled))
+        boxes = array(regions)[0]
+        looked["there"] = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))  # zeros are padding
+        self._looked = (asked, looked)
+        return looked
+
+    def _searched(self, settings: Settings) -> dict[str, Any]:
+        """Proposals of selective search, as `detect` takes them."""
+        sizes, parts = self.inputs["image_sizes"], self.model.parts
+        cells = getattr(parts["box_pool"], "cells", None)
+        regions = pad_proposals([self.searched[: settings.proposals]], [self.photo], sizes, cells)
+        if "proposals" in parts:
+            regions = array(parts["proposals"](regions, sizes, training=False))
+        return {"candidates": self.searched, "candidate_scores": None, "regions": regions, "scores": None}
+
+    def _proposed(self, settings: Settings) -> dict[str, Any]:
+        """Proposals of the RPN."""
+        most = (settings.proposals, settings.proposals)
+        layer = changed(self.model.parts["proposals"], post_nms=most, iou_threshold=settings.rpn_iou)
+        rpn = (*self._rpn, self.inputs["image_sizes"])
+        boxes, scores = (array(value)[0] for value in layer.candidates(*rpn))
+        boxes, scores = boxes.reshape(-1, 4), scores.reshape(-1)
+        order = np.argsort(-scores, kind="stable")
+        order = order[(boxes[order, 2:] > boxes[order, :2]).all(axis=1) & (scores[order] > layer.dropped)]
+        regions, chosen = layer(*rpn, training=False)
+        return {
+            "candidates": self._restored(boxes[order]),
+            "candidate_scores": scores[order],
+            "regions": regions,
+            "scores": chosen,
+        }
+
+    def _detections(self, detections: dict[str, Any], score: float) -> Detections:
+        """The decoder's outputs -> what `detect` returns, by way of the mask and the keypoint branch."""
+        parts = self.model.parts
+        if self.model.has_masks:
+            mask_logits = parts["mask_head"](parts["mask_pool"](self.features, detections["boxes"]))
+            detections = parts["mask_decoder"](detections, mask_logits)
+        if "keypoint_branch" in parts:
+            detections = parts["keypoint_branch"](self.features, detections)
+        outputs = {key: array(value)[0] for key, value in detections.items()}
+        return self.model.restore(outputs, self.photo.shape[:2], self.image_size, score, "crops")
+
+    def _restored(self, boxes: np.ndarray) -> np.ndarray:
+        return self.model.preprocessor.restore(boxes, self.photo.shape[:2], self.image_size)
+
+
+def changed(layer: Layer, **settings: Any) -> Layer:
+    """A layer without weights, with other settings."""
+    return type(layer).from_config({**layer.get_config(), **settings})
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """A tensor as NumPy."""
+    return ops.convert_to_numpy(tensor)
