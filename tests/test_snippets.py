@@ -47,6 +47,7 @@ ELSEWHERE = {
     ),
     **dict.fromkeys(["training.cluster", "training.distribute"], "several machines or devices"),
     **dict.fromkeys([f"export.{name}" for name in ("client", "onnx", "litert_detector")], "files of other tests"),
+    "app.__init__": "Gradio; tests/app/test_page.py starts the page",
     "bulk.on_ray": "Ray, which tests/bulk has",
     "backbones.features": "ImageNet's weights; docs/pages/data.md has it without",
     **dict.fromkeys(

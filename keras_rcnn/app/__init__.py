@@ -47,6 +47,6 @@ def require_extra() -> None:
     """Raises an ImportError that says how to install what the page needs, if it is not there."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported, and later
     try:
-        import gradio  # noqa: F401
+        import gradio  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(f"The app needs Gradio: pip install 'keras-rcnn-zoo[app]' ({error})") from error

@@ -7,8 +7,8 @@ import html
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import fastapi
-import gradio as gr
+import fastapi  # pyright: ignore[reportMissingImports]
+import gradio as gr  # pyright: ignore[reportMissingImports]
 
 from keras_rcnn.app.papers import papers
 from keras_rcnn.app.stages import Settings, own_settings

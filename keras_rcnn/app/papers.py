@@ -13,45 +13,37 @@ import numpy as np
 
 from keras_rcnn.app.pictures import Canvas, boxes_picture, detections_picture, objectness_picture, sampling_picture
 from keras_rcnn.app.sampling import sampling
-from keras_rcnn.app.stages import own_settings
+from keras_rcnn.app.stages import array, own_settings
 from keras_rcnn.app.viewer import class_scores
 from keras_rcnn.data.overlap import pairwise_iou
-from keras_rcnn.layers import RegionWarp, RoIPool
+from keras_rcnn.layers import RegionWarp, RoIAlign, RoIPool
 from keras_rcnn.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
 
 if TYPE_CHECKING:
     from keras_rcnn.app.stages import Run, Stages
     from keras_rcnn.app.viewer import Viewer
 
-# title, what it does, what it changed
+# title -> what it does, what it changed: Markdown
 WORDS = {
     "R-CNN (2014)": (
-        (
-            "Selective search proposes up to 2,000 boxes from the photo's colours and textures. Each box is cut out, "
-            "stretched to one size, and goes through the whole CNN; an SVM for each class scores its features."
-        ),
-        "Before it, detectors had features made by hand. The price is one run of the CNN for each box.",
+        "Selective search proposes up to 2,000 boxes by colour and texture. Each is cut out of the photo, stretched to "
+        "one size, and goes through the whole CNN; an SVM for each class scores its features.\n\n"
+        "*What it changed:* before it, features were made by hand. The price is one run of the CNN for each box."
     ),
     "Fast R-CNN (2015)": (
-        (
-            "The CNN runs once per photo. RoIPool cuts each box out of its map instead of the photo, rounds it to whole "
-            "cells, and keeps the maximum of each bin."
-        ),
-        "One network, trained at once, replaces the CNN, the SVMs and the box regressors that were trained in turn.",
+        "The CNN runs once per photo. RoIPool cuts each box out of its map instead of the photo, rounds it to whole "
+        "cells, and keeps the maximum of each bin.\n\n"
+        "*What it changed:* one network replaces the CNN, the SVMs and the box regressors that were trained in turn."
     ),
     "Faster R-CNN (2015)": (
-        (
-            "A Region Proposal Network looks at the same map: at each cell it says how likely each anchor holds an object, "
-            "and how to move it. NMS leaves the proposals."
-        ),
-        "The network proposes by itself. Selective search, which took longer than all the rest, is gone.",
+        "A Region Proposal Network looks at the same map. At each cell it says how likely each anchor holds an object, "
+        "and how to move it; NMS leaves the proposals.\n\n"
+        "*What it changed:* the network proposes by itself. Selective search, which took longer than the rest, is gone."
     ),
     "Mask R-CNN (2017)": (
-        (
-            "RoIAlign reads the map at points between its cells, without rounding. A branch beside the box head predicts a "
-            "mask for each detection."
-        ),
-        "Each object's pixels, and features that lie exactly where the box does.",
+        "RoIAlign reads the map at points between its cells, without rounding. A branch beside the box head predicts a "
+        "mask for each detection.\n\n"
+        "*What it changed:* each object has its pixels, and features lie exactly where the box does."
     ),
 }
 
@@ -78,9 +70,7 @@ def papers(viewer: Viewer, photo: np.ndarray) -> list[Paper]:
     ]
 
 
-def _rcnn(
-    canvas: Canvas, viewer: Viewer, found: tuple[str, Run] | None, photo: np.ndarray, searched: np.ndarray
-) -> Paper:
+def _rcnn(canvas: Canvas, found: tuple[str, Run] | None, any_run: Run, searched: np.ndarray) -> Paper:
     paper = _paper("R-CNN (2014)", found, "the boxes and a crop need no weights, the scores do")
     paper.pictures.append((boxes_picture(canvas, searched), f"Selective search: {len(searched)} boxes, the first 60"))
     run, pool = (found[1], None) if found else (any_run, RegionWarp())
@@ -108,7 +98,7 @@ def _fast_rcnn(
         taken = sampling(run, region)
     else:
         pool = run.model.parts["box_pool"]
-        place = int(np.asarray(pool.levels(region[None]))[0]) if hasattr(pool, "levels") else 0
+        place = int(array(pool.levels(region[None]))[0]) if isinstance(pool, RoIAlign) else 0
         taken = sampling(run, region, RoIPool(7, (run.strides[place],)), place)
     paper.pictures.append((sampling_picture(taken), f"{taken.how} of a box of selective search, on {taken.level}"))
     if found:
@@ -147,10 +137,9 @@ def _mask_rcnn(canvas: Canvas, found: tuple[str, Run] | None) -> Paper:
 
 
 def _paper(title: str, found: tuple[str, Run] | None, without: str) -> Paper:
-    does, changed = WORDS[title]
     kind = title.partition(" (")[0]
     source = f"Shown by {found[0]}." if found else f"No {kind} is among the presets: {without}."
-    return Paper(title, f"### {title}\n\n{does}\n\n*What it changed:* {changed}\n\n{source}")
+    return Paper(title, f"### {title}\n\n{WORDS[title]}\n\n{source}")
 
 
 def _add_detections(paper: Paper, canvas: Canvas, run: Run) -> None:

@@ -171,7 +171,6 @@ class Run:
         background = None
         if not isinstance(decoder, ScoreDecoder):
             background = 1 - array(decoder.scores(looked["logits"]))[0].sum(-1)[there]
-        classes = (len(there), scores.shape[1], 4)
         return Stages(
             photo=self.photo,
             levels=self.levels(),
@@ -182,7 +181,7 @@ class Run:
             regions=array(looked["regions"])[0][there],
             class_scores=scores[there],
             background=background,
-            refined=self._restored(np.broadcast_to(refined, classes)[there]),
+            refined=self._restored(np.broadcast_to(refined, (*scores.shape, 4))[there]),
             detections=self._detections(decoder(*head), settings.score),
         )
 
