@@ -64,19 +64,19 @@ def build_page(viewer: Viewer) -> fastapi.FastAPI:
                 button = gr.Button("Walk through the four papers with this photo")
                 cards = [(gr.Markdown(), gr.Gallery(columns=3, show_label=False, visible=False)) for _ in range(4)]
         controls = [upload, *sliders, level, region]
-        for name, column in ((preset, left), (beside, right)):
-            show, inputs = _shown(viewer), [name, *controls]
-            one_at_a_time: dict[str, Any] = {"concurrency_id": "detectors", "concurrency_limit": 1}
-            triggers = [name.change, upload.change, *(one.release for one in (*sliders, level, region))]
-            api = {"api_name": "stages"} if column is left else {"api_visibility": "private"}
-            gr.on(triggers, show, inputs, column, show_progress="minimal", **one_at_a_time, **api)
-        preset.input(lambda name: _values(viewer, name), preset, sliders, api_visibility="private")
+        show, changes = _shown(viewer), [upload.change, *(one.release for one in controls[1:])]
+        one_at_a_time: dict[str, Any] = {"concurrency_id": "detectors", "concurrency_limit": 1}
+        quiet: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", **one_at_a_time}
+        gr.on(changes, show, [preset, *controls], left, **{**quiet, "api_visibility": "public"}, api_name="stages")
+        gr.on([beside.input, *changes], show, [beside, *controls], right, **quiet)
+        chosen = preset.input(lambda name: _values(viewer, name), preset, sliders, api_visibility="private")
+        chosen.then(show, [preset, *controls], left, **quiet).then(show, [beside, *controls], right, **quiet)
         outputs = [part for card in cards for part in card]
         button.click(_walked(viewer), upload, outputs, api_name="papers", **one_at_a_time)
     return gr.mount_gradio_app(
         fastapi.FastAPI(),
         blocks,
-        "",
+        "/",
         theme=gr.themes.Base(**_FONTS),
         footer_links=[],
         run_history=False,

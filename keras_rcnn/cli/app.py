@@ -53,4 +53,4 @@ def run(args: argparse.Namespace) -> None:
         host = f"[{host}]" if ":" in host else host
         say(f"{', '.join(presets)}: http://{host}:{number}/")
         sys.stdout.flush()
-        uvicorn.Server(uvicorn.Config(page, log_level="warning")).run([listener])
+        uvicorn.Server(uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=1)).run([listener])
