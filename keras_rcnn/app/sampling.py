@@ -66,7 +66,7 @@ def sampling(run: Run, region: np.ndarray, pool: Any = None, place: int = 0) -> 
         corners = corners - np.float32(0.5 if pool.aligned else 0)
     elif isinstance(pool, RoIPool):
         bins = pool_bins(region, pool)
-    features = array(run.features[place])[0].astype(np.float32).mean(-1)
+    features = run.features[place][0].astype(np.float32).mean(-1)
     name = run.level_names[place]
     return Sampling(type(pool).__name__, name, stride, features, corners, pool.size, points, bins)
 

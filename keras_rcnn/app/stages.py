@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -106,11 +107,43 @@ def own_settings(model: Detector) -> Settings:
     return Settings(proposals=layer.post_nms[1], rpn_iou=layer.iou_threshold, score=0.5, iou=decoder.iou_threshold)
 
 
+class Network:
+    """A detector cut in two: up to its maps and what the RPN says of them, and its box head on given regions.
+
+    Both are graphs over the detector's own layers, traced once for all photos: called layer by layer, RoIPool alone
+    would take minutes.
+
+    Args:
+        model: a detector of one of the four papers, see `check_shown`.
+    """
+
+    def __init__(self, model: Detector) -> None:
+        self.model, parts = model, model.parts
+        self.body: keras.Model | None = None
+        if isinstance(model, RCNN):  # there are no maps of the whole photo
+            inputs, found = model.region_features.input, model.region_features.output
+            logits = parts["svms"](found["vectors"], parts["box_predictor"](found["vectors"]))
+            deltas = parts["box_regressors"](found["maps"])
+        else:
+            images = keras.Input((None, None, 3), dtype="float32")
+            features = parts["neck"](parts["backbone"](images))
+            outputs = {"features": features}
+            if not model.wants_proposals:
+                outputs["anchors"] = parts["anchors"](features, images)
+                outputs["logits"], outputs["deltas"] = parts["rpn_head"](features)
+            self.body = keras.Model(images, outputs, name="body")
+            maps = [keras.Input(one.shape[1:], dtype=one.dtype) for one in features]
+            regions = keras.Input((None, 4), dtype="float32")
+            inputs = [*maps, regions]
+            logits, deltas = parts["box_predictor"](parts["box_head"](parts["box_pool"](maps, regions)))
+        self.head = keras.Model(inputs, {"logits": logits, "deltas": deltas}, name="head")
+
+
 class Run:
     """A detector on one photo. What does not depend on the settings is computed once.
 
     Args:
-        model: a detector of one of the four papers, see `check_shown`.
+        network: `Network` of the detector.
         photo: uint8 RGB [height, width, 3].
         searched: float32 [S, 4], what selective search found in the photo, if it has been run already.
 
@@ -120,20 +153,19 @@ class Run:
 
     Example:
 
-    >>> from keras_rcnn.app.stages import Run, own_settings
+    >>> from keras_rcnn.app.stages import Network, Run, own_settings
     >>> photo = keras_rcnn.data.read_image("photo.jpg")
-    >>> stages = Run(model, photo).stages(own_settings(model))
+    >>> stages = Run(Network(model), photo).stages(own_settings(model))
     >>> stages.proposals.shape, stages.detections["names"]
     """
 
-    def __init__(self, model: Detector, photo: np.ndarray, searched: np.ndarray | None = None) -> None:
-        self.model, self.photo = model, photo
-        self.inputs = model.preprocessor.batch([photo])
-        self.searched = selective_search(photo) if searched is None and model.wants_proposals else searched
-        self.features: list[Tensor] = []
-        if not isinstance(model, RCNN):
-            self.features = model.parts["neck"](model.parts["backbone"](self.inputs["images"]))
-        self._rpn: tuple[Any, ...] = () if model.wants_proposals else self._rpn_outputs()
+    def __init__(self, network: Network, photo: np.ndarray, searched: np.ndarray | None = None) -> None:
+        self.network, self.model, self.photo = network, network.model, photo
+        self.inputs = self.model.preprocessor.batch([photo])
+        self.searched = selective_search(photo) if searched is None and self.model.wants_proposals else searched
+        found = network.body.predict_on_batch(self.inputs["images"]) if network.body else {"features": []}
+        self.features: list[np.ndarray] = found["features"]
+        self._rpn: tuple[Any, ...] = tuple(found[key] for key in ("anchors", "logits", "deltas") if key in found)
         self._looked: tuple[Any, dict[str, Any]] = (None, {})
 
     @property
@@ -176,9 +208,9 @@ class Run:
             levels=self.levels(),
             candidates=looked["candidates"],
             candidate_scores=looked["candidate_scores"],
-            proposals=self._restored(array(looked["regions"])[0][there]),
-            proposal_scores=None if looked["scores"] is None else array(looked["scores"])[0][there],
-            regions=array(looked["regions"])[0][there],
+            proposals=self._restored(looked["regions"][0][there]),
+            proposal_scores=None if looked["scores"] is None else looked["scores"][0][there],
+            regions=looked["regions"][0][there],
             class_scores=scores[there],
             background=background,
             refined=self._restored(np.broadcast_to(refined, (*scores.shape, 4))[there]),
@@ -189,7 +221,7 @@ class Run:
         """The RPN's anchors and objectness."""
         levels = []
         for i, feature in enumerate(self.features if self._rpn else []):
-            anchors, logits = (array(values[i]) for values in self._rpn[:2])
+            anchors, logits = self._rpn[0][i], self._rpn[1][i]
             height, width = feature.shape[1:3]
             logits = logits.reshape(height, width, -1)
             boxes = self._restored(anchors.reshape(height, width, -1, 4))
@@ -200,27 +232,16 @@ class Run:
             levels.append(Level(self.level_names[i], self.strides[i], side, boxes, objectness))
         return levels
 
-    def _rpn_outputs(self) -> tuple[Any, ...]:
-        """Anchors, logits and deltas of each level."""
-        parts = self.model.parts
-        return (parts["anchors"](self.features, self.inputs["images"]), *parts["rpn_head"](self.features))
-
     def _look(self, settings: Settings) -> dict[str, Any]:
         """Proposals, and what the box head says of them; kept until these settings change."""
         asked = (settings.proposals, None if self.model.wants_proposals else settings.rpn_iou)
         if self._looked[0] == asked:
             return self._looked[1]
         looked = self._searched(settings) if self.model.wants_proposals else self._proposed(settings)
-        regions, parts = looked["regions"], self.model.parts
-        if isinstance(self.model, RCNN):
-            found = self.model.region_features({**self.inputs, "proposals": regions})
-            looked["logits"] = parts["svms"](found["vectors"], parts["box_predictor"](found["vectors"]))
-            looked["deltas"] = parts["box_regressors"](found["maps"])
-        else:
-            pooled = parts["box_pool"](self.features, regions)
-            looked["logits"], looked["deltas"] = parts["box_predictor"](parts["box_head"](pooled))
-        boxes = array(regions)[0]
-        looked["there"] = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))  # zeros are padding
+        regions = looked["regions"]
+        inputs: Any = [*self.features, regions] if self.features else {**self.inputs, "proposals": regions}
+        looked |= self.network.head.predict_on_batch(inputs)
+        looked["there"] = np.flatnonzero((regions[0, :, 2:] > regions[0, :, :2]).all(axis=1))  # zeros are padding
         self._looked = (asked, looked)
         return looked
 
@@ -242,7 +263,7 @@ class Run:
         boxes, scores = boxes.reshape(-1, 4), scores.reshape(-1)
         order = np.argsort(-scores, kind="stable")
         order = order[(boxes[order, 2:] > boxes[order, :2]).all(axis=1) & (scores[order] > layer.dropped)]
-        regions, chosen = layer(*rpn, training=False)
+        regions, chosen = (array(value) for value in layer(*rpn, training=False))
         return {
             "candidates": self._restored(boxes[order]),
             "candidate_scores": scores[order],

@@ -21,7 +21,7 @@ from keras_rcnn.app.pictures import (
     sampling_picture,
 )
 from keras_rcnn.app.sampling import sampling
-from keras_rcnn.app.stages import Run, Settings, Stages, check_shown
+from keras_rcnn.app.stages import Network, Run, Settings, Stages, check_shown
 from keras_rcnn.data.images import ImageError
 from keras_rcnn.data.proposals import selective_search
 from keras_rcnn.serve.photos import kind_of, read_photo
@@ -73,6 +73,7 @@ class Viewer:
         for name, model in models.items():
             check_shown(model, name)
         self.models, self.max_pixels = dict(models), max_pixels
+        self._networks = {name: Network(model) for name, model in models.items()}
         self._runs: OrderedDict[tuple[str, str], Run] = OrderedDict()
         self._searched = ("", np.zeros((0, 4), np.float32))
 
@@ -95,8 +96,9 @@ class Viewer:
 
     def run(self, name: str, photo: np.ndarray) -> Run:
         """A detector on a photo, as it was kept, or anew."""
-        key, model = (name, _digest(photo)), self.models[name]
-        run = self._runs.pop(key, None) or Run(model, photo, self.search(photo) if model.wants_proposals else None)
+        key, network = (name, _digest(photo)), self._networks[name]
+        searched = self.search(photo) if self.models[name].wants_proposals else None
+        run = self._runs.pop(key, None) or Run(network, photo, searched)
         self._runs[key] = run
         if len(self._runs) > _KEPT:
             self._runs.popitem(last=False)
