@@ -6,8 +6,8 @@ import pytest
 
 from keras_rcnn import layers
 from keras_rcnn.app.sampling import pixels, sampling
-from keras_rcnn.app.stages import Run, Settings, check_shown, own_settings
-from keras_rcnn.data import Preprocessor, selective_search
+from keras_rcnn.app.stages import Network, Run, Settings, own_settings
+from keras_rcnn.data import Preprocessor
 from tests.export.detectors import detector, photos
 from tests.models.tiny import shapes, tiny_detector
 
@@ -15,12 +15,9 @@ KINDS = ("faster", "mask", "fast", "rcnn")
 
 
 @pytest.fixture(scope="module")
-def runs():
-    """Each kind of detector on a photo that it enlarges."""
-    photo = photos()[2]
-    searched = selective_search(photo)
-    models = {kind: detector(kind) for kind in KINDS}
-    return {kind: Run(model, photo, searched if model.wants_proposals else None) for kind, model in models.items()}
+def run():
+    """A Faster R-CNN on a photo that it enlarges."""
+    return Run(Network(detector("faster")), photos()[2])
 
 
 def lowered(settings, **changes):
@@ -34,9 +31,10 @@ def same(found, expected):
         np.testing.assert_allclose(found[key], expected[key], atol=2e-4, err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_stages_end_in_what_detect_returns(runs, kind):
-    run = runs[kind]
+def test_the_stages_end_in_what_detect_returns(kind):
+    run = Run(Network(detector(kind)), photos()[2])
     stages = run.stages(lowered(own_settings(run.model)))
     same(stages.detections, run.model.detect(run.photo, score=0, masks="crops"))
     some = run.stages(lowered(own_settings(run.model), score=0.4)).detections
@@ -47,9 +45,10 @@ def test_the_stages_end_in_what_detect_returns(runs, kind):
         assert near.min() < 2e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mask", "fast"])
-def test_settings_are_those_of_a_detector_built_with_them(runs, kind):
-    run = runs[kind]
+def test_settings_are_those_of_a_detector_built_with_them(kind):
+    run = Run(Network(detector(kind)), photos()[2])
     own = own_settings(run.model)
     few = lowered(own, proposals=7, rpn_iou=0.3, iou=0.1)
     config = run.model.get_config()
@@ -67,8 +66,7 @@ def test_settings_are_those_of_a_detector_built_with_them(runs, kind):
     same(run.stages(lowered(own)).detections, run.model.detect(run.photo, score=0, masks="crops"))  # and back
 
 
-def test_anchors_objectness_and_proposals_are_the_layers(runs):
-    run = runs["faster"]
+def test_anchors_objectness_and_proposals_are_the_layers(run):
     stages = run.stages(own_settings(run.model))
     shrunk = np.divide(run.photo.shape[:2], run.image_size)  # pixels of the photo a pixel that the detector sees
     assert [level.name for level in stages.levels] == ["P2", "P3", "P4", "P5", "P6"]
@@ -107,8 +105,7 @@ def greedy(boxes, scores, threshold):
 
 
 @pytest.mark.parametrize(("samples", "aligned"), [(2, False), (3, True), (0, True), (0, False)])
-def test_the_map_read_at_roi_aligns_points_is_what_it_pools(runs, samples, aligned):
-    run = runs["faster"]
+def test_the_map_read_at_roi_aligns_points_is_what_it_pools(run, samples, aligned):
     pool = layers.RoIAlign(5, (4, 8, 16, 32), samples, aligned, canonical_size=56)
     for region in run.stages(own_settings(run.model)).regions[:5]:
         taken = sampling(run, region, pool)
@@ -130,42 +127,35 @@ def bilinear(values, y, x):
     return top * (1 - (y - y0)) + (values[y1, x0] * (1 - (x - x0)) + values[y1, x1] * (x - x0)) * (y - y0)
 
 
-def test_the_maximum_of_roi_pools_bins_is_what_it_pools(runs):
-    run = runs["fast"]
-    pool = run.model.parts["box_pool"]
-    features = np.asarray(run.features[0])[0]
-    for region in run.stages(own_settings(run.model)).regions[:5]:
-        rows, columns = sampling(run, region).bins
-        pooled = np.asarray(pool(run.features, region[None, None]))[0, 0]
+def test_the_maximum_of_roi_pools_bins_is_what_it_pools(run):
+    pool, features = layers.RoIPool(5, (8,)), run.features[1]
+    for region in run.stages(own_settings(run.model)).regions[:3]:
+        rows, columns = sampling(run, region, pool, place=1).bins
+        pooled = np.asarray(pool([features], region[None, None]))[0, 0]
         for i, j in np.ndindex(pooled.shape[:2]):
-            cells = features[slice(*rows[i]), slice(*columns[j])]
+            cells = features[0, slice(*rows[i]), slice(*columns[j])]
             expected = cells.max((0, 1)) if cells.size else np.zeros(features.shape[-1])
             np.testing.assert_allclose(pooled[i, j], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("channels", ["rgb", "bgr"])
-def test_the_crop_that_rcnn_sees_has_the_photos_pixels(channels):
-    photo = shapes(1)[0].image
-    model = detector("rcnn")
-    model.preprocessor = Preprocessor(128, 128, channels=channels)
-    taken = sampling(
-        Run(model, photo, np.zeros((0, 4), np.float32)), np.float32([10, 20, 42, 52]), layers.RegionWarp(32, 0)
-    )
+def test_the_crop_that_rcnn_sees_has_the_photos_pixels(run, channels, monkeypatch):
+    photo, preprocessor = shapes(1)[0].image, Preprocessor(128, 128, channels=channels)
+    monkeypatch.setattr(run.model, "preprocessor", preprocessor)
+    taken = sampling(Run(run.network, photo), np.float32([10, 20, 42, 52]), layers.RegionWarp(32, 0))
     np.testing.assert_array_equal(taken.crop, photo[20:52, 10:42])
-    np.testing.assert_array_equal(pixels(model.preprocessor(photo), model.preprocessor), photo)
+    np.testing.assert_array_equal(pixels(preprocessor(photo), preprocessor), photo)
 
 
+@pytest.mark.slow
 def test_a_photo_in_which_nothing_is_found():
     keras.utils.set_random_seed(0)
     grey = np.full((90, 120, 3), 128, np.uint8)
     for model in (detector("fast"), tiny_detector(proposals=layers.Proposals((20, 20), (5, 5), score_threshold=1.0))):
-        stages = Run(model, grey).stages(own_settings(model))
+        stages = Run(Network(model), grey).stages(own_settings(model))
         assert len(stages.proposals) == len(stages.class_scores) == len(stages.detections["boxes"]) == 0
 
 
-def test_detectors_with_other_steps_are_refused():
-    with pytest.raises(ValueError, match="c3 is a Cascade R-CNN: the app shows detectors with one box head"):
-        check_shown(detector("cascade"), "c3")
-    with pytest.raises(ValueError, match="At least|at least 1, not 0"):
-        run = Run(tiny_detector(), photos()[2])
+def test_what_makes_no_sense_is_refused(run):
+    with pytest.raises(ValueError, match="The number of proposals is at least 1, not 0"):
         run.stages(lowered(own_settings(run.model), proposals=0))

@@ -1,6 +1,7 @@
 """What the page shows, without the page: views, the four papers, and photos that are none."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ def encoded(image, kind="PNG", **more):
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_view_has_the_numbers_of_detect_and_pictures(viewer):
     photo = photos()[2]
     for name, model in viewer.models.items():
@@ -37,11 +39,12 @@ def test_a_view_has_the_numbers_of_detect_and_pictures(viewer):
         assert sum(view.scores.values()) == pytest.approx(1, abs=1e-5) or name == "rcnn"
         assert (view.anchors is None) == (view.objectness is None) == model.wants_proposals
         for picture in (view.candidates, view.proposals, view.region, view.sampling, view.detections):
-            assert picture.dtype == np.uint8 and picture.shape[2] == 3 and np.ptp(picture) > 100
+            assert picture.dtype == np.uint8 and picture.shape[2] == 3 and np.ptp(picture) > 20
         assert max(view.detections.shape) == SIDE
         assert f"**{name}**" in view.summary and "120 x 90 px" in view.summary
 
 
+@pytest.mark.slow
 def test_runs_are_kept_and_the_oldest_goes(viewer):
     photo = photos()[2]
     run = viewer.run("mask", photo)
@@ -63,6 +66,7 @@ def test_a_heat_map_is_bright_where_an_anchor_is_likely():
     assert (columns.min() / scale, (columns.max() + 1) / scale) == pytest.approx((88, 104), abs=0.2)
 
 
+@pytest.mark.slow
 def test_the_four_papers(viewer):
     told = papers(viewer, photos()[2])
     assert [paper.title for paper in told] == list(WORDS)
@@ -75,8 +79,8 @@ def test_the_four_papers(viewer):
     assert alone[3].pictures == [] and "its masks are missing" in alone[3].text
 
 
-def test_bad_uploads_are_told_in_words(viewer, tmp_path):
-    photo = photos()[2]
+def test_bad_uploads_are_told_in_words(tmp_path):
+    viewer, photo = Viewer({"faster": detector("faster")}, max_pixels=20_000), photos()[2]
     for content, message in (
         (b"<html>", "no photo that can be read: take a JPEG, PNG"),
         (encoded(photo)[:-900], "The photo cannot be read"),
@@ -104,14 +108,18 @@ def test_bad_uploads_are_told_in_words(viewer, tmp_path):
 def test_the_command_says_what_is_wrong(capsys):
     with pytest.raises(ValueError, match="needs a detector"):
         Viewer({})
-    with pytest.raises(ValueError, match="c3 is a Cascade"):
-        Viewer({"c3": detector("cascade")})
     pytest.importorskip("gradio", reason="pip install -e '.[app]'")
     assert cli.main(["app", "nuclei_mrcnn", "--host", "0.0.0.0"]) == 2
     assert "--host 0.0.0.0 lets others use the page, which has no password" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_detectors_with_other_steps_are_refused():
+    with pytest.raises(ValueError, match="c3 is a Cascade R-CNN: the app shows detectors with one box head"):
+        Viewer({"c3": detector("cascade")})
+
+
 def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     assert cli.main(["app"]) == 2
     assert "pip install 'keras-rcnn-zoo[app]'" in capsys.readouterr().err
