@@ -51,7 +51,7 @@ def anchors_picture(canvas: Canvas, level: Level) -> np.ndarray:
     row, column, _ = np.unravel_index(level.objectness.argmax(), level.objectness.shape)
     own = level.anchors[row, column]
     picture = canvas.draw(own, [class_colour(i) for i in range(len(own))])
-    centres = (level.anchors[..., 0, :2] + level.anchors[..., 0, 2:]) / 2 * canvas.scale
+    centres = level.centres * canvas.scale
     step = max(1, -(-max(centres.shape[:2]) // _CENTRES))
     for x, y in np.rint(centres[::step, ::step].reshape(-1, 2)).astype(int).tolist():
         cv2.circle(picture, (x, y), 1, _WHITE, -1)
@@ -64,8 +64,8 @@ def objectness_picture(canvas: Canvas, level: Level) -> np.ndarray:
 
     best = level.objectness.max(-1)
     height, width = canvas.picture.shape[:2]
-    rows = _nearest(height, level.cell[0] * canvas.scale[1], best.shape[0])
-    columns = _nearest(width, level.cell[1] * canvas.scale[0], best.shape[1])
+    centres = level.centres * canvas.scale
+    rows, columns = _nearest(height, centres[:, 0, 1]), _nearest(width, centres[0, :, 0])
     heat = colormaps["inferno"](best[rows][:, columns])[..., :3] * 255
     return (0.7 * heat + 0.3 * canvas.picture).astype(np.uint8)
 
@@ -142,9 +142,9 @@ def _draw_bins(axes: Axes, rows: np.ndarray, columns: np.ndarray) -> None:
     axes.hlines(np.unique(rows) - 0.5, left, right, **style)
 
 
-def _nearest(length: int, cell: float, count: int) -> np.ndarray:
-    """For each pixel the anchors whose centre, at a multiple of `cell`, is the nearest."""
-    return np.clip(np.floor((np.arange(length) + 0.5) / cell + 0.5).astype(int), 0, count - 1)
+def _nearest(length: int, centres: np.ndarray) -> np.ndarray:
+    """For each pixel which of the centres along an axis is the nearest."""
+    return np.abs(np.arange(length)[:, None] + 0.5 - centres).argmin(1)
 
 
 def _unit(scores: np.ndarray) -> np.ndarray:

@@ -42,14 +42,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Level:
-    """A level of the RPN: `anchors` float32 [h, w, A, 4] in pixels of the photo, `objectness` float32 [h, w, A], 0..1,
-    and the side of a cell, `(height, width)` in pixels of the photo."""
+    """A level of the RPN: `anchors` float32 [h, w, A, 4] in pixels of the photo, `objectness` float32 [h, w, A], 0..1."""
 
     name: str
     stride: int
-    cell: tuple[float, float]
     anchors: np.ndarray
     objectness: np.ndarray
+
+    @property
+    def centres(self) -> np.ndarray:
+        """Of each cell's anchors, x and y in pixels of the photo, float32 [h, w, 2]."""
+        return ((self.anchors[..., :2] + self.anchors[..., 2:]) / 2).mean(2)
 
 
 @dataclass(frozen=True)
@@ -225,11 +228,7 @@ class Run:
             height, width = feature.shape[1:3]
             logits = logits.reshape(height, width, -1)
             boxes = self._restored(anchors.reshape(height, width, -1, 4))
-            padded = np.asarray(self.inputs["images"].shape[1:3]) / (height, width)
-            cell = padded * self.photo.shape[:2] / self.image_size
-            objectness = array(ops.sigmoid(logits))
-            side = (float(cell[0]), float(cell[1]))
-            levels.append(Level(self.level_names[i], self.strides[i], side, boxes, objectness))
+            levels.append(Level(self.level_names[i], self.strides[i], boxes, array(ops.sigmoid(logits))))
         return levels
 
     def _look(self, settings: Settings) -> dict[str, Any]:

@@ -64,8 +64,7 @@ def ask(client, path=PHOTO, name="nuclei_mrcnn", score=0.5, iou=0.5, rpn_iou=0.7
     return client.predict(name, photo, score, iou, rpn_iou, proposals, level, region, api_name="/stages")
 
 
-@pytest.mark.parametrize("name", ["nuclei_mrcnn", "nuclei_frcnn"])
-def test_the_numbers_are_those_of_detect(client, name):
+def test_the_numbers_are_those_of_detect(client, name="nuclei_mrcnn"):
     numbers = ask(client, name=name, score=0.7)[-1]
     expected = from_preset(name).detect(PHOTO, score=0.7, masks=False)
     assert [one["name"] for one in numbers["detections"]] == expected["names"] and expected["names"]

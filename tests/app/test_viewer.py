@@ -28,11 +28,11 @@ def encoded(image, kind="PNG", **more):
 
 
 @pytest.mark.slow
-def test_a_view_has_the_numbers_of_detect_and_pictures(viewer):
+def test_a_view_has_the_stages_numbers_and_pictures(viewer):
     photo = photos()[2]
     for name, model in viewer.models.items():
         view = viewer.view(name, photo, own_settings(model), level=2, region=3)
-        found = model.detect(photo, score=0.5, masks=False)
+        found = viewer.run(name, photo).stages(own_settings(model)).detections
         assert [one["name"] for one in view.numbers["detections"]] == found["names"]
         boxes = [one["box"] for one in view.numbers["detections"]]
         np.testing.assert_allclose(np.reshape(boxes, (-1, 4)), found["boxes"], atol=1e-3)
@@ -57,7 +57,9 @@ def test_runs_are_kept_and_the_oldest_goes(viewer):
 def test_a_heat_map_is_bright_where_an_anchor_is_likely():
     objectness = np.zeros((4, 8, 3), np.float32)
     objectness[1, 6, 2] = 1
-    level = Level("P4", 16, (16.0, 16.0), np.zeros((4, 8, 3, 4), np.float32), objectness)
+    y, x = np.mgrid[:4, :8] * 16
+    anchors = np.float32(np.stack([x - 9, y - 5, x + 9, y + 5], -1))[:, :, None].repeat(3, 2)
+    level = Level("P4", 16, anchors, objectness)
     heat = objectness_picture(Canvas(np.zeros((64, 128, 3), np.uint8)), level).sum(-1)
     rows, columns = np.nonzero(heat > heat.max() / 2)
     scale = SIDE / 128
