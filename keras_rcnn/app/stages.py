@@ -42,7 +42,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Level:
-    """A level of the RPN: `anchors` float32 [h, w, A, 4] in pixels of the photo, `objectness` float32 [h, w, A], 0..1."""
+    """A level of the RPN: `anchors` float32 [h, w, A, 4] in pixels of the photo, `objectness` [h, w, A], 0..1."""
 
     name: str
     stride: int
