@@ -9,14 +9,17 @@ from typing import Any
 
 import fastapi  # pyright: ignore[reportMissingImports]
 import gradio as gr  # pyright: ignore[reportMissingImports]
+import numpy as np
 
-from keras_rcnn.app.papers import papers
+from keras_rcnn.app.papers import MOST, WORDS, papers
 from keras_rcnn.app.stages import Settings, own_settings
 from keras_rcnn.app.viewer import View, Viewer
 from keras_rcnn.presets import zoo_folder
 
 _TITLE = "What the detector sees"
 _NONE = "(none)"
+_SCORES = "7. Class scores of the RoI"
+_WIDE = 380  # pixels of a picture on the page
 _UPLOAD = "64mb"
 # the system's fonts: those of Gradio's themes may come from Google
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
@@ -24,15 +27,15 @@ _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "mo
 _STAGES = (
     (
         "anchors",
-        "1. Anchors",
+        "1. Anchors.",
         "Dots: centres of a level's anchors. Boxes: all anchors of one cell, the best.",
     ),
-    ("objectness", "2. Objectness", "How likely the best anchor of each cell holds an object: black 0, yellow 1."),
-    ("candidates", "3. Before NMS", "Anchors moved by their deltas, the best 60; or what selective search found."),
-    ("proposals", "4. Proposals", "What is left after NMS, the best 60. The box head looks at these alone."),
-    ("sampling", "5. A region on its map", "Where the features of one region of interest (RoI) are read."),
-    ("region", "6. Refined", "White: the RoI. Coloured: where the box head moves it, for its likeliest class."),
-    ("detections", "8. Detections", "After the score threshold and NMS; with masks, if the detector has them."),
+    ("objectness", "2. Objectness.", "How likely the best anchor of each cell holds an object: black 0, yellow 1."),
+    ("candidates", "3. Before NMS.", "Anchors moved by their deltas, the best 60; or what selective search found."),
+    ("proposals", "4. Proposals.", "What is left after NMS, the best 60. The box head looks at these alone."),
+    ("sampling", "5. A region on its map.", "Where the features of one region of interest (RoI) are read."),
+    ("region", "6. Refined.", "White: the RoI. Coloured: where the box head moves it, for its likeliest class."),
+    ("detections", "8. Detections.", "After the score threshold and NMS; with masks, if the detector has them."),
 )
 
 
@@ -62,7 +65,7 @@ def build_page(viewer: Viewer) -> fastapi.FastAPI:
                 right = _column(None)
             with gr.Tab("The four papers"):
                 button = gr.Button("Walk through the four papers with this photo")
-                cards = [(gr.Markdown(), gr.Gallery(columns=3, show_label=False, visible=False)) for _ in range(4)]
+                cards = [_card() for _ in WORDS]
         controls = [upload, *sliders, level, region]
         show, changes = _shown(viewer), [upload.change, *(one.release for one in controls[1:])]
         one_at_a_time: dict[str, Any] = {"concurrency_id": "detectors", "concurrency_limit": 1}
@@ -71,8 +74,9 @@ def build_page(viewer: Viewer) -> fastapi.FastAPI:
         gr.on([beside.input, *changes], show, [beside, *controls], right, **quiet)
         chosen = preset.input(lambda name: _values(viewer, name), preset, sliders, api_visibility="private")
         chosen.then(show, [preset, *controls], left, **quiet).then(show, [beside, *controls], right, **quiet)
-        outputs = [part for card in cards for part in card]
-        button.click(_walked(viewer), upload, outputs, api_name="papers", **one_at_a_time)
+        button.click(
+            _walked(viewer), upload, [part for card in cards for part in card], api_name="papers", **one_at_a_time
+        )
     return gr.mount_gradio_app(
         fastapi.FastAPI(),
         blocks,
@@ -88,7 +92,8 @@ def build_page(viewer: Viewer) -> fastapi.FastAPI:
 
 def _photo(example: str) -> gr.Image:
     """The photo, as the path of a file that nobody has looked into: `Viewer.read` does, and says what is wrong."""
-    component = gr.Image(example, type="filepath", sources=["upload", "webcam", "clipboard"], label="Photo", height=320)
+    sources, buttons = ["upload", "webcam", "clipboard"], ["fullscreen"]
+    component = gr.Image(example, type="filepath", sources=sources, label="Photo", height=320, buttons=buttons)
     # a subclass would do, but for each Gradio writes a .pyi file beside its source
     component.preprocess = lambda payload: None if payload is None else payload.path
     return component
@@ -124,14 +129,32 @@ def _column(view: View | None) -> list[Any]:
     with gr.Column(visible=view is not None) as column:
         summary = gr.Markdown(view.summary if view else "")
         pictures = []
-        for name, title, what in _STAGES:
-            value = getattr(view, name) if view else None
-            if name == "detections":
-                scores = gr.Label(view.scores if view else None, num_top_classes=6, label="7. Class scores of the RoI")
-            pictures.append(gr.Image(value, label=f"{title}: {what}", interactive=False, visible=value is not None))
+        with gr.Row():  # as many beside each other as there is room for
+            for name, title, what in _STAGES:
+                value = getattr(view, name) if view else None
+                if name == "detections":
+                    scores = gr.Label(view.scores if view else None, num_top_classes=6, label=_SCORES, min_width=_WIDE)
+                with gr.Column(min_width=_WIDE, visible=value is not None) as stage:
+                    gr.Markdown(f"**{title}** {what}")
+                    pictures += [stage, _picture(value)]
         with gr.Accordion("Numbers", open=False):
             numbers = gr.JSON(view.numbers if view else None)
     return [column, summary, *pictures, scores, numbers]
+
+
+def _card() -> list[Any]:
+    """A paper: its words, and for each picture a column, a caption and the picture."""
+    parts: list[Any] = [gr.Markdown()]
+    with gr.Row():
+        for _ in range(MOST):
+            with gr.Column(min_width=_WIDE, visible=False) as column:
+                parts += [column, gr.Markdown(), _picture(None)]
+    return parts
+
+
+def _picture(value: np.ndarray | None) -> gr.Image:
+    """A picture that can be enlarged and saved; Gradio's button to share it would send it to Hugging Face."""
+    return gr.Image(value, show_label=False, interactive=False, height=_WIDE, buttons=["fullscreen", "download"])
 
 
 def _shown(viewer: Viewer) -> Callable[..., list[Any]]:
@@ -148,13 +171,13 @@ def _shown(viewer: Viewer) -> Callable[..., list[Any]]:
         region: float,
     ) -> list[Any]:
         if name == _NONE:
-            return [gr.Column(visible=False), *[gr.skip()] * (len(_STAGES) + 3)]
+            return [gr.Column(visible=False), *[gr.skip()] * (2 * len(_STAGES) + 3)]
         with _readable():
             view = viewer.view(
                 name, viewer.read(path), _settings(score, iou, rpn_iou, proposals), int(level), int(region)
             )
         pictures = [getattr(view, field) for field, _, _ in _STAGES]
-        shown = [gr.Image(picture, visible=picture is not None) for picture in pictures]
+        shown = [part for picture in pictures for part in (gr.Column(visible=picture is not None), picture)]
         return [gr.Column(visible=True), view.summary, *shown, view.scores, view.numbers]
 
     return show
@@ -166,7 +189,13 @@ def _walked(viewer: Viewer) -> Callable[[str | None], list[Any]]:
     def walk(path: str | None) -> list[Any]:
         with _readable():
             found = papers(viewer, viewer.read(path))
-        return [part for paper in found for part in (paper.text, gr.Gallery(paper.pictures, visible=True))]
+        answer: list[Any] = []
+        for paper in found:
+            answer.append(paper.text)
+            for picture, caption in paper.pictures:
+                answer += [gr.Column(visible=True), caption, picture]
+            answer += [gr.Column(visible=False), "", None] * (MOST - len(paper.pictures))
+        return answer
 
     return walk
 

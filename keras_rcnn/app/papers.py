@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from keras_rcnn.app.stages import Run, Stages
     from keras_rcnn.app.viewer import Viewer
 
+MOST = 3  # pictures of a paper
 # title -> what it does, what it changed: Markdown
 WORDS = {
     "R-CNN (2014)": (

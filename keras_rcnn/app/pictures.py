@@ -80,9 +80,15 @@ def boxes_picture(canvas: Canvas, boxes: np.ndarray, scores: np.ndarray | None =
     return canvas.draw(boxes, colours)
 
 
-def region_picture(canvas: Canvas, proposal: np.ndarray, refined: np.ndarray, label: int, name: str) -> np.ndarray:
-    """A proposal in white, and where the deltas of a class move it."""
+def region_picture(photo: np.ndarray, proposal: np.ndarray, refined: np.ndarray, label: int, name: str) -> np.ndarray:
+    """The photo around a proposal, in white, and where the deltas of a class move it."""
     both = np.stack([proposal, refined])
+    corners = np.concatenate([both[:, :2].min(0), both[:, 2:].max(0)])
+    margin = 0.75 * (corners[2:] - corners[:2]).max()
+    left, top = np.maximum(corners[:2] - margin, 0).astype(int)
+    right, bottom = np.ceil(corners[2:] + margin).astype(int)
+    canvas = Canvas(photo[top:bottom, left:right])
+    both = both - np.float32([left, top, left, top])
     return canvas.draw(both, [_WHITE, class_colour(label)], names=["RoI", name])
 
 

@@ -125,7 +125,7 @@ class Viewer:
         stages, model, canvas = run.stages(settings), run.model, Canvas(photo)
         shown = stages.levels[min(level, len(stages.levels)) - 1] if stages.levels else None
         place = min(region, len(stages.proposals)) - 1
-        pictures = _region_pictures(canvas, run, stages, place)
+        pictures = _region_pictures(run, stages, place)
         return View(
             summary=_summary(name, run, stages),
             anchors=anchors_picture(canvas, shown) if shown else None,
@@ -150,14 +150,12 @@ def class_scores(stages: Stages, place: int, names: list[str]) -> dict[str, floa
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
-def _region_pictures(
-    canvas: Canvas, run: Run, stages: Stages, place: int
-) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _region_pictures(run: Run, stages: Stages, place: int) -> tuple[np.ndarray | None, np.ndarray | None]:
     if not len(stages.proposals):
         return None, None
     label = int(stages.class_scores[place].argmax())
     refined, name = stages.refined[place, label], run.model.class_names[label]
-    first = region_picture(canvas, stages.proposals[place], refined, label, name)
+    first = region_picture(stages.photo, stages.proposals[place], refined, label, name)
     return first, sampling_picture(sampling(run, stages.regions[place]))
 
 
