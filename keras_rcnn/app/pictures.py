@@ -121,7 +121,7 @@ def sampling_picture(taken: Sampling) -> np.ndarray:
         _draw_bins(axes, *taken.bins)
     elif taken.points is not None:
         _draw_points(axes, taken)
-    axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color="tab:orange", linewidth=2, label="RoI")
+    axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color="tab:orange", linewidth=2, label="RoI, its bins" if taken.points else "RoI")
     margin = 1.5 + 0.2 * max(x2 - x1, y2 - y1)
     axes.set(xlim=(x1 - margin, x2 + margin), ylim=(y2 + margin, y1 - margin))
     axes.set_xlabel(f"cells of {taken.level}, {taken.stride} px each")
@@ -134,9 +134,10 @@ def sampling_picture(taken: Sampling) -> np.ndarray:
 def _draw_points(axes: Axes, taken: Sampling) -> None:
     y, x = taken.points or (np.zeros(0), np.zeros(0))
     x1, y1, x2, y2 = taken.corners.tolist()
-    for i in range(1, taken.size):
-        axes.axvline(x1 + (x2 - x1) * i / taken.size, color="tab:orange", linewidth=0.4)
-        axes.axhline(y1 + (y2 - y1) * i / taken.size, color="tab:orange", linewidth=0.4)
+    inner = np.arange(1, taken.size) / taken.size
+    style: dict[str, Any] = {"colors": "tab:orange", "linewidth": 0.5}
+    axes.vlines(x1 + (x2 - x1) * inner, y1, y2, **style)
+    axes.hlines(y1 + (y2 - y1) * inner, x1, x2, **style)
     axes.scatter(np.tile(x, len(y)), np.repeat(y, len(x)), s=8, color="tab:cyan", label="sampling points", zorder=3)
 
 
