@@ -128,11 +128,11 @@ def _column(view: View | None) -> list[Any]:
     """A detector's stages, in the order of `_outputs`."""
     with gr.Column(visible=view is not None) as column:
         summary = gr.Markdown(view.summary if view else "")
-        pictures = []
+        pictures, scores = [], None
         with gr.Row():  # as many beside each other as there is room for
             for name, title, what in _STAGES:
                 value = getattr(view, name) if view else None
-                if name == "detections":
+                if name == "detections":  # the last one
                     scores = gr.Label(view.scores if view else None, num_top_classes=6, label=_SCORES, min_width=_WIDE)
                 with gr.Column(min_width=_WIDE, visible=value is not None) as stage:
                     gr.Markdown(f"**{title}** {what}")

@@ -35,7 +35,7 @@ class Canvas:
         size = (max(round(width * scale), 1), max(round(height * scale), 1))
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         self.picture = cv2.resize(photo, size, interpolation=how)
-        self.scale = np.float32([size[0] / width, size[1] / height])
+        self.scale = np.array([size[0] / width, size[1] / height], np.float32)
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes [n, 4] of the photo in pixels of the picture."""
@@ -88,7 +88,7 @@ def region_picture(photo: np.ndarray, proposal: np.ndarray, refined: np.ndarray,
     left, top = np.maximum(corners[:2] - margin, 0).astype(int)
     right, bottom = np.ceil(corners[2:] + margin).astype(int)
     canvas = Canvas(photo[top:bottom, left:right])
-    both = both - np.float32([left, top, left, top])
+    both = both - np.array([left, top, left, top], np.float32)
     return canvas.draw(both, [_WHITE, class_colour(label)], names=["RoI", name])
 
 
@@ -121,7 +121,8 @@ def sampling_picture(taken: Sampling) -> np.ndarray:
         _draw_bins(axes, *taken.bins)
     elif taken.points is not None:
         _draw_points(axes, taken)
-    axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color="tab:orange", linewidth=2, label="RoI, its bins" if taken.points else "RoI")
+    label = "RoI, its bins" if taken.points else "RoI"
+    axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color="tab:orange", linewidth=2, label=label)
     margin = 1.5 + 0.2 * max(x2 - x1, y2 - y1)
     axes.set(xlim=(x1 - margin, x2 + margin), ylim=(y2 + margin, y1 - margin))
     axes.set_xlabel(f"cells of {taken.level}, {taken.stride} px each")
