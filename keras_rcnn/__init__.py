@@ -7,6 +7,7 @@ from keras_rcnn.registered import register
 
 if TYPE_CHECKING:
     from keras_rcnn import (
+        app,
         backbones,
         bulk,
         convert,
@@ -38,6 +39,7 @@ __all__ = [
     "FastRCNN",
     "FasterRCNN",
     "MaskRCNN",
+    "app",
     "backbones",
     "bulk",
     "convert",

@@ -82,6 +82,7 @@ MAY_IMPORT = {
     "bulk": {"data", "evaluation", "files", "presets"},
     "survey": {"data", "html_page", "ops", "visualize"},
     "serve": {"data", "models", "printable"},
+    "app": {"data", "layers", "models", "ops", "presets", "serve", "visualize"},
     "training": {
         "backbones",
         "convert",

@@ -92,6 +92,7 @@ def test_the_reference_has_every_public_name():
     text = "\n".join(read(page) for page in sorted((SITE / "reference").glob("*.md")))
     modules = set(re.findall(r"^::: (\S+)$", text, re.M))
     for room in (
+        "app",
         "models",
         "layers",
         "backbones",
@@ -219,10 +220,11 @@ def words(line):
 
 def runnable(line):
     """Whether a command needs nothing but what tests/standing.py makes; keypoints are trained in tests/training,
-    tests/serve/test_process.py starts services, and tests/export/test_web.py has npm's registry."""
+    tests/serve/test_process.py starts services, tests/app/test_page.py the app, and tests/export/test_web.py has npm's
+    registry."""
     recipe = line.startswith("keras-rcnn train ") and (".py" in line or "keypoints=True" in line)
     outside = "--server", "--merge", "--format web", "://"
-    elsewhere = words(line)[0] in ("convert", "push", "serve") or any(word in line for word in outside)
+    elsewhere = words(line)[0] in ("app", "convert", "push", "serve") or any(word in line for word in outside)
     return line.startswith("keras-rcnn ") and not recipe and not elsewhere
 
 

@@ -141,7 +141,7 @@ def test_keras_loads_models_after_the_import_alone(saved, first):
 # === Names ===
 
 
-ROOMS = "backbones bulk cli convert data evaluation export layers models ops serve survey training".split()
+ROOMS = "app backbones bulk cli convert data evaluation export layers models ops serve survey training".split()
 
 
 @pytest.mark.parametrize("name", ["keras_rcnn", *(f"keras_rcnn.{room}" for room in ROOMS)])

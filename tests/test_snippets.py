@@ -50,6 +50,7 @@ ELSEWHERE = {
         [f"export.{name}" for name in ("client", "onnx", "openvino", "litert_detector", "openvino_detector")],
         "files of other tests",
     ),
+    "app.__init__": "Gradio; tests/app/test_page.py starts the page",
     "bulk.on_ray": "Ray, which tests/bulk has",
     "backbones.features": "ImageNet's weights; docs/pages/data.md has it without",
     **dict.fromkeys(

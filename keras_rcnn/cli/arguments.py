@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import ast
 import math
+import os
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from keras_rcnn.cli.output import say
@@ -253,6 +256,28 @@ def _number(cast: Callable[[str], Number], good: Callable[[float], bool], wanted
 positive_whole = _number(int, lambda value: value >= 1, "a whole number of at least 1")
 positive_number = _number(float, lambda value: 0 < value < math.inf, "a number over 0")
 fraction = _number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def port_number(text: str) -> int:
+    """A port, 0 for a free one."""
+    if not text.isdecimal() or len(text) > 5 or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
+    return int(text)
+
+
+def named_presets(texts: list[str]) -> dict[str, str]:
+    """`[NAME=]PRESET` -> name -> preset; without a name, the last part of the preset's."""
+    presets: dict[str, str] = {}
+    for text in texts:
+        name, equals, preset = text.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            preset = text
+            name = preset.partition("://")[2].partition("@")[0] if "://" in preset else os.path.abspath(preset)
+            name = Path(name).name
+        if name in presets:
+            raise ValueError(f"Two models are called {name}: name one of them, as in other={preset}")
+        presets[name] = preset
+    return presets
 
 
 def names(text: str) -> list[str]:

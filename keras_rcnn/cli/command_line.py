@@ -10,6 +10,7 @@ from typing import Any
 
 import keras_rcnn
 from keras_rcnn.cli import (
+    app,
     check,
     compress,
     convert,
@@ -37,6 +38,7 @@ COMMANDS = (
     proposals,
     export,
     serve,
+    app,
     presets,
     push,
     convert,

@@ -6,7 +6,15 @@ import re
 import sys
 from pathlib import Path
 
-from keras_rcnn.cli.arguments import PRESETS, TOKEN, add_precision, positive_number, positive_whole
+from keras_rcnn.cli.arguments import (
+    PRESETS,
+    TOKEN,
+    add_precision,
+    named_presets,
+    port_number,
+    positive_number,
+    positive_whole,
+)
 from keras_rcnn.cli.output import say
 
 HELP = "answer HTTP requests"
@@ -20,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("models", nargs="+", metavar="[NAME=]PRESET", help=f"{PRESETS}; NAME stands in the addresses")
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, which this machine alone can reach")
-    parser.add_argument("--port", type=_port, default=8501, metavar="N", help="default: 8501; 0 takes a free one")
+    parser.add_argument("--port", type=port_number, default=8501, metavar="N", help="default: 8501; 0 takes a free one")
     parser.add_argument(
         "--token-file", metavar="FILE", help=f"what clients have to send; or {TOKEN} in the environment"
     )
@@ -64,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         given["max_images"] = min(ServeSettings.max_images, given["queue"])
     settings = ServeSettings(**given)
     check_number("drain", args.drain, 0, 3600, "seconds")
-    presets, token = _named(args.models), _token(args.token_file)
+    presets, token = named_presets(args.models), _token(args.token_file)
     if token is None and not args.insecure and not is_loopback(args.host):
         raise ValueError(
             f"--host {args.host} lets others ask, without a token: give --token-file FILE or {TOKEN}, or --insecure if "
@@ -83,27 +91,6 @@ def run(args: argparse.Namespace) -> None:
         sys.stdout.flush()
         with json_log():
             serve(app, settings, listener, args.drain)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or len(text) > 5 or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
-    return int(text)
-
-
-def _named(texts: list[str]) -> dict[str, str]:
-    """`[NAME=]PRESET` -> name -> preset; without a name, the last part of the preset's."""
-    presets: dict[str, str] = {}
-    for text in texts:
-        name, equals, preset = text.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-            preset = text
-            name = preset.partition("://")[2].partition("@")[0] if "://" in preset else os.path.abspath(preset)
-            name = Path(name).name
-        if name in presets:
-            raise ValueError(f"Two models are called {name}: name one of them, as in other={preset}")
-        presets[name] = preset
-    return presets
 
 
 def _token(path: str | None) -> str | None:

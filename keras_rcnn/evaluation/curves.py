@@ -65,8 +65,8 @@ def best_thresholds(matches: Matches) -> dict[str, float]:
         matches: of `match_detections`.
 
     Returns:
-        dict, class name -> score, 0..1. `model.thresholds` takes it. Classes whose best F1 is below 0.3 are left out: where
-        most of what is found is wrong, the best threshold is nearly 0, and every photo would be full of them.
+        dict, class name -> score, 0..1. `model.thresholds` takes it. Classes whose best F1 is below 0.3 are left out:
+        where most of what is found is wrong, the best threshold is nearly 0, and photos would be full of them.
 
     Example:
 

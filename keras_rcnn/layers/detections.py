@@ -53,11 +53,7 @@ class DetectionDecoder(Float32Layer):
         self.max_detections, self.min_size, self.weights_of_deltas = max_detections, min_size, tuple(weights)
 
     def call(self, logits: Tensor, deltas: Tensor, proposals: Tensor, image_sizes: Tensor) -> dict[str, Tensor]:
-        scores = self.scores(logits)
-        boxes = delta_ops.decode(deltas, proposals[:, :, None], self.weights_of_deltas)
-        boxes = box_ops.clip(boxes, image_sizes[:, None])
-        valid = ops.logical_and(box_ops.at_least(boxes, self.min_size), box_ops.area(proposals)[..., None] > 0)
-        scores = ops.where(valid, scores, -1.0)
+        boxes, scores = self.candidates(logits, deltas, proposals, image_sizes)
         most = self.max_detections
         limits = self.iou_threshold, self.score_threshold, most
         if self.soft_nms is None:
@@ -65,6 +61,19 @@ class DetectionDecoder(Float32Layer):
         else:
             boxes, scores, labels = multiclass_soft_nms(boxes, scores, *limits, self.soft_nms, self.sigma)
         return {"boxes": boxes, "scores": scores, "labels": labels}
+
+    def candidates(
+        self, logits: Tensor, deltas: Tensor, proposals: Tensor, image_sizes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The detections before the score threshold and NMS, called as the layer is.
+
+        Returns:
+            `(boxes, scores)`, [B, R, K or 1, 4] and [B, R, K], a row for each proposal; what takes no part scores -1.
+        """
+        boxes = delta_ops.decode(deltas, proposals[:, :, None], self.weights_of_deltas)
+        boxes = box_ops.clip(boxes, image_sizes[:, None])
+        valid = ops.logical_and(box_ops.at_least(boxes, self.min_size), box_ops.area(proposals)[..., None] > 0)
+        return boxes, ops.where(valid, self.scores(logits), -1.0)
 
     def scores(self, logits: Tensor) -> Tensor:
         """Logits [B, R, K + 1] -> the classes' scores [B, R, K]."""

@@ -62,12 +62,15 @@ class RoIAlign(_Regions):
         self.canonical_size, self.canonical_level = canonical_size, canonical_level
 
     def call(self, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
-        features = features[: len(self.strides)]
-        lowest, highest = int(math.log2(self.strides[0])), int(math.log2(self.strides[-1]))
-        inside = self.level_rule == "detectron2"
-        levels = roi.level_index(boxes, lowest, highest, self.canonical_size, self.canonical_level, inside)
+        features, levels = features[: len(self.strides)], self.levels(boxes)
         scales = [1.0 / s for s in self.strides]
         return roi.multilevel_roi_align(features, boxes, levels, scales, self.size, self.samples, self.aligned)
+
+    def levels(self, boxes: Tensor) -> Tensor:
+        """Which of the maps each of the boxes [..., 4] is pooled from, int32 [...], 0 for the finest."""
+        lowest, highest = int(math.log2(self.strides[0])), int(math.log2(self.strides[-1]))
+        inside = self.level_rule == "detectron2"
+        return roi.level_index(boxes, lowest, highest, self.canonical_size, self.canonical_level, inside)
 
     def get_config(self) -> dict[str, Any]:
         config = {

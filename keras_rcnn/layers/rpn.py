@@ -180,18 +180,34 @@ class Proposals(Float32Layer):
         image_sizes: Tensor,
         training: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        pre, post = (self.pre_nms[0], self.post_nms[0]) if training else (self.pre_nms[1], self.post_nms[1])
-        levels = [
-            self._candidates(a, ops.stop_gradient(z), ops.stop_gradient(d), image_sizes, pre)
-            for a, z, d in zip(anchors, logits, deltas, strict=True)
-        ]
-        boxes = ops.stack([b for b, _ in levels], axis=2)  # [B, pre, L, 4]
-        scores = ops.stack([s for _, s in levels], axis=2)
+        post = self.post_nms[0 if training else 1]
+        boxes, scores = self.candidates(anchors, logits, deltas, image_sizes, training)
         if self.ranked_by == "logits":
             boxes, scores = self._best_by_rank(boxes, scores, post)
         else:
             boxes, scores, _ = multiclass_nms(boxes, scores, self.iou_threshold, -0.5, post, post)
         return ops.stop_gradient(boxes), ops.stop_gradient(scores)
+
+    def candidates(
+        self,
+        anchors: Sequence[Tensor],
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        image_sizes: Tensor,
+        training: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """The proposals before NMS, called as the layer is: the best of each level, moved by their deltas and clipped.
+
+        Returns:
+            `(boxes, scores)`, [B, N, L, 4] and [B, N, L], a level's best first; what takes no part scores less than 0,
+            or less than any logit.
+        """
+        count = self.pre_nms[0 if training else 1]
+        levels = [
+            self._of_level(a, ops.stop_gradient(z), ops.stop_gradient(d), image_sizes, count)
+            for a, z, d in zip(anchors, logits, deltas, strict=True)
+        ]
+        return ops.stack([b for b, _ in levels], axis=2), ops.stack([s for _, s in levels], axis=2)
 
     def _best_by_rank(self, boxes: Tensor, logits: Tensor, post: int) -> tuple[Tensor, Tensor]:
         """The NMS of places in the order of all logits, since TensorFlow's kernel is for scores from 0 on."""
@@ -199,13 +215,13 @@ class Proposals(Float32Layer):
         count = ops.shape(flat)[1]
         order = ops.argsort(-flat, axis=1)
         ranks = ops.cast(count - ops.argsort(order, axis=1), "float32")  # the best has the highest
-        ranks = ops.where(flat > 0.5 * self._dropped, ranks, -1.0)
+        ranks = ops.where(flat > 0.5 * self.dropped, ranks, -1.0)
         boxes, ranks, _ = multiclass_nms(boxes, ops.reshape(ranks, shape), self.iou_threshold, 0.5, post, post)
         place = ops.clip(count - ops.cast(ranks, "int32"), 0, count - 1)
         best = ops.take_along_axis(ops.take_along_axis(flat, order, axis=1), place, axis=1)
         return boxes, ops.where(ranks > 0, best, 0.0)
 
-    def _candidates(
+    def _of_level(
         self, anchors: Tensor, logits: Tensor, deltas: Tensor, image_sizes: Tensor, count: int
     ) -> tuple[Tensor, Tensor]:
         nothing = float("-inf")
@@ -222,10 +238,10 @@ class Proposals(Float32Layer):
         if self.ranked_by == "scores":
             scores = ops.sigmoid(logits)
             valid = ops.logical_and(valid, scores >= self.score_threshold)
-        return boxes, ops.where(valid, scores, self._dropped)
+        return boxes, ops.where(valid, scores, self.dropped)
 
     @property
-    def _dropped(self) -> float:
+    def dropped(self) -> float:
         """The score of what takes no part."""
         return -1.0 if self.ranked_by == "scores" else -1e30
 
