@@ -18,6 +18,7 @@ from keras_rcnn.presets import zoo_folder
 
 _TITLE = "What the detector sees"
 _NONE = "(none)"
+_EXAMPLES = ("fluorescence.png", "chelsea.jpg", "astronaut.jpg")  # of zoo/demo
 _SCORES = "7. Class scores of the RoI"
 _WIDE = 380  # pixels of a picture on the page
 _UPLOAD = "64mb"
@@ -41,16 +42,16 @@ _STAGES = (
 
 def build_page(viewer: Viewer) -> fastapi.FastAPI:
     """The application; see `keras_rcnn.app.create_page`."""
-    example = zoo_folder() / "demo" / "fluorescence.png"
-    photo, names = viewer.read(example), list(viewer.models)
+    examples = [str(zoo_folder() / "demo" / name) for name in _EXAMPLES]
+    photo, names = viewer.read(examples[0]), list(viewer.models)
     own = own_settings(viewer.models[names[0]])
     first = viewer.view(names[0], photo, own)
     with gr.Blocks(title=_TITLE, analytics_enabled=False) as blocks:
         gr.Markdown(f"# {_TITLE}")
         with gr.Row():
             with gr.Column(scale=1):
-                upload = _photo(str(example))
-                gr.Examples([[str(example)]], upload, label="Example (CC0)")
+                upload = _photo(examples[0])
+                gr.Examples([[example] for example in examples], upload, label="Examples")
             with gr.Column(scale=2):
                 with gr.Row():
                     preset = gr.Dropdown(names, value=names[0], label="Preset")

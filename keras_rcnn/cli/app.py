@@ -16,7 +16,7 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument(
-        "models", nargs="*", metavar="[NAME=]PRESET", help=f"{PRESETS}; default: the nuclei presets of the package"
+        "models", nargs="*", metavar="[NAME=]PRESET", help=f"{PRESETS}; default: those whose weights are in the package"
     )
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, which this machine alone can reach")
     parser.add_argument("--port", type=port_number, default=7860, metavar="N", help="default: 7860; 0 takes a free one")
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
     from keras_rcnn.serve.server import bound, is_loopback
 
-    presets = named_presets(args.models or ["nuclei_mrcnn", "nuclei_frcnn"])
+    presets = named_presets(args.models or ["nuclei_mrcnn", "nuclei_frcnn", "everyday_frcnn"])
     if not args.insecure and not is_loopback(args.host):
         raise ValueError(
             f"--host {args.host} lets others use the page, which has no password: add --insecure if something else "
