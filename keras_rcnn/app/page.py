@@ -126,7 +126,7 @@ def _rpn_iou(own: Settings) -> float:
 
 
 def _column(view: View | None) -> list[Any]:
-    """A detector's stages, in the order of `_outputs`."""
+    """A detector's stages, in the order in which `_shown` answers."""
     with gr.Column(visible=view is not None) as column:
         summary = gr.Markdown(view.summary if view else "")
         pictures, scores = [], None
