@@ -4,6 +4,8 @@ The stages and their pictures need NumPy and what is installed anyway; the page 
 nothing here imports before it is used.
 """
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import os
@@ -47,6 +49,6 @@ def require_extra() -> None:
     """Raises an ImportError that says how to install what the page needs, if it is not there."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported, and later
     try:
-        import gradio  # noqa: F401  # pyright: ignore[reportMissingImports]
+        import gradio  # noqa: F401
     except ImportError as error:
         raise ImportError(f"The app needs Gradio: pip install 'keras-rcnn-zoo[app]' ({error})") from error

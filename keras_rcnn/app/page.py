@@ -1,5 +1,8 @@
 """The page, by Gradio: controls, a column for each of two presets, and the four papers. All it shows is `Viewer`'s."""
 
+# Gradio need not be installed where types are checked, and where it is, its own are stricter than what it takes
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import contextlib
@@ -7,8 +10,8 @@ import html
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import fastapi  # pyright: ignore[reportMissingImports]
-import gradio as gr  # pyright: ignore[reportMissingImports]
+import fastapi
+import gradio as gr
 import numpy as np
 
 from keras_rcnn.app.papers import MOST, WORDS, papers
