@@ -116,6 +116,6 @@ def test_it_is_drawn_in_chromium(address, tmp_path):
     subprocess.run([CHROMIUM, *options], check=True, timeout=120, capture_output=True)
     picture = np.asarray(Image.open(shot).convert("RGB")).astype(int)
     assert picture.shape == (2400, 1200, 3)
-    # the page itself is grey and blue, but for two examples: red, yellow and green are the heat map's, boxes' and masks'
+    # the page itself is grey and blue, but for two examples; red, yellow and green are the stages'
     warm = (picture.max(-1) - picture.min(-1) > 80) & (picture.argmax(-1) < 2)
     assert warm[:600].sum() < 4000 and all(warm[top : top + 450].sum() > 1000 for top in (650, 1100, 1550, 1950))
