@@ -17,13 +17,6 @@ from tests.hubs import hf, kaggle, no_proxy  # noqa: F401 (fixtures)
 logging.getLogger("tensorflow").propagate = False
 
 
-@pytest.fixture(scope="module", autouse=True)
-def models_are_freed():
-    """Python looks for circles of references by the number of objects, and a model's few hold megabytes."""
-    yield
-    gc.collect()
-
-
 @pytest.fixture
 def listed_gpu(monkeypatch):
     """A GPU in TensorFlow's list of devices, where Keras's `jit_compile="auto"` looks; it is not there."""
@@ -46,11 +39,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         fixtures = {name: found[-1] for name, found in item._fixtureinfo.name2fixturedefs.items()}
         ours = {name: one.scope for name, one in fixtures.items() if one.baseid.startswith("tests")}
-        ours.pop("models_are_freed", None)
         if "session" in ours.values():
             item.add_marker(pytest.mark.xdist_group(next(name for name, scope in ours.items() if scope == "session")))
         elif "module" in ours.values():
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.hookimpl(trylast=True)  # behind the fixtures' own ends
+def pytest_runtest_teardown(item, nextitem):
+    """Frees a module's models: Python counts objects before it looks for circles, and a model's few hold megabytes."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["create_page"]
 
+MAX_PIXELS = 25_000_000  # of a photo, unless told otherwise
 
-def create_page(models: Mapping[str, Detector], max_pixels: int = 25_000_000) -> Any:
+
+def create_page(models: Mapping[str, Detector], max_pixels: int = MAX_PIXELS) -> Any:
     """An ASGI application with the page: `uvicorn.run(page, port=7860)`, or another ASGI server.
 
     Nothing is sent anywhere and nothing is fetched: Gradio's telemetry is off, and the fonts are the system's.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_rcnn.app import MAX_PIXELS
 from keras_rcnn.app.pictures import (
     Canvas,
     anchors_picture,
@@ -30,7 +31,6 @@ from keras_rcnn.serve.refusal import Refusal
 if TYPE_CHECKING:
     from keras_rcnn.models import Detector
 
-MAX_PIXELS = 25_000_000
 _KEPT = 4  # photos with a detector; the maps of a large one are some 100 MB
 
 

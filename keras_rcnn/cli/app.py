@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from keras_rcnn.app import MAX_PIXELS
 from keras_rcnn.cli.arguments import PRESETS, named_presets, port_number, positive_whole
 from keras_rcnn.cli.output import say
 
@@ -24,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels",
         type=positive_whole,
-        default=25_000_000,
+        default=MAX_PIXELS,
         metavar="N",
-        help="width times height of a photo; default: 25000000",
+        help=f"width times height of a photo; default: {MAX_PIXELS}",
     )
 
 
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     require_extra()
     import uvicorn
 
-    from keras_rcnn.serve.server import bound, is_loopback
+    from keras_rcnn.serve.server import address_of, bound, is_loopback
 
     presets = named_presets(args.models or ["nuclei_mrcnn", "nuclei_frcnn", "everyday_frcnn"])
     if not args.insecure and not is_loopback(args.host):
@@ -49,8 +50,6 @@ def run(args: argparse.Namespace) -> None:
         from keras_rcnn.presets import from_preset
 
         page = create_page({name: from_preset(preset) for name, preset in presets.items()}, args.max_pixels)
-        host, number = listener.getsockname()[:2]
-        host = f"[{host}]" if ":" in host else host
-        say(f"{', '.join(presets)}: http://{host}:{number}/")
+        say(f"{', '.join(presets)}: {address_of(listener)}/")
         sys.stdout.flush()
         uvicorn.Server(uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=1)).run([listener])

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
     require_extra()
     from keras_rcnn.serve.logs import json_log
-    from keras_rcnn.serve.server import bound, is_loopback
+    from keras_rcnn.serve.server import address_of, bound, is_loopback
     from keras_rcnn.serve.server import run as serve
 
     names = ("max_batch", "max_wait_ms", "queue", "max_images", "max_pixels", "workers", "timeout")
@@ -85,9 +85,7 @@ def run(args: argparse.Namespace) -> None:
         app = create_app(models, settings, token=token)
         for queue in app.state.service.queues.values():
             queue.model.warm_up()
-        host, port = listener.getsockname()[:2]
-        host = f"[{host}]" if ":" in host else host
-        say(f"{', '.join(models)}: http://{host}:{port}/docs")
+        say(f"{', '.join(models)}: {address_of(listener)}/docs")
         sys.stdout.flush()
         with json_log():
             serve(app, settings, listener, args.drain)

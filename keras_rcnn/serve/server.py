@@ -163,6 +163,12 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
+def address_of(listener: socket.socket) -> str:
+    """The address of a bound socket as a browser takes it, `http://127.0.0.1:8501`."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
     places = [str(one[4][0]).partition("%")[0] for one in _addresses(host, 0)]
